@@ -1,0 +1,26 @@
+//! Compiles the protobuf files with protox, so that no `protoc` has to be installed.
+
+fn main() {
+    let files = [
+        "ledge/v1/frame.proto",
+        "ledge/v1/record.proto",
+        "ledge/v1/session.proto",
+    ];
+    for file in files {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = match protox::compile(files, ["."]) {
+        Ok(descriptors) => descriptors,
+        Err(err) => panic!("cannot compile the protobuf files: {err}"),
+    };
+    let mut config = prost_build::Config::new();
+    config.bytes([
+        ".ledge.v1.Record.payload",
+        ".ledge.v1.FrameHeader.chain",
+        ".ledge.v1.FrameHeader.incarnation",
+    ]);
+    config.btree_map(["."]);
+    if let Err(err) = config.compile_fds(descriptors) {
+        panic!("cannot generate code for the protobuf files: {err}");
+    }
+}

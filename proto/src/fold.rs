@@ -1,0 +1,1 @@
+//! Folds: state as a pure function of the log.

@@ -1,0 +1,44 @@
+//! Every limit of the format and the protocol, in one place. A length from outside is checked against one of
+//! these before anything is allocated for it.
+
+/// A writer closes a frame when its uncompressed payload reaches this many bytes.
+pub const FRAME_TARGET_BYTES: usize = 256 * 1024;
+
+/// Largest encoded frame, header included. Leaves room for one Kubernetes object of the largest size (1.5 MiB).
+pub const FRAME_MAX_BYTES: usize = 2 * 1024 * 1024;
+
+/// Largest uncompressed payload of a frame.
+pub const FRAME_MAX_RAW_BYTES: usize = 4 * 1024 * 1024;
+
+/// Largest frame header, length prefix not included.
+pub const FRAME_HEADER_MAX_BYTES: usize = 512;
+
+/// Most records in one frame.
+pub const FRAME_MAX_RECORDS: u32 = 65_536;
+
+/// Largest encoded record.
+pub const RECORD_MAX_BYTES: usize = FRAME_MAX_BYTES - FRAME_HEADER_MAX_BYTES - 64;
+
+/// Longest key of a record, bytes.
+pub const RECORD_KEY_MAX_BYTES: usize = 1024;
+
+/// Longest scope (node name), bytes: a DNS subdomain.
+pub const SCOPE_MAX_BYTES: usize = 253;
+
+/// Largest block of the physical log, header included.
+pub const BLOCK_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Largest message on the control stream.
+pub const CONTROL_MAX_BYTES: usize = 64 * 1024;
+
+/// Most streams named in one HELLO or WELCOME.
+pub const SESSION_MAX_STREAMS: usize = 64;
+
+/// Most labels a node may report.
+pub const NODE_MAX_LABELS: usize = 128;
+
+/// Heartbeat interval the cloud proposes, milliseconds. A link is half-open after two missed ones.
+pub const HEARTBEAT_MS: u64 = 5_000;
+
+/// Shortest and longest heartbeat either end accepts, milliseconds.
+pub const HEARTBEAT_RANGE_MS: std::ops::RangeInclusive<u64> = 50..=240_000;

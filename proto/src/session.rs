@@ -1,0 +1,1 @@
+//! The replication session as a state machine without I/O.
