@@ -1,1 +1,4 @@
-//! ledge-edge
+//! edgecore: hub client, device twin, mappers.
+
+pub mod mapper;
+pub mod twin;
