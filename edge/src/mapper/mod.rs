@@ -3,6 +3,8 @@
 //! A mapper knows nothing of links to the cloud. It follows the [`DeviceTable`], talks to devices and appends what
 //! it saw and did to the [`Journal`].
 
+pub mod modbus;
+
 use std::sync::Arc;
 
 use ledge_proto::ids::Scope;
