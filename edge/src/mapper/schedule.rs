@@ -19,7 +19,10 @@ pub(super) struct Ticks {
 impl Ticks {
     /// Ticks every `cycle_ms` milliseconds, the first at `start`.
     pub(super) fn new(cycle_ms: u64, start: Instant) -> Self {
-        Ticks { cycle: cycle(cycle_ms), next: start }
+        Ticks {
+            cycle: cycle(cycle_ms),
+            next: start,
+        }
     }
 
     /// The next tick.

@@ -79,7 +79,10 @@ impl Reconciler {
                 error: result.error.clone(),
             })
         });
-        Reconciler { settled, ..Reconciler::default() }
+        Reconciler {
+            settled,
+            ..Reconciler::default()
+        }
     }
 
     /// What is wished now.
@@ -107,8 +110,11 @@ impl Reconciler {
     /// The wish cannot be carried out, for `reason`. Says whether the log has to be told: once per wish.
     pub fn refuse(&mut self, reason: &str) -> bool {
         let Some(wish) = &self.wish else { return false };
-        let refused =
-            Settled { position: wish.position, outcome: Outcome::Failed, error: reason.to_owned() };
+        let refused = Settled {
+            position: wish.position,
+            outcome: Outcome::Failed,
+            error: reason.to_owned(),
+        };
         let news = self.settled.as_ref() != Some(&refused);
         self.settled = Some(refused);
         self.not_before = None;
@@ -141,7 +147,11 @@ impl Reconciler {
     pub fn settle(&mut self, outcome: Outcome, error: &str) {
         if let Some(wish) = &self.wish {
             let position = wish.position;
-            self.settled = Some(Settled { position, outcome, error: error.to_owned() });
+            self.settled = Some(Settled {
+                position,
+                outcome,
+                error: error.to_owned(),
+            });
         }
     }
 
@@ -153,20 +163,37 @@ impl Reconciler {
         self.not_before = Some(now + delay);
     }
 
+    /// The property could not be looked at: a repetition that was due waits again.
+    pub fn postpone(&mut self, now: Instant, limits: &WriteLimits) {
+        if self.not_before.is_some_and(|time| time <= now) {
+            self.attempted(now, limits);
+        }
+    }
+
     /// When to look at the device again although no collect cycle is due: a write is waiting to be repeated.
     pub fn retry_at(&self) -> Option<Instant> {
-        if self.wish.is_some() && self.held_since.is_none() { self.not_before } else { None }
+        if self.wish.is_some() && self.held_since.is_none() {
+            self.not_before
+        } else {
+            None
+        }
     }
 }
 
 /// As written in records.
 pub fn wire(position: Position) -> v1::StreamPosition {
-    v1::StreamPosition { epoch: position.epoch.0, seq: position.seq.0 }
+    v1::StreamPosition {
+        epoch: position.epoch.0,
+        seq: position.seq.0,
+    }
 }
 
 fn position(wire: v1::StreamPosition) -> Position {
     use ledge_proto::ids::{Epoch, Seq};
-    Position { epoch: Epoch(wire.epoch), seq: Seq(wire.seq) }
+    Position {
+        epoch: Epoch(wire.epoch),
+        seq: Seq(wire.seq),
+    }
 }
 
 #[cfg(test)]
@@ -183,7 +210,13 @@ mod tests {
     };
 
     fn wish(number: i64, seq: u64) -> Desired {
-        Desired { value: int(number), position: Position { epoch: Epoch(1), seq: Seq(seq) } }
+        Desired {
+            value: int(number),
+            position: Position {
+                epoch: Epoch(1),
+                seq: Seq(seq),
+            },
+        }
     }
 
     fn wishing(last: Option<&v1::WriteResult>) -> Reconciler {
@@ -194,7 +227,12 @@ mod tests {
 
     fn result(seq: u64, outcome: Outcome, error: &str) -> v1::WriteResult {
         let desired = Some(v1::StreamPosition { epoch: 1, seq });
-        v1::WriteResult { desired, outcome: outcome.into(), error: error.to_owned(), ..Default::default() }
+        v1::WriteResult {
+            desired,
+            outcome: outcome.into(),
+            error: error.to_owned(),
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -213,7 +251,10 @@ mod tests {
         let before = result(0, Outcome::Applied, "");
         let now = Instant::now();
         assert_eq!(wishing(Some(&before)).observe(true, now, &LIMITS), Step::Confirm);
-        assert_eq!(wishing(Some(&before)).observe(false, now, &LIMITS), Step::Write { drifted: false });
+        assert_eq!(
+            wishing(Some(&before)).observe(false, now, &LIMITS),
+            Step::Write { drifted: false }
+        );
     }
 
     #[test]
@@ -230,8 +271,14 @@ mod tests {
             }
         }
         assert_eq!(writes, [0, 1, 3, 7, 15, 23, 31, 39, 47, 55]);
-        assert!(reconciler.set_wish(Some(&wish(5, 2))), "a new record is a new wish");
-        assert_eq!(reconciler.observe(false, start, &LIMITS), Step::Write { drifted: false });
+        assert!(
+            reconciler.set_wish(Some(&wish(5, 2))),
+            "a new record is a new wish"
+        );
+        assert_eq!(
+            reconciler.observe(false, start, &LIMITS),
+            Step::Write { drifted: false }
+        );
     }
 
     #[test]
@@ -239,18 +286,31 @@ mod tests {
         let mut reconciler = wishing(None);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(reconciler.observe(false, start, &LIMITS), Step::Write { drifted: false });
+        assert_eq!(
+            reconciler.observe(false, start, &LIMITS),
+            Step::Write { drifted: false }
+        );
         reconciler.attempted(start, &LIMITS);
         reconciler.settle(Outcome::Applied, "");
         assert_eq!(reconciler.retry_at(), Some(at(1)));
         assert_eq!(reconciler.observe(true, start, &LIMITS), Step::Rest);
         assert_eq!(reconciler.retry_at(), None);
-        assert_eq!(reconciler.observe(false, at(2), &LIMITS), Step::Write { drifted: true });
+        assert_eq!(
+            reconciler.observe(false, at(2), &LIMITS),
+            Step::Write { drifted: true }
+        );
         reconciler.attempted(at(2), &LIMITS);
-        assert_eq!(reconciler.retry_at(), Some(at(4)), "the second delay, not the first");
+        assert_eq!(
+            reconciler.retry_at(),
+            Some(at(4)),
+            "the second delay, not the first"
+        );
         reconciler.observe(true, at(3), &LIMITS);
         reconciler.observe(true, at(70), &LIMITS);
-        assert_eq!(reconciler.observe(false, at(71), &LIMITS), Step::Write { drifted: true });
+        assert_eq!(
+            reconciler.observe(false, at(71), &LIMITS),
+            Step::Write { drifted: true }
+        );
         reconciler.attempted(at(71), &LIMITS);
         assert_eq!(reconciler.retry_at(), Some(at(72)));
     }
@@ -269,7 +329,10 @@ mod tests {
     #[test]
     fn an_empty_wish_is_none() {
         let mut reconciler = wishing(None);
-        let empty = Desired { value: v1::Value::default(), ..wish(0, 2) };
+        let empty = Desired {
+            value: v1::Value::default(),
+            ..wish(0, 2)
+        };
         assert!(reconciler.set_wish(Some(&empty)));
         assert_eq!(reconciler.observe(false, Instant::now(), &LIMITS), Step::Rest);
         assert!(!reconciler.set_wish(None));

@@ -55,7 +55,10 @@ mod tests {
         assert!(!reporter.observe(&double(1.0), at(start, 5), CYCLE));
         assert!(reporter.observe(&double(1.0), at(start, 10), CYCLE));
         assert!(reporter.observe(&double(2.0), at(start, 15), CYCLE));
-        assert!(!reporter.observe(&double(2.0), at(start, 20), CYCLE), "ten seconds after the change");
+        assert!(
+            !reporter.observe(&double(2.0), at(start, 20), CYCLE),
+            "ten seconds after the change"
+        );
         assert!(reporter.observe(&double(2.0), at(start, 25), CYCLE));
     }
 

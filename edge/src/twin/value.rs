@@ -5,22 +5,30 @@ use ledge_proto::v1::value::Value as Kind;
 
 /// A value of kind double.
 pub fn double(value: f64) -> v1::Value {
-    v1::Value { value: Some(Kind::Double(value)) }
+    v1::Value {
+        value: Some(Kind::Double(value)),
+    }
 }
 
 /// A value of kind int.
 pub fn int(value: i64) -> v1::Value {
-    v1::Value { value: Some(Kind::Int(value)) }
+    v1::Value {
+        value: Some(Kind::Int(value)),
+    }
 }
 
 /// A value of kind bool.
 pub fn boolean(value: bool) -> v1::Value {
-    v1::Value { value: Some(Kind::Bool(value)) }
+    v1::Value {
+        value: Some(Kind::Bool(value)),
+    }
 }
 
 /// A value of kind string.
 pub fn text(value: impl Into<String>) -> v1::Value {
-    v1::Value { value: Some(Kind::String(value.into())) }
+    v1::Value {
+        value: Some(Kind::String(value.into())),
+    }
 }
 
 /// Whether two readings are the same value. Unlike `==`, not-a-number is the same as itself: a device that keeps

@@ -91,14 +91,26 @@ impl Address {
                 match (port, tcp.host.trim()) {
                     (Some(port), host) if !host.is_empty() => {
                         let unit = unit(modbus.unit_id, |unit| unit <= 247 || unit == 255, "0 to 247")?;
-                        Ok((Address::Tcp { host: host.to_owned(), port }, unit))
+                        Ok((
+                            Address::Tcp {
+                                host: host.to_owned(),
+                                port,
+                            },
+                            unit,
+                        ))
                     }
-                    _ => Err(AddressError::Tcp { host: tcp.host.clone(), port: tcp.port }),
+                    _ => Err(AddressError::Tcp {
+                        host: tcp.host.clone(),
+                        port: tcp.port,
+                    }),
                 }
             }
             Transport::Rtu(rtu) => {
-                let unit =
-                    unit(modbus.unit_id, |unit| (1..=247).contains(&unit), "1 to 247 (serial line)")?;
+                let unit = unit(
+                    modbus.unit_id,
+                    |unit| (1..=247).contains(&unit),
+                    "1 to 247 (serial line)",
+                )?;
                 Ok((Address::Serial(serial_line(rtu)?), unit))
             }
         }
@@ -114,12 +126,19 @@ impl Address {
 }
 
 fn unit(unit: u32, allowed: impl Fn(u8) -> bool, range: &'static str) -> Result<u8, AddressError> {
-    u8::try_from(unit).ok().filter(|unit| allowed(*unit)).ok_or(AddressError::Unit(unit, range))
+    u8::try_from(unit)
+        .ok()
+        .filter(|unit| allowed(*unit))
+        .ok_or(AddressError::Unit(unit, range))
 }
 
 fn serial_line(rtu: &v1::ModbusRtu) -> Result<SerialLine, AddressError> {
     let wrong = |setting, value: String| {
-        Err(AddressError::Serial { path: rtu.path.clone(), setting, value })
+        Err(AddressError::Serial {
+            path: rtu.path.clone(),
+            setting,
+            value,
+        })
     };
     if rtu.path.trim().is_empty() {
         return wrong("path", "empty".to_owned());
@@ -139,8 +158,17 @@ fn serial_line(rtu: &v1::ModbusRtu) -> Result<SerialLine, AddressError> {
         2 => 2,
         other => return wrong("stop bits", other.to_string()),
     };
-    let baud_rate = if rtu.baud_rate == 0 { DEFAULT_BAUD_RATE } else { rtu.baud_rate };
-    Ok(SerialLine { path: rtu.path.trim().to_owned(), baud_rate, parity, stop_bits })
+    let baud_rate = if rtu.baud_rate == 0 {
+        DEFAULT_BAUD_RATE
+    } else {
+        rtu.baud_rate
+    };
+    Ok(SerialLine {
+        path: rtu.path.trim().to_owned(),
+        baud_rate,
+        parity,
+        stop_bits,
+    })
 }
 
 impl fmt::Display for Address {
@@ -154,7 +182,11 @@ impl fmt::Display for Address {
                     Parity::Even => 'E',
                     Parity::Odd => 'O',
                 };
-                write!(f, "{} ({} 8{parity}{})", line.path, line.baud_rate, line.stop_bits)
+                write!(
+                    f,
+                    "{} ({} 8{parity}{})",
+                    line.path, line.baud_rate, line.stop_bits
+                )
             }
         }
     }
@@ -165,12 +197,22 @@ mod tests {
     use super::*;
 
     fn spec(transport: Transport, unit_id: u32) -> v1::DeviceSpec {
-        let modbus = v1::ModbusDevice { transport: Some(transport), unit_id, timeout_ms: 0 };
-        v1::DeviceSpec { modbus: Some(modbus), ..Default::default() }
+        let modbus = v1::ModbusDevice {
+            transport: Some(transport),
+            unit_id,
+            timeout_ms: 0,
+        };
+        v1::DeviceSpec {
+            modbus: Some(modbus),
+            ..Default::default()
+        }
     }
 
     fn tcp(host: &str, port: u32) -> Transport {
-        Transport::Tcp(v1::ModbusTcp { host: host.to_owned(), port })
+        Transport::Tcp(v1::ModbusTcp {
+            host: host.to_owned(),
+            port,
+        })
     }
 
     fn rtu(parity: &str, baud_rate: u32) -> Transport {
@@ -192,12 +234,18 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_refused_with_the_reason() {
-        assert_eq!(Address::new(&v1::DeviceSpec::default()), Err(AddressError::Missing));
+        assert_eq!(
+            Address::new(&v1::DeviceSpec::default()),
+            Err(AddressError::Missing)
+        );
         assert!(Address::new(&spec(tcp("", 502), 1)).is_err());
         assert!(Address::new(&spec(tcp("plc-1", 70_000), 1)).is_err());
         assert!(Address::new(&spec(tcp("plc-1", 502), 300)).is_err());
         assert!(Address::new(&spec(tcp("plc-1", 502), 255)).is_ok());
-        assert!(Address::new(&spec(rtu("none", 0), 0)).is_err(), "unit 0 is broadcast: nobody answers");
+        assert!(
+            Address::new(&spec(rtu("none", 0), 0)).is_err(),
+            "unit 0 is broadcast: nobody answers"
+        );
         let err = Address::new(&spec(rtu("mark", 0), 1)).unwrap_err().to_string();
         assert_eq!(err, "serial line /dev/ttyUSB0: parity cannot be `mark`");
     }

@@ -63,8 +63,11 @@ impl Codec {
         visitor: &v1::ModbusVisitor,
         (minimum, maximum): (Option<f64>, Option<f64>),
     ) -> Result<Codec, ShapeError> {
-        let shape =
-            if in_bits { Shape::of_bits(data_type, count)? } else { Shape::of_words(data_type, count)? };
+        let shape = if in_bits {
+            Shape::of_bits(data_type, count)?
+        } else {
+            Shape::of_words(data_type, count)?
+        };
         Ok(Codec {
             shape,
             count,
@@ -110,7 +113,10 @@ impl Codec {
             }
             Shape::Float32 => {
                 let raw = self.raw_number(wanted)?;
-                #[allow(clippy::cast_possible_truncation, reason = "rounding to the nearest is what is wanted")]
+                #[allow(
+                    clippy::cast_possible_truncation,
+                    reason = "rounding to the nearest is what is wanted"
+                )]
                 let narrow = raw as f32;
                 if !narrow.is_finite() {
                     return Err(width(wanted, format!("a 32-bit float (up to {:e})", f32::MAX)));
@@ -152,7 +158,10 @@ impl Codec {
             Shape::Boolean => Ok(value::boolean(bits.first().copied().unwrap_or_default())),
             // At most 32 bits: see `Shape::of_bits`.
             _ => {
-                let raw = bits.iter().rev().fold(0i64, |number, bit| number << 1 | i64::from(*bit));
+                let raw = bits
+                    .iter()
+                    .rev()
+                    .fold(0i64, |number, bit| number << 1 | i64::from(*bit));
                 Ok(self.int_value(raw))
             }
         }
@@ -180,12 +189,21 @@ impl Codec {
                 let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
                 value::text(std::str::from_utf8(&bytes[..end]).map_err(|_| DecodeError::NotText)?)
             }
-            Shape::Bytes => v1::Value { value: Some(Kind::Bytes(bytes)) },
+            Shape::Bytes => v1::Value {
+                value: Some(Kind::Bytes(bytes)),
+            },
         })
     }
 
     fn check_count(&self, got: usize) -> Result<(), DecodeError> {
-        if got == self.count { Ok(()) } else { Err(DecodeError::Count { got, wanted: self.count }) }
+        if got == self.count {
+            Ok(())
+        } else {
+            Err(DecodeError::Count {
+                got,
+                wanted: self.count,
+            })
+        }
     }
 
     /// Swaps as the visitor says; its own inverse.
@@ -217,14 +235,21 @@ impl Codec {
         if low || high {
             let end = |end: Option<f64>| end.map_or("no limit".to_owned(), |end| end.to_string());
             let range = format!("{} to {}", end(self.minimum), end(self.maximum));
-            return Err(EncodeError::Model { value: value::show(wanted), range });
+            return Err(EncodeError::Model {
+                value: value::show(wanted),
+                range,
+            });
         }
         Ok(number)
     }
 
     fn raw_number(&self, wanted: &v1::Value) -> Result<f64, EncodeError> {
         let raw = self.scale.undo(self.checked_number(wanted)?);
-        if raw.is_finite() { Ok(raw) } else { Err(width(wanted, "a 64-bit float".to_owned())) }
+        if raw.is_finite() {
+            Ok(raw)
+        } else {
+            Err(width(wanted, "a 64-bit float".to_owned()))
+        }
     }
 
     fn raw_int(&self, wanted: &v1::Value, bits: usize, unsigned: bool) -> Result<i64, EncodeError> {
@@ -243,14 +268,20 @@ impl Codec {
             _ => {
                 let raw = self.scale.undo(number).round();
                 // 2^63 is a double and no i64: hence `<`.
-                #[allow(clippy::cast_possible_truncation, reason = "compared with the ends of i64 first")]
+                #[allow(
+                    clippy::cast_possible_truncation,
+                    reason = "compared with the ends of i64 first"
+                )]
                 (-(2f64.powi(63)) <= raw && raw < 2f64.powi(63)).then_some(raw as i64)
             }
         };
         raw.filter(|raw| (low..=high).contains(raw)).ok_or_else(|| {
             #[allow(clippy::cast_precision_loss, reason = "shown to people")]
             let (low, high) = (self.scale.apply(low as f64), self.scale.apply(high as f64));
-            width(wanted, format!("{bits} bits (range {} to {})", low.min(high), low.max(high)))
+            width(
+                wanted,
+                format!("{bits} bits (range {} to {})", low.min(high), low.max(high)),
+            )
         })
     }
 
@@ -267,8 +298,14 @@ impl Codec {
 
 /// Two, four or eight bytes, high byte first, with sign.
 fn signed(bytes: &[u8]) -> i64 {
-    let start = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) { -1 } else { 0 };
-    bytes.iter().fold(start, |number, byte| number << 8 | i64::from(*byte))
+    let start = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) {
+        -1
+    } else {
+        0
+    };
+    bytes
+        .iter()
+        .fold(start, |number, byte| number << 8 | i64::from(*byte))
 }
 
 /// The bytes as an array; zeros where there are fewer. Counts are checked before.
@@ -277,7 +314,10 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
 }
 
 fn words_of(bytes: &[u8]) -> Vec<u16> {
-    bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect()
+    bytes
+        .chunks_exact(2)
+        .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+        .collect()
 }
 
 /// The shortest decimal number that means this float: 23.4 rather than 23.399999618530273, so that a desired 23.4

@@ -6,11 +6,23 @@ use super::*;
 use crate::twin::value::{boolean, double, int, text};
 
 fn visitor(scale: f64, is_swap: bool, is_register_swap: bool) -> v1::ModbusVisitor {
-    v1::ModbusVisitor { scale, is_swap, is_register_swap, ..Default::default() }
+    v1::ModbusVisitor {
+        scale,
+        is_swap,
+        is_register_swap,
+        ..Default::default()
+    }
 }
 
 fn words(data_type: DataType, count: usize, scale: f64) -> Codec {
-    Codec::new(data_type, count, false, &visitor(scale, false, false), (None, None)).unwrap()
+    Codec::new(
+        data_type,
+        count,
+        false,
+        &visitor(scale, false, false),
+        (None, None),
+    )
+    .unwrap()
 }
 
 fn decode(codec: &Codec, words: &[u16]) -> v1::Value {
@@ -23,7 +35,10 @@ fn a_double_of_one_register_is_a_scaled_signed_integer() {
     assert_eq!(decode(&codec, &[235]), double(23.5));
     assert_eq!(decode(&codec, &[3]), double(0.3));
     assert_eq!(decode(&codec, &[(-55i16).cast_unsigned()]), double(-5.5));
-    assert_eq!(codec.encode(&double(23.46), false).unwrap(), Raw::Words(vec![235]));
+    assert_eq!(
+        codec.encode(&double(23.46), false).unwrap(),
+        Raw::Words(vec![235])
+    );
     assert_eq!(codec.encode(&text("23.5"), false).unwrap(), Raw::Words(vec![235]));
 }
 
@@ -42,7 +57,14 @@ fn integers_are_signed_and_exact_in_every_width() {
 #[test]
 fn swaps_are_of_bytes_and_of_registers() {
     let of = |is_swap, is_register_swap| {
-        Codec::new(DataType::Int, 2, false, &visitor(1.0, is_swap, is_register_swap), (None, None)).unwrap()
+        Codec::new(
+            DataType::Int,
+            2,
+            false,
+            &visitor(1.0, is_swap, is_register_swap),
+            (None, None),
+        )
+        .unwrap()
     };
     let number = int(0x0102_0304);
     for (bytes, registers, raw) in [
@@ -52,7 +74,10 @@ fn swaps_are_of_bytes_and_of_registers() {
         (true, true, [0x0403, 0x0201]),
     ] {
         assert_eq!(decode(&of(bytes, registers), &raw), number);
-        assert_eq!(of(bytes, registers).encode(&number, false).unwrap(), Raw::Words(raw.to_vec()));
+        assert_eq!(
+            of(bytes, registers).encode(&number, false).unwrap(),
+            Raw::Words(raw.to_vec())
+        );
     }
 }
 
@@ -61,15 +86,27 @@ fn floats_are_shown_as_the_shortest_number_that_means_them() {
     let codec = words(DataType::Float, 2, 0.0);
     let raw = codec.encode(&double(23.4), false).unwrap();
     assert_eq!(codec.decode(&raw).unwrap(), double(23.4));
-    assert!(codec.encode(&double(1e39), false).unwrap_err().to_string().contains("32-bit float"));
+    assert!(
+        codec
+            .encode(&double(1e39), false)
+            .unwrap_err()
+            .to_string()
+            .contains("32-bit float")
+    );
 }
 
 #[test]
 fn text_ends_at_the_first_zero_byte() {
     let codec = words(DataType::String, 3, 0.0);
     assert_eq!(decode(&codec, &[0x6142, 0x6300, 0x7A7A]), text("aBc"));
-    assert_eq!(codec.encode(&text("aBc"), false).unwrap(), Raw::Words(vec![0x6142, 0x6300, 0]));
-    assert_eq!(codec.decode(&Raw::Words(vec![0xFFFF; 3])), Err(DecodeError::NotText));
+    assert_eq!(
+        codec.encode(&text("aBc"), false).unwrap(),
+        Raw::Words(vec![0x6142, 0x6300, 0])
+    );
+    assert_eq!(
+        codec.decode(&Raw::Words(vec![0xFFFF; 3])),
+        Err(DecodeError::NotText)
+    );
     assert!(codec.encode(&text("1234567"), false).is_err());
     assert!(codec.encode(&text("a\0b"), false).is_err());
 }
@@ -80,19 +117,43 @@ fn refusals_name_the_value_and_the_range() {
     let codec = Codec::new(DataType::Double, 1, false, &visitor(0.1, false, false), limits).unwrap();
     let err = codec.encode(&double(250.0), false).unwrap_err().to_string();
     assert_eq!(err, "250 is outside 0 to 100 (the device model's range)");
-    let err = words(DataType::Double, 1, 0.1).encode(&double(4000.0), false).unwrap_err().to_string();
+    let err = words(DataType::Double, 1, 0.1)
+        .encode(&double(4000.0), false)
+        .unwrap_err()
+        .to_string();
     assert_eq!(err, "4000 does not fit 16 bits (range -3276.8 to 3276.7)");
-    let err = words(DataType::Int, 1, 1.0).encode(&double(1.5), false).unwrap_err().to_string();
+    let err = words(DataType::Int, 1, 1.0)
+        .encode(&double(1.5), false)
+        .unwrap_err()
+        .to_string();
     assert_eq!(err, "1.5 is not a whole number");
-    let err = words(DataType::Int, 1, 1.0).encode(&text("warm"), false).unwrap_err().to_string();
+    let err = words(DataType::Int, 1, 1.0)
+        .encode(&text("warm"), false)
+        .unwrap_err()
+        .to_string();
     assert_eq!(err, "\"warm\" is not a number");
-    assert!(words(DataType::Int, 4, 1.0).encode(&double(2f64.powi(63)), false).is_err());
-    assert!(words(DataType::Double, 4, 1.0).encode(&double(f64::NAN), false).is_err());
+    assert!(
+        words(DataType::Int, 4, 1.0)
+            .encode(&double(2f64.powi(63)), false)
+            .is_err()
+    );
+    assert!(
+        words(DataType::Double, 4, 1.0)
+            .encode(&double(f64::NAN), false)
+            .is_err()
+    );
 }
 
 #[test]
 fn booleans_are_bits_or_registers_that_are_not_zero() {
-    let coil = Codec::new(DataType::Boolean, 1, true, &visitor(0.0, false, false), (None, None)).unwrap();
+    let coil = Codec::new(
+        DataType::Boolean,
+        1,
+        true,
+        &visitor(0.0, false, false),
+        (None, None),
+    )
+    .unwrap();
     assert_eq!(coil.decode(&Raw::Bits(vec![true])).unwrap(), boolean(true));
     assert_eq!(coil.encode(&text("true"), true).unwrap(), Raw::Bits(vec![true]));
     let register = words(DataType::Boolean, 1, 0.0);
@@ -105,7 +166,10 @@ fn booleans_are_bits_or_registers_that_are_not_zero() {
 fn coils_can_be_read_as_an_unsigned_integer() {
     let codec = Codec::new(DataType::Int, 3, true, &visitor(0.0, false, false), (None, None)).unwrap();
     assert_eq!(codec.decode(&Raw::Bits(vec![false, true, true])).unwrap(), int(6));
-    assert_eq!(codec.encode(&int(6), true).unwrap(), Raw::Bits(vec![false, true, true]));
+    assert_eq!(
+        codec.encode(&int(6), true).unwrap(),
+        Raw::Bits(vec![false, true, true])
+    );
     assert!(codec.encode(&int(8), true).is_err());
     assert!(codec.encode(&int(-1), true).is_err());
 }
@@ -137,8 +201,9 @@ fn any_value() -> impl Strategy<Value = v1::Value> {
         any::<i64>().prop_map(int),
         ".{0,12}".prop_map(text),
         any::<bool>().prop_map(boolean),
-        proptest::collection::vec(any::<u8>(), 0..20)
-            .prop_map(|bytes| v1::Value { value: Some(Kind::Bytes(bytes)) }),
+        proptest::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| v1::Value {
+            value: Some(Kind::Bytes(bytes))
+        }),
         Just(v1::Value::default()),
     ]
 }

@@ -73,9 +73,9 @@ pub enum CallError {
     /// The device refused. The connection is fine.
     #[error("Modbus exception {code}: {0}", code = u8::from(*.0))]
     Exception(ExceptionCode),
-    /// The connection's task has ended, because the mappers are stopping.
-    #[error("the mappers are stopping")]
-    Stopping,
+    /// The connection's task has ended.
+    #[error("the connection is closed")]
+    Closed,
 }
 
 impl CallError {
@@ -155,6 +155,11 @@ impl Connection {
         self.calls.same_channel(&other.calls)
     }
 
+    /// Whether the task that serves it has ended.
+    pub fn is_closed(&self) -> bool {
+        self.calls.is_closed()
+    }
+
     /// Reads `range` of `unit`. The answer has exactly the registers or bits asked for.
     ///
     /// # Errors
@@ -162,10 +167,14 @@ impl Connection {
     pub async fn read(&self, unit: u8, limit: Duration, range: Range) -> Result<Raw, CallError> {
         let (reply, result) = oneshot::channel();
         self.calls
-            .send(Call { unit, limit, op: Op::Read(range, reply) })
+            .send(Call {
+                unit,
+                limit,
+                op: Op::Read(range, reply),
+            })
             .await
-            .map_err(|_| CallError::Stopping)?;
-        result.await.map_err(|_| CallError::Stopping)?
+            .map_err(|_| CallError::Closed)?;
+        result.await.map_err(|_| CallError::Closed)?
     }
 
     /// Writes `raw` to `range` of `unit`.
@@ -175,10 +184,14 @@ impl Connection {
     pub async fn write(&self, unit: u8, limit: Duration, range: Range, raw: Raw) -> Result<(), CallError> {
         let (reply, result) = oneshot::channel();
         self.calls
-            .send(Call { unit, limit, op: Op::Write(range, raw, reply) })
+            .send(Call {
+                unit,
+                limit,
+                op: Op::Write(range, raw, reply),
+            })
             .await
-            .map_err(|_| CallError::Stopping)?;
-        result.await.map_err(|_| CallError::Stopping)?
+            .map_err(|_| CallError::Closed)?;
+        result.await.map_err(|_| CallError::Closed)?
     }
 }
 
@@ -258,8 +271,10 @@ impl Server {
     }
 
     async fn open(&mut self) -> Result<Context, CallError> {
-        let unreachable =
-            |reason: String, address: &Address| CallError::Unreachable { address: address.to_string(), reason };
+        let unreachable = |reason: String, address: &Address| CallError::Unreachable {
+            address: address.to_string(),
+            reason,
+        };
         // The first failure after an answer costs nothing: devices restart.
         if self.failures > 1 && Instant::now() < self.retry_at {
             return Err(unreachable(self.last_failure.clone(), &self.address));
@@ -280,8 +295,14 @@ impl Server {
     fn failed(&mut self, reason: String) {
         self.context = None;
         self.failures = self.failures.saturating_add(1);
-        let growth = 1u32.checked_shl(self.failures.saturating_sub(2)).unwrap_or(u32::MAX);
-        let delay = self.limits.backoff_min.saturating_mul(growth).min(self.limits.backoff_max);
+        let growth = 1u32
+            .checked_shl(self.failures.saturating_sub(2))
+            .unwrap_or(u32::MAX);
+        let delay = self
+            .limits
+            .backoff_min
+            .saturating_mul(growth)
+            .min(self.limits.backoff_max);
         // Between half and all of it, so that daemons that lost the same device do not come back together.
         let delay = delay.mul_f64(self.rng.random_range(0.5..=1.0));
         tracing::debug!(address = %self.address, failures = self.failures, ?delay, reason, "connection failed");
@@ -301,7 +322,8 @@ fn read_request(range: Range) -> Request<'static> {
 
 fn read_answer(range: Range, response: Response) -> Result<Raw, CallError> {
     let wanted = usize::from(range.count);
-    let short = |got: usize| CallError::Malformed(format!("{got} registers or bits where {wanted} were asked for"));
+    let short =
+        |got: usize| CallError::Malformed(format!("{got} registers or bits where {wanted} were asked for"));
     match response {
         // Bits come in whole bytes.
         Response::ReadCoils(mut bits) | Response::ReadDiscreteInputs(mut bits) => {
@@ -312,9 +334,16 @@ fn read_answer(range: Range, response: Response) -> Result<Raw, CallError> {
             Ok(Raw::Bits(bits))
         }
         Response::ReadInputRegisters(words) | Response::ReadHoldingRegisters(words) => {
-            if words.len() == wanted { Ok(Raw::Words(words)) } else { Err(short(words.len())) }
+            if words.len() == wanted {
+                Ok(Raw::Words(words))
+            } else {
+                Err(short(words.len()))
+            }
         }
-        other => Err(CallError::Malformed(format!("function {}", other.function_code()))),
+        other => Err(CallError::Malformed(format!(
+            "function {}",
+            other.function_code()
+        ))),
     }
 }
 
@@ -345,5 +374,11 @@ fn write_answer(range: Range, raw: &Raw, response: &Response) -> Result<(), Call
         }
         _ => false,
     };
-    if echoed { Ok(()) } else { Err(CallError::Malformed(format!("{response:?} to a write of {range}"))) }
+    if echoed {
+        Ok(())
+    } else {
+        Err(CallError::Malformed(format!(
+            "{response:?} to a write of {range}"
+        )))
+    }
 }

@@ -40,7 +40,11 @@ impl Table {
 
     /// Most registers or bits read at once.
     pub fn read_max(self) -> u16 {
-        if self.in_bits() { READ_MAX_BITS } else { READ_MAX_REGISTERS }
+        if self.in_bits() {
+            READ_MAX_BITS
+        } else {
+            READ_MAX_REGISTERS
+        }
     }
 
     fn name(self) -> &'static str {
@@ -115,9 +119,17 @@ impl Point {
             Register::Input => Table::InputRegisters,
             Register::Holding => Table::HoldingRegisters,
         };
-        let limit = if visitor.limit == 0 { default_limit(property.data_type()) } else { visitor.limit };
+        let limit = if visitor.limit == 0 {
+            default_limit(property.data_type())
+        } else {
+            visitor.limit
+        };
         let writable = property.writable && table.writable();
-        let most = if writable && !table.in_bits() { WRITE_MAX_REGISTERS } else { table.read_max() };
+        let most = if writable && !table.in_bits() {
+            WRITE_MAX_REGISTERS
+        } else {
+            table.read_max()
+        };
         let count = u16::try_from(limit)
             .ok()
             .filter(|count| *count <= most)
@@ -128,9 +140,18 @@ impl Point {
             return Err(outside);
         }
         let limits = (property.minimum, property.maximum);
-        let codec =
-            Codec::new(property.data_type(), usize::from(count), table.in_bits(), visitor, limits)?;
-        Ok(Point { range: Range { table, first, count }, writable, codec })
+        let codec = Codec::new(
+            property.data_type(),
+            usize::from(count),
+            table.in_bits(),
+            visitor,
+            limits,
+        )?;
+        Ok(Point {
+            range: Range { table, first, count },
+            writable,
+            codec,
+        })
     }
 
     /// The value that `raw` stands for.
@@ -169,9 +190,17 @@ mod tests {
     use super::*;
 
     fn property(register: Register, offset: u32, limit: u32) -> v1::DeviceProperty {
-        let mut visitor = v1::ModbusVisitor { offset, limit, ..Default::default() };
+        let mut visitor = v1::ModbusVisitor {
+            offset,
+            limit,
+            ..Default::default()
+        };
         visitor.set_register(register);
-        let mut property = v1::DeviceProperty { writable: true, modbus: Some(visitor), ..Default::default() };
+        let mut property = v1::DeviceProperty {
+            writable: true,
+            modbus: Some(visitor),
+            ..Default::default()
+        };
         property.set_data_type(v1::DataType::String);
         property
     }
@@ -183,13 +212,29 @@ mod tests {
             Point::new(&property(Register::Holding, 65_535, 2)),
             Err(PointError::Address(65_535, 2))
         );
-        assert_eq!(Point::new(&property(Register::Holding, 70_000, 1)), Err(PointError::Address(70_000, 1)));
-        assert_eq!(Point::new(&property(Register::Holding, 0, 124)), Err(PointError::TooMany(124, 123)));
+        assert_eq!(
+            Point::new(&property(Register::Holding, 70_000, 1)),
+            Err(PointError::Address(70_000, 1))
+        );
+        assert_eq!(
+            Point::new(&property(Register::Holding, 0, 124)),
+            Err(PointError::TooMany(124, 123))
+        );
         assert!(Point::new(&property(Register::Input, 0, 125)).is_ok());
-        assert_eq!(Point::new(&property(Register::Input, 0, u32::MAX)).unwrap_err().to_string(),
-            "4294967295 registers or bits at once: at most 125");
-        assert_eq!(Point::new(&property(Register::Unspecified, 0, 1)), Err(PointError::NoRegister));
-        assert_eq!(Point::new(&v1::DeviceProperty::default()), Err(PointError::NoVisitor));
+        assert_eq!(
+            Point::new(&property(Register::Input, 0, u32::MAX))
+                .unwrap_err()
+                .to_string(),
+            "4294967295 registers or bits at once: at most 125"
+        );
+        assert_eq!(
+            Point::new(&property(Register::Unspecified, 0, 1)),
+            Err(PointError::NoRegister)
+        );
+        assert_eq!(
+            Point::new(&v1::DeviceProperty::default()),
+            Err(PointError::NoVisitor)
+        );
     }
 
     #[test]

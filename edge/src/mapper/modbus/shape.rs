@@ -37,31 +37,34 @@ const COIL_INT_MAX_BITS: usize = 32;
 impl Shape {
     /// The shape of a type in `count` coils or discrete inputs.
     pub(super) fn of_bits(data_type: DataType, count: usize) -> Result<Shape, ShapeError> {
-    match (data_type, count) {
-        (DataType::Boolean, 1) => Ok(Shape::Boolean),
-        (DataType::Boolean, _) => Err(ShapeError::Count("BOOLEAN", count, "bits", "limit 1")),
-        (DataType::Int, 1..=COIL_INT_MAX_BITS) => Ok(Shape::Int),
-        (DataType::Int, _) => Err(ShapeError::Count("INT", count, "bits", "limit 1 to 32")),
-        _ => Err(ShapeError::Type(data_type.as_str_name(), "coils or discrete inputs (use BOOLEAN or INT)")),
+        match (data_type, count) {
+            (DataType::Boolean, 1) => Ok(Shape::Boolean),
+            (DataType::Boolean, _) => Err(ShapeError::Count("BOOLEAN", count, "bits", "limit 1")),
+            (DataType::Int, 1..=COIL_INT_MAX_BITS) => Ok(Shape::Int),
+            (DataType::Int, _) => Err(ShapeError::Count("INT", count, "bits", "limit 1 to 32")),
+            _ => Err(ShapeError::Type(
+                data_type.as_str_name(),
+                "coils or discrete inputs (use BOOLEAN or INT)",
+            )),
+        }
     }
-}
 
     /// The shape of a type in `count` registers.
     pub(super) fn of_words(data_type: DataType, count: usize) -> Result<Shape, ShapeError> {
-    let wrong = |name, limits| Err(ShapeError::Count(name, count, "registers", limits));
-    match (data_type, count) {
-        (DataType::Boolean, 1) => Ok(Shape::Boolean),
-        (DataType::Boolean, _) => wrong("BOOLEAN", "limit 1"),
-        (DataType::Int, 1 | 2 | 4) => Ok(Shape::Int),
-        (DataType::Int, _) => wrong("INT", "limit 1, 2 or 4 (16, 32 or 64 bits)"),
-        (DataType::Float | DataType::Double, 1) => Ok(Shape::ScaledInt),
-        (DataType::Float | DataType::Double, 2) => Ok(Shape::Float32),
-        (DataType::Float | DataType::Double, 4) => Ok(Shape::Float64),
-        (DataType::Float, _) => wrong("FLOAT", "limit 1 (scaled integer), 2 or 4"),
-        (DataType::Double, _) => wrong("DOUBLE", "limit 1 (scaled integer), 2 or 4"),
-        (DataType::String, _) => Ok(Shape::Text),
-        (DataType::Bytes, _) => Ok(Shape::Bytes),
-        _ => Err(ShapeError::Type(data_type.as_str_name(), "registers")),
+        let wrong = |name, limits| Err(ShapeError::Count(name, count, "registers", limits));
+        match (data_type, count) {
+            (DataType::Boolean, 1) => Ok(Shape::Boolean),
+            (DataType::Boolean, _) => wrong("BOOLEAN", "limit 1"),
+            (DataType::Int, 1 | 2 | 4) => Ok(Shape::Int),
+            (DataType::Int, _) => wrong("INT", "limit 1, 2 or 4 (16, 32 or 64 bits)"),
+            (DataType::Float | DataType::Double, 1) => Ok(Shape::ScaledInt),
+            (DataType::Float | DataType::Double, 2) => Ok(Shape::Float32),
+            (DataType::Float | DataType::Double, 4) => Ok(Shape::Float64),
+            (DataType::Float, _) => wrong("FLOAT", "limit 1 (scaled integer), 2 or 4"),
+            (DataType::Double, _) => wrong("DOUBLE", "limit 1 (scaled integer), 2 or 4"),
+            (DataType::String, _) => Ok(Shape::Text),
+            (DataType::Bytes, _) => Ok(Shape::Bytes),
+            _ => Err(ShapeError::Type(data_type.as_str_name(), "registers")),
+        }
     }
-}
 }

@@ -35,11 +35,17 @@ pub enum EncodeError {
 }
 
 pub(super) fn wrong_kind(value: &v1::Value, wanted: &'static str) -> EncodeError {
-    EncodeError::Kind { value: show(value), wanted }
+    EncodeError::Kind {
+        value: show(value),
+        wanted,
+    }
 }
 
 pub(super) fn width(value: &v1::Value, room: String) -> EncodeError {
-    EncodeError::Width { value: show(value), room }
+    EncodeError::Width {
+        value: show(value),
+        room,
+    }
 }
 
 /// Desired values written by hand in a manifest are strings: `"25"` is taken as 25.
@@ -51,7 +57,9 @@ pub(super) fn as_number(value: &v1::Value) -> Result<f64, EncodeError> {
         Some(Kind::String(text)) => text.trim().parse().ok(),
         _ => None,
     };
-    number.filter(|number| number.is_finite()).ok_or_else(|| wrong_kind(value, "a number"))
+    number
+        .filter(|number| number.is_finite())
+        .ok_or_else(|| wrong_kind(value, "a number"))
 }
 
 /// The value as an integer, when it is written as one.
