@@ -1,1 +1,3 @@
 //! ledge
+
+pub mod sim;
