@@ -35,7 +35,9 @@ pub enum FoldError<E> {
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// The frame does not continue what was folded.
-    #[error("{stream}: record {found} cannot be folded after record {folded}: records between them are missing")]
+    #[error(
+        "{stream}: record {found} cannot be folded after record {folded}: records between them are missing"
+    )]
     Gap {
         /// The stream.
         stream: StreamId,
@@ -79,7 +81,10 @@ pub fn apply_frame<S: Store>(store: &mut S, frame: &Frame) -> Result<(), FoldErr
             if previous.is_some() {
                 clear_lane(store, scope, *lane)?;
             }
-            v1::FoldedStream { incarnation: frame.key().incarnation.0.to_vec(), ..Default::default() }
+            v1::FoldedStream {
+                incarnation: frame.key().incarnation.0.to_vec(),
+                ..Default::default()
+            }
         }
     };
     for item in frame.records()? {
@@ -90,7 +95,10 @@ pub fn apply_frame<S: Store>(store: &mut S, frame: &Frame) -> Result<(), FoldErr
     folded.seq = frame.last_seq().0;
     folded.chain = frame.chain().0.to_vec();
     folded.records += u64::from(frame.count());
-    store.put(table::key(scope, Table::stream_of(*lane), b""), folded.encode_to_vec());
+    store.put(
+        table::key(scope, Table::stream_of(*lane), b""),
+        folded.encode_to_vec(),
+    );
     Ok(())
 }
 
@@ -115,7 +123,9 @@ fn apply_record<S: Store>(
     let Some(kind) = RecordKind::from_wire(record.kind) else {
         return Ok(()); // A kind of a later version: in the log for whoever understands it.
     };
-    let Some(effect) = effect_of(kind) else { return Ok(()) };
+    let Some(effect) = effect_of(kind) else {
+        return Ok(());
+    };
     let (table, keep) = effect;
     if table.lane() != lane {
         // Sent on a lane that must not write this table: its order against that lane would be undefined.
@@ -126,14 +136,19 @@ fn apply_record<S: Store>(
         Keep::Remove => {
             store.remove(key);
             if table == Table::Devices {
-                remove_prefix(store, &table::key(scope, Table::Desired, format!("{}/", record.key).as_bytes()))?;
+                remove_prefix(
+                    store,
+                    &table::key(scope, Table::Desired, format!("{}/", record.key).as_bytes()),
+                )?;
             }
         }
         Keep::Latest => store.put(key, entry_of(position, record, 0).encode_to_vec()),
         Keep::LatestByTime => {
             let old: Option<v1::Entry> = load_key(store, table, &key)?;
             let count = old.as_ref().map_or(0, |old| old.count) + 1;
-            let newer = old.as_ref().is_none_or(|old| (record.boot, record.mono_us) >= (old.boot, old.mono_us));
+            let newer = old
+                .as_ref()
+                .is_none_or(|old| (record.boot, record.mono_us) >= (old.boot, old.mono_us));
             let entry = match old {
                 Some(old) if !newer => v1::Entry { count, ..old },
                 _ => entry_of(position, record, count),
@@ -196,12 +211,17 @@ fn load_key<S: Store, M: Message + Default>(
     table: Table,
     key: &[u8],
 ) -> Result<Option<M>, FoldError<S::Error>> {
-    let Some(bytes) = store.get(key).map_err(FoldError::Store)? else { return Ok(None) };
+    let Some(bytes) = store.get(key).map_err(FoldError::Store)? else {
+        return Ok(None);
+    };
     decode(table, bytes).map(Some)
 }
 
 fn decode<M: Message + Default, E>(table: Table, bytes: Bytes) -> Result<M, FoldError<E>> {
-    M::decode(bytes).map_err(|err| FoldError::Damaged { table, reason: err.to_string() })
+    M::decode(bytes).map_err(|err| FoldError::Damaged {
+        table,
+        reason: err.to_string(),
+    })
 }
 
 fn clear_lane<S: Store>(store: &mut S, scope: &Scope, lane: Lane) -> Result<(), FoldError<S::Error>> {
@@ -213,7 +233,9 @@ fn clear_lane<S: Store>(store: &mut S, scope: &Scope, lane: Lane) -> Result<(), 
 
 fn remove_prefix<S: Store>(store: &mut S, prefix: &[u8]) -> Result<(), FoldError<S::Error>> {
     let mut keys = Vec::new();
-    store.scan(prefix, &mut |key, _| keys.push(key.to_vec())).map_err(FoldError::Store)?;
+    store
+        .scan(prefix, &mut |key, _| keys.push(key.to_vec()))
+        .map_err(FoldError::Store)?;
     for key in keys {
         store.remove(key);
     }

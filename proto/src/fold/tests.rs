@@ -10,7 +10,10 @@ fn scope() -> Scope {
 }
 
 fn writer(lane: Lane, incarnation: u8) -> FrameWriter {
-    FrameWriter::new(StreamKey { id: StreamId::new(scope(), lane), incarnation: Incarnation([incarnation; 16]) })
+    FrameWriter::new(StreamKey {
+        id: StreamId::new(scope(), lane),
+        incarnation: Incarnation([incarnation; 16]),
+    })
 }
 
 fn frame(writer: &mut FrameWriter, records: &[v1::Record]) -> Frame {
@@ -18,33 +21,58 @@ fn frame(writer: &mut FrameWriter, records: &[v1::Record]) -> Frame {
     for record in records {
         push_record(&mut payload, record);
     }
-    writer.frame(u32::try_from(records.len()).unwrap(), &payload).unwrap()
+    writer
+        .frame(u32::try_from(records.len()).unwrap(), &payload)
+        .unwrap()
 }
 
 fn double(value: f64) -> Option<v1::Value> {
-    Some(v1::Value { value: Some(v1::value::Value::Double(value)) })
+    Some(v1::Value {
+        value: Some(v1::value::Value::Double(value)),
+    })
 }
 
 fn sample(key: &str, mono_us: u64, value: f64) -> v1::Record {
     let (kind, payload) = Payload::Sample(v1::Sample { value: double(value) }).encode();
-    v1::Record { kind, key: key.into(), mono_us, payload: payload.into(), ..Default::default() }
+    v1::Record {
+        kind,
+        key: key.into(),
+        mono_us,
+        payload: payload.into(),
+        ..Default::default()
+    }
 }
 
 fn reported(key: &str, value: f64) -> v1::Record {
     let (kind, payload) = Payload::TwinReported(v1::TwinReported { value: double(value) }).encode();
-    v1::Record { kind, key: key.into(), payload: payload.into(), ..Default::default() }
+    v1::Record {
+        kind,
+        key: key.into(),
+        payload: payload.into(),
+        ..Default::default()
+    }
 }
 
 fn desired(key: &str, value: f64) -> v1::Record {
     let (kind, payload) = Payload::TwinDesired(v1::TwinDesired { value: double(value) }).encode();
-    v1::Record { kind, key: key.into(), payload: payload.into(), ..Default::default() }
+    v1::Record {
+        kind,
+        key: key.into(),
+        payload: payload.into(),
+        ..Default::default()
+    }
 }
 
 #[test]
 fn late_data_never_moves_latest_backwards() {
     let mut state = State::new();
     let mut data = writer(Lane::UpData, 1);
-    state.apply_frame(&frame(&mut data, &[sample("d/p/t", 20, 2.0), sample("d/p/t", 10, 1.0)])).unwrap();
+    state
+        .apply_frame(&frame(
+            &mut data,
+            &[sample("d/p/t", 20, 2.0), sample("d/p/t", 10, 1.0)],
+        ))
+        .unwrap();
     let twin = &view::devices(&state, &scope()).unwrap()["d/p"].twins["t"];
     let latest = twin.sample.as_ref().unwrap();
     assert_eq!((latest.content.value.clone(), latest.count), (double(2.0), 2));
@@ -53,9 +81,15 @@ fn late_data_never_moves_latest_backwards() {
 #[test]
 fn a_new_incarnation_replaces_what_the_old_one_said_on_its_lane_only() {
     let mut state = State::new();
-    state.apply_frame(&frame(&mut writer(Lane::UpState, 1), &[reported("d/p/t", 1.0)])).unwrap();
-    state.apply_frame(&frame(&mut writer(Lane::Down, 1), &[desired("d/p/t", 5.0)])).unwrap();
-    state.apply_frame(&frame(&mut writer(Lane::UpState, 2), &[reported("d/p/u", 2.0)])).unwrap();
+    state
+        .apply_frame(&frame(&mut writer(Lane::UpState, 1), &[reported("d/p/t", 1.0)]))
+        .unwrap();
+    state
+        .apply_frame(&frame(&mut writer(Lane::Down, 1), &[desired("d/p/t", 5.0)]))
+        .unwrap();
+    state
+        .apply_frame(&frame(&mut writer(Lane::UpState, 2), &[reported("d/p/u", 2.0)]))
+        .unwrap();
     let twins = &view::devices(&state, &scope()).unwrap()["d/p"].twins;
     assert_eq!(twins["t"].reported, None);
     assert!(twins["t"].desired.is_some());
@@ -71,7 +105,17 @@ fn missing_records_are_an_error_and_repeated_ones_are_not() {
     let third = frame(&mut lane, &[reported("d/p/t", 3.0)]);
     state.apply_frame(&first).unwrap();
     let gap = state.apply_frame(&third).unwrap_err();
-    assert!(matches!(gap, FoldError::Gap { folded: Seq(1), found: Seq(3), .. }), "{gap}");
+    assert!(
+        matches!(
+            gap,
+            FoldError::Gap {
+                folded: Seq(1),
+                found: Seq(3),
+                ..
+            }
+        ),
+        "{gap}"
+    );
     state.apply_frame(&second).unwrap();
     let before = state.clone();
     state.apply_frame(&first).unwrap();

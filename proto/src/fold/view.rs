@@ -88,15 +88,28 @@ pub fn devices<S: Store>(store: &S, scope: &Scope) -> Result<BTreeMap<String, De
 
 fn twin_of<'a>(devices: &'a mut BTreeMap<String, Device>, key: &str) -> Option<&'a mut Twin> {
     let (device, property) = key.rsplit_once('/')?;
-    Some(devices.entry(device.to_owned()).or_default().twins.entry(property.to_owned()).or_default())
+    Some(
+        devices
+            .entry(device.to_owned())
+            .or_default()
+            .twins
+            .entry(property.to_owned())
+            .or_default(),
+    )
 }
 
 /// What the node last said of itself.
 ///
 /// # Errors
 /// When the store fails or an entry is damaged.
-pub fn node<S: Store>(store: &S, scope: &Scope) -> Result<Option<Latest<v1::NodeState>>, FoldError<S::Error>> {
-    Ok(entries(store, scope, Table::NodeStates)?.into_iter().next().map(|(_, state)| state))
+pub fn node<S: Store>(
+    store: &S,
+    scope: &Scope,
+) -> Result<Option<Latest<v1::NodeState>>, FoldError<S::Error>> {
+    Ok(entries(store, scope, Table::NodeStates)?
+        .into_iter()
+        .next()
+        .map(|(_, state)| state))
 }
 
 /// Gaps known in the scope, by key.
@@ -140,7 +153,10 @@ pub fn entries<S: Store, T: Message + Default>(
     let mut raw = Vec::new();
     store
         .scan(&prefix, &mut |key, value| {
-            raw.push((String::from_utf8_lossy(&key[prefix.len()..]).into_owned(), Bytes::copy_from_slice(value)));
+            raw.push((
+                String::from_utf8_lossy(&key[prefix.len()..]).into_owned(),
+                Bytes::copy_from_slice(value),
+            ));
         })
         .map_err(FoldError::Store)?;
     raw.into_iter()
@@ -150,7 +166,10 @@ pub fn entries<S: Store, T: Message + Default>(
                 key,
                 Latest {
                     content: decode(table, entry.payload.clone())?,
-                    position: Position { epoch: Epoch(entry.epoch), seq: Seq(entry.seq) },
+                    position: Position {
+                        epoch: Epoch(entry.epoch),
+                        seq: Seq(entry.seq),
+                    },
                     wall_us: entry.wall_us,
                     clock: entry.clock(),
                     cause: entry.cause,
