@@ -1,1 +1,3 @@
 //! ledge-cloud
+
+pub mod config;

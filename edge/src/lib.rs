@@ -1,1 +1,3 @@
 //! ledge-edge
+
+pub mod config;
