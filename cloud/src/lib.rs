@@ -1,3 +1,4 @@
 //! ledge-cloud
 
 pub mod config;
+pub mod manifests;
