@@ -18,7 +18,7 @@ use ledge_proto::v1;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::manifests::{Assignments, KnownNode, Objects, resolve};
+use crate::manifests::{Assigned, Assignments, KnownNodes, Objects, resolve};
 
 /// Nodes and their labels are looked at again at most this often.
 const NODES_EVERY: Duration = Duration::from_secs(1);
@@ -76,15 +76,15 @@ impl DeviceController {
     async fn round(
         &self,
         objects: &Arc<Objects>,
-        last: &mut Option<(Arc<Objects>, Vec<KnownNode>)>,
+        last: &mut Option<(Arc<Objects>, KnownNodes)>,
     ) -> Result<(), RoundError> {
         let nodes = self.known_nodes()?;
         if last.as_ref().is_some_and(|(o, n)| Arc::ptr_eq(o, objects) && *n == nodes) {
             return Ok(());
         }
-        let (assignments, problems) = resolve(objects, &nodes);
-        for problem in &problems {
-            tracing::warn!(%problem, "manifest");
+        let assignments = resolve(objects, &nodes);
+        for problem in &assignments.problems {
+            tracing::warn!("manifest: {problem}");
         }
         for scope in self.scopes(&assignments)? {
             let records = self.difference(&scope, &assignments)?;
@@ -100,15 +100,15 @@ impl DeviceController {
         Ok(())
     }
 
-    fn known_nodes(&self) -> Result<Vec<KnownNode>, RoundError> {
+    fn known_nodes(&self) -> Result<KnownNodes, RoundError> {
         let view = self.projection.view();
-        let mut nodes = Vec::new();
+        let mut nodes = BTreeMap::new();
         for scope in view::scopes(&view)? {
             let Some(name) = scope.node_name() else { continue };
             let labels = view::node(&view, &scope)?.map(|state| state.content.labels).unwrap_or_default();
-            nodes.push(KnownNode { name: name.to_owned(), labels });
+            nodes.insert(name.to_owned(), labels);
         }
-        Ok(nodes)
+        Ok(KnownNodes(nodes))
     }
 
     /// Nodes that have devices, or should have.
@@ -129,21 +129,18 @@ impl DeviceController {
         let nothing = BTreeMap::new();
         let wanted = assignments.nodes.get(scope.node_name().unwrap_or_default()).unwrap_or(&nothing);
         let mut records = Vec::new();
-        for key in told.keys().filter(|key| !wanted.contains_key(*key)) {
+        for key in told.keys().filter(|key| !wanted.contains_key(*key) && assignments.may_remove(key)) {
             records.push(record(key.clone(), &Payload::DeviceRemoved));
         }
         for (key, device) in wanted {
             if told.get(key).is_none_or(|told| told.content != device.spec) {
                 records.push(record(key.clone(), &Payload::DeviceSpec(Box::new(device.spec.clone()))));
             }
-            let (namespace, name) = (&device.spec.namespace, &device.spec.name);
-            for property in &device.spec.properties {
-                let key = property_key(namespace, name, &property.name);
-                let want = device.desired.get(&property.name);
+            for (property, want) in wishes(device) {
+                let key = property_key(&device.spec.namespace, &device.spec.name, property);
                 let have = told_desired.get(&key).and_then(|told| told.content.value.as_ref());
                 if want != have {
-                    let desired = v1::TwinDesired { value: want.cloned() };
-                    records.push(record(key, &Payload::TwinDesired(desired)));
+                    records.push(record(key, &Payload::TwinDesired(v1::TwinDesired { value: want.cloned() })));
                 }
             }
         }
@@ -162,6 +159,12 @@ impl DeviceController {
             applied.changed().await.map_err(|_| RoundError::ProjectionStopped)?;
         }
     }
+}
+
+/// What each property should be, if anything; a wish that is there but wrong leaves what was told in force.
+fn wishes(device: &Assigned) -> impl Iterator<Item = (&str, Option<&v1::Value>)> {
+    let told = device.spec.properties.iter().map(|property| property.name.as_str());
+    told.filter(|name| !device.held_desired.contains(*name)).map(|name| (name, device.desired.get(name)))
 }
 
 fn record(key: String, payload: &Payload) -> v1::Record {
