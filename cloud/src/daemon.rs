@@ -95,7 +95,7 @@ impl Daemon {
         let manifests = config.manifests.as_deref().map(Watcher::open).transpose()?;
         let options =
             Options { segment_bytes: config.log.segment_bytes, ..Options::new(cluster, "cloud".to_owned()) };
-        let (log, recovery) = Log::open(Arc::new(DiskStorage::new()), &config.data_dir.join("log"), options)?;
+        let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(%cluster, incarnation = %log.identity().incarnation, boot = log.identity().boot, %recovery, "log open");
         let (projection, opened) =
             Projection::open(&config.data_dir.join("projection"), &log, &ledge_projection::Options::cloud())?;

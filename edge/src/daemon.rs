@@ -117,7 +117,7 @@ impl Daemon {
             linger: ledge_log::Linger { up_state: config.log.linger_state, up_data: config.log.linger_data, ..Default::default() },
             ..Options::new(identity.cluster, node.clone())
         };
-        let (log, recovery) = Log::open(Arc::new(DiskStorage::new()), &config.data_dir.join("log"), options)?;
+        let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(node, incarnation = %log.identity().incarnation, boot = log.identity().boot, %recovery, "log open");
         let projection = open_projection(&config, &log)?;
         let health = Health::new();

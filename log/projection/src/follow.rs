@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use ledge_log::{BlockNo, BlockReader, Log, ReadError as LogReadError};
 use ledge_proto::fold;
+use ledge_proto::frame::FrameError;
+use ledge_proto::ids::Chain;
 use tokio::sync::watch;
 
 use crate::batch::Batch;
@@ -23,6 +25,14 @@ pub enum FollowError {
     /// The log could not be read.
     #[error("log: {0}")]
     Log(#[from] LogReadError),
+    /// A frame could not be read.
+    #[error("block {block}: {source}")]
+    Frame {
+        /// The block it is in.
+        block: BlockNo,
+        /// Why.
+        source: FrameError,
+    },
     /// A frame could not be folded.
     #[error("block {block}: {source}")]
     Fold {
@@ -117,17 +127,14 @@ fn fold_available(
     let first = applied.block;
     while let Some(block) = reader.next_block()? {
         for frame in block.frames() {
-            let frame = frame.map_err(LogReadError::from)?;
+            let frame = frame.map_err(|source| FollowError::Frame { block: block.no, source })?;
             fold::apply_frame(&mut batch, &frame).map_err(|source| FollowError::Fold {
-                block: block.no(),
+                block: block.no,
                 source,
             })?;
         }
-        applied = Applied {
-            block: block.no(),
-            chain: block.chain(),
-            ..applied
-        };
+        let chain = block.chain().map_err(|source| FollowError::Frame { block: block.no, source })?;
+        applied = Applied { block: block.no, chain: Chain(chain), ..applied };
         if batch.bytes() >= BATCH_BYTES {
             batch.commit(applied)?;
             batch = Batch::new(projection);

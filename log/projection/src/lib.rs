@@ -230,7 +230,7 @@ fn distrust(applied: &Applied, log: &Log) -> Option<String> {
             log.durable_block()
         ));
     }
-    if applied.block != BlockNo(0) && log.chain_of_block(applied.block) != Some(applied.chain) {
+    if applied.block != BlockNo(0) && log.chain_of_block(applied.block) != Some(applied.chain.0) {
         return Some(format!(
             "its history differs from the log's at block {}",
             applied.block

@@ -62,7 +62,7 @@ impl Side {
     /// When the log cannot be read or folded.
     pub fn read(dir: &Path, scope: &Scope, counter_key: &str) -> Result<Side, LookError> {
         let failed = |err: String| look_error(dir.display())(err);
-        let view = LogView::open(Arc::new(DiskStorage::new()), &dir.join("log")).map_err(|err| failed(err.to_string()))?;
+        let view = LogView::open(Arc::new(DiskStorage), &dir.join("log")).map_err(|err| failed(err.to_string()))?;
         let mut side = Side { ends: BTreeMap::new(), state: State::new(), counter: Vec::new() };
         for stream in view.streams() {
             let StreamKey { id, .. } = &stream.key;
@@ -218,7 +218,7 @@ async fn run(ledge: &Path, arguments: &[String]) -> Result<Output, LookError> {
 /// # Errors
 /// When the log cannot be read.
 pub fn records_up(dir: &Path, scope: &Scope) -> Result<u64, LookError> {
-    let view = LogView::open(Arc::new(DiskStorage::new()), &dir.join("log"))
+    let view = LogView::open(Arc::new(DiskStorage), &dir.join("log"))
         .map_err(|err| look_error(dir.display())(err.to_string()))?;
     let streams = view.streams();
     let own = streams.iter().filter(|s| s.key.id.scope == *scope && s.key.id.lane != Lane::Down);
