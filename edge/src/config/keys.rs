@@ -15,6 +15,11 @@ pub(super) const SECTIONS: &[Section] = &[
         inert: &[],
     },
     Section {
+        path: "ledge.reconnect",
+        used: &["first", "longest"],
+        inert: &[],
+    },
+    Section {
         path: "ledge.log",
         used: &["segmentBytes"],
         inert: &[],

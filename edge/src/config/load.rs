@@ -30,6 +30,8 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 const SEGMENT_MIN_BYTES: u64 = 2 * limits::BLOCK_MAX_BYTES as u64;
 const SEGMENT_MAX_BYTES: u64 = 4 << 30;
 const LINGER_DATA: Duration = Duration::from_millis(100);
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(32);
 const LINGER_MAX: Duration = Duration::from_secs(10);
 
 const SERVER: &str = "modules.edgeHub.quic.server";
@@ -94,6 +96,12 @@ impl Config {
                 shortest..=longest,
             )
             .unwrap_or(HEARTBEAT);
+        let mut backoff = |key, default| {
+            let range = Duration::from_millis(10)..=Duration::from_secs(3600);
+            file.duration(key, Duration::from_secs(1), range).unwrap_or(default)
+        };
+        let backoff_first = backoff("ledge.reconnect.first", BACKOFF_FIRST);
+        let backoff_longest = backoff("ledge.reconnect.longest", BACKOFF_LONGEST).max(backoff_first);
         let log = log_options(&mut file);
         let labels = node_labels(args, &mut file)?;
         let log_level = log_level(args, &mut file)?;
@@ -110,6 +118,8 @@ impl Config {
             tls,
             http_listen,
             heartbeat,
+            backoff_first,
+            backoff_longest,
             log,
             labels,
             log_level,

@@ -31,14 +31,18 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where cloudcore listens, `HOST:PORT`; `None` runs without a cloud.
     pub cloud: Option<String>,
-    /// Name in cloudcore's certificate, where it is not the host of `cloud`.
+    /// Name asked for in cloudcore's certificate; `None` asks for `cloudcore`, which every one made by `ledge cert` has.
     pub server_name: Option<String>,
     /// Certificates.
     pub tls: TlsPaths,
     /// Where metrics and health are served; `None` serves neither.
     pub http_listen: Option<SocketAddr>,
-    /// Time between two heartbeats; the shorter of this and the cloud's proposal holds.
+    /// Heartbeat until cloudcore proposes another. A link is half-open after two missed ones.
     pub heartbeat: Duration,
+    /// Ceiling of the first wait before dialling again; it doubles with every attempt that fails.
+    pub backoff_first: Duration,
+    /// Where that ceiling stops.
+    pub backoff_longest: Duration,
     /// The log.
     pub log: LogOptions,
     /// Labels this node reports.

@@ -41,11 +41,11 @@ pub struct HttpFace {
 }
 
 impl HttpFace {
-    /// Binds `address` and starts to collect metrics. `extra` is served beside the standard paths.
+    /// Binds `address` and starts to collect metrics.
     ///
     /// # Errors
     /// See [`HttpError`].
-    pub async fn bind(address: SocketAddr, health: Health, extra: Router) -> Result<Self, HttpError> {
+    pub async fn bind(address: SocketAddr, health: Health) -> Result<Self, HttpError> {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| HttpError::Bind { address, source })?;
@@ -61,9 +61,14 @@ impl HttpFace {
                     .route("/readyz", get(check))
                     .route("/healthz", get(check))
                     .with_state(health),
-            )
-            .merge(extra);
+            );
         Ok(HttpFace { listener, router })
+    }
+
+    /// Serves `extra` beside the standard paths.
+    #[must_use]
+    pub fn with(self, extra: Router) -> Self {
+        HttpFace { router: self.router.merge(extra), ..self }
     }
 
     /// The address, with the real port.
