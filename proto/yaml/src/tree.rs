@@ -27,7 +27,7 @@ impl Limits {
 /// A node of a document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Line in the file, from 1.
+    /// Line in the file, from 1: that of its key, where it has one.
     pub line: u32,
     /// What the node holds.
     pub value: Value,
@@ -224,7 +224,7 @@ enum OpenKind {
     Map {
         entries: Vec<(String, Node)>,
         seen: HashSet<String>,
-        key: Option<String>,
+        key: Option<(String, u32)>,
     },
 }
 
@@ -321,7 +321,7 @@ impl Builder<'_> {
             None => self.root = Some(node),
             Some(OpenKind::List(items)) => items.push(node),
             Some(OpenKind::Map { entries, seen, key }) => match key.take() {
-                Some(name) => entries.push((name, node)),
+                Some((name, line)) => entries.push((name, Node { line, ..node })),
                 None => {
                     let Value::Scalar(scalar) = node.value else {
                         return Err(SyntaxError::new(
@@ -334,7 +334,7 @@ impl Builder<'_> {
                             format!("the key `{}` is there twice", crate::units::shown(&scalar.text));
                         return Err(SyntaxError::new(node.line, message));
                     }
-                    *key = Some(scalar.text);
+                    *key = Some((scalar.text, node.line));
                 }
             },
         }
