@@ -96,7 +96,7 @@ impl Daemon {
         let options =
             Options { segment_bytes: config.log.segment_bytes, ..Options::new(cluster, "cloud".to_owned()) };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
-        tracing::info!(%cluster, incarnation = %log.identity().incarnation, boot = log.identity().boot, %recovery, "log open");
+        tracing::info!(%cluster, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
         let (projection, opened) =
             Projection::open(&config.data_dir.join("projection"), &log, &ledge_projection::Options::cloud())?;
         match opened {
@@ -173,7 +173,7 @@ async fn wait(log: &Log, follower: &Follower, health: &Health) -> Option<DaemonE
                 return None;
             }
             _ = check.tick() => {
-                if let Some(reason) = log.poisoned() {
+                if let Some(reason) = log.stats().poisoned {
                     tracing::error!(reason, "the log failed");
                     return Some(DaemonError::LogFailed(reason));
                 }

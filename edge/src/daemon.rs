@@ -118,7 +118,7 @@ impl Daemon {
             ..Options::new(identity.cluster, node.clone())
         };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
-        tracing::info!(node, incarnation = %log.identity().incarnation, boot = log.identity().boot, %recovery, "log open");
+        tracing::info!(node, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
         let projection = open_projection(&config, &log)?;
         let health = Health::new();
         let http = match config.http_listen {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ledge_log::Log;
+use ledge_log::{AppendError, Log};
 use ledge_proto::ids::{Lane, Scope, StreamId};
 use ledge_proto::v1;
 
@@ -63,8 +63,8 @@ impl Journal for LogJournal {
         let records = records.into_iter().map(|record| to_wire(record, boot)).collect();
         match self.log.append(stream, records).await {
             Ok(_) => Ok(()),
-            Err(err) if err.is_closed() => Err(JournalError::Closed),
-            Err(err) if err.may_retry() => Err(JournalError::Full(err.to_string())),
+            Err(AppendError::Closed) => Err(JournalError::Closed),
+            Err(err @ AppendError::DiskFull { .. }) => Err(JournalError::Full(err.to_string())),
             Err(err) => Err(JournalError::Failed(err.to_string())),
         }
     }
