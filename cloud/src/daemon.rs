@@ -19,7 +19,7 @@ use crate::config::{Config, LogFormat};
 use crate::device_controller::DeviceController;
 use crate::fleet::Fleet;
 use crate::hub::{Hub, HubParts, ListenError};
-use crate::manifests::{WatchError, Watcher};
+use crate::manifests::{WatchError, WatchOptions, Watcher};
 
 /// Everything that runs is told to stop and joined within this time.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -92,7 +92,10 @@ impl Daemon {
             CertFiles { ca: config.tls.ca.clone(), cert: config.tls.cert.clone(), key: config.tls.key.clone() };
         let cluster = certs::identity_of_file(&files.cert)?.cluster;
         let tls = tls::server_config(&files)?;
-        let manifests = config.manifests.as_deref().map(Watcher::open).transpose()?;
+        let manifests = match &config.manifests {
+            Some(dir) => Some(Watcher::start(dir, WatchOptions::default()).await?),
+            None => None,
+        };
         let options =
             Options { segment_bytes: config.log.segment_bytes, ..Options::new(cluster, "cloud".to_owned()) };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
@@ -136,13 +139,12 @@ impl Daemon {
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
         tasks.spawn("log-metrics", log_metrics::publish(log.clone(), shutdown.clone()));
-        if let Some(watcher) = manifests {
+        if let Some(watcher) = &manifests {
             let controller = DeviceController {
                 log: log.clone(),
                 projection: projection.clone(),
-                objects: watcher.subscribe(),
+                manifests: watcher.subscribe(),
             };
-            tasks.spawn("manifests", watcher.run(shutdown.clone()));
             tasks.spawn("device-controller", controller.run(shutdown.clone()));
         }
         let hub_address = told(hub.address());
@@ -151,6 +153,9 @@ impl Daemon {
         let failure = wait(&log, &follower, &health).await;
         shutdown.cancel();
         let late = tasks.join(DRAIN).await;
+        if let Some(watcher) = manifests {
+            watcher.stop().await;
+        }
         let followed = follower.stop();
         projection.persist()?;
         drop(projection);

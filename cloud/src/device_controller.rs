@@ -18,7 +18,7 @@ use ledge_proto::v1;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::manifests::{Assigned, Assignments, KnownNodes, Objects, resolve};
+use crate::manifests::{Assigned, Assignments, KnownNodes, Problem, Severity, Snapshot, resolve};
 
 /// Nodes and their labels are looked at again at most this often.
 const NODES_EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub struct DeviceController {
     /// Its projection.
     pub projection: Projection,
     /// What the manifests say.
-    pub objects: watch::Receiver<Arc<Objects>>,
+    pub manifests: watch::Receiver<Arc<Snapshot>>,
 }
 
 impl DeviceController {
@@ -56,16 +56,17 @@ impl DeviceController {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut applied = self.projection.subscribe();
         let mut last = None;
+        let mut told = BTreeSet::new();
         loop {
             applied.borrow_and_update();
-            let objects = self.objects.borrow_and_update().clone();
-            match self.round(&objects, &mut last).await {
+            let manifests = self.manifests.borrow_and_update().clone();
+            match self.round(&manifests, &mut last, &mut told).await {
                 Ok(()) => {}
                 Err(err) => tracing::error!(%err, "devices cannot be assigned now; trying again"),
             }
             let pause = tokio::time::sleep(NODES_EVERY);
             tokio::select! {
-                changed = self.objects.changed() => if changed.is_err() { return },
+                changed = self.manifests.changed() => if changed.is_err() { return },
                 // A node that reports itself for the first time may match a selector.
                 () = async { pause.await; applied.changed().await.ok(); } => {}
                 () = shutdown.cancelled() => return,
@@ -75,17 +76,16 @@ impl DeviceController {
 
     async fn round(
         &self,
-        objects: &Arc<Objects>,
-        last: &mut Option<(Arc<Objects>, KnownNodes)>,
+        manifests: &Arc<Snapshot>,
+        last: &mut Option<(Arc<Snapshot>, KnownNodes)>,
+        told: &mut BTreeSet<Problem>,
     ) -> Result<(), RoundError> {
         let nodes = self.known_nodes()?;
-        if last.as_ref().is_some_and(|(o, n)| Arc::ptr_eq(o, objects) && *n == nodes) {
+        if last.as_ref().is_some_and(|(m, n)| Arc::ptr_eq(m, manifests) && *n == nodes) {
             return Ok(());
         }
-        let assignments = resolve(objects, &nodes);
-        for problem in &assignments.problems {
-            tracing::warn!("manifest: {problem}");
-        }
+        let assignments = resolve(&manifests.objects, &nodes);
+        tell(manifests.problems.iter().chain(&assignments.problems), told);
         for scope in self.scopes(&assignments)? {
             let records = self.difference(&scope, &assignments)?;
             if records.is_empty() {
@@ -96,7 +96,7 @@ impl DeviceController {
             let appended = self.log.append(&stream, records).await?;
             self.wait_applied(&stream, appended.last).await?;
         }
-        *last = Some((objects.clone(), nodes));
+        *last = Some((manifests.clone(), nodes));
         Ok(())
     }
 
@@ -159,6 +159,22 @@ impl DeviceController {
             applied.changed().await.map_err(|_| RoundError::ProjectionStopped)?;
         }
     }
+}
+
+/// Logs what is wrong with the manifests, each thing once, and what was repaired.
+fn tell<'a>(problems: impl Iterator<Item = &'a Problem>, told: &mut BTreeSet<Problem>) {
+    let now: BTreeSet<Problem> = problems.cloned().collect();
+    for problem in now.difference(told) {
+        match problem.severity {
+            Severity::Info => tracing::info!("manifest {problem}"),
+            Severity::Warning => tracing::warn!("manifest {problem}"),
+            Severity::Error => tracing::error!("manifest {problem}"),
+        }
+    }
+    for problem in told.difference(&now).filter(|problem| problem.severity != Severity::Info) {
+        tracing::info!("manifest repaired: {problem}");
+    }
+    *told = now;
 }
 
 /// What each property should be, if anything; a wish that is there but wrong leaves what was told in force.
