@@ -5,6 +5,7 @@ fn main() {
         "ledge/v1/frame.proto",
         "ledge/v1/record.proto",
         "ledge/v1/session.proto",
+        "ledge/v1/state.proto",
     ];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
@@ -16,6 +17,7 @@ fn main() {
     let mut config = prost_build::Config::new();
     config.bytes([
         ".ledge.v1.Record.payload",
+        ".ledge.v1.Entry.payload",
         ".ledge.v1.FrameHeader.chain",
         ".ledge.v1.FrameHeader.incarnation",
     ]);

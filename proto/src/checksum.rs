@@ -19,7 +19,10 @@ pub fn crc32c_of(pieces: &[&[u8]]) -> u32 {
     low32(digest.finalize())
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "crc-fast returns a 32-bit checksum in a u64")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "crc-fast returns a 32-bit checksum in a u64"
+)]
 fn low32(checksum: u64) -> u32 {
     checksum as u32
 }

@@ -6,7 +6,9 @@ use prost::Message;
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 
 use crate::checksum::crc32c_of;
-use crate::ids::{Chain, Epoch, Incarnation, Mark, NameError, Position, Scope, Seq, StreamId, StreamKey, truncate16};
+use crate::ids::{
+    Chain, Epoch, Incarnation, Mark, NameError, Position, Scope, Seq, StreamId, StreamKey, truncate16,
+};
 use crate::limits;
 use crate::v1;
 
@@ -112,7 +114,10 @@ impl Frame {
         };
         // The length prefix is covered too: it is the first thing a reader acts on.
         if crc32c_of(&[head, payload]) != u32::from_le_bytes(stored) {
-            return Err(FrameError::Checksum { stream: frame.key.id, first_seq: frame.first_seq });
+            return Err(FrameError::Checksum {
+                stream: frame.key.id,
+                first_seq: frame.first_seq,
+            });
         }
         Ok(frame)
     }
@@ -120,14 +125,19 @@ impl Frame {
     /// As [`Frame::parse`], without computing the checksum: for bytes whose block was just checked.
     pub fn parse_trusted(bytes: Bytes) -> Result<Frame, FrameError> {
         if bytes.len() > limits::FRAME_MAX_BYTES {
-            return Err(FrameError::TooLarge { len: bytes.len(), limit: limits::FRAME_MAX_BYTES });
+            return Err(FrameError::TooLarge {
+                len: bytes.len(),
+                limit: limits::FRAME_MAX_BYTES,
+            });
         }
         let mut cursor = &bytes[..];
-        let header_len =
-            decode_varint(&mut cursor).map_err(|_| FrameError::Malformed("the header's length is cut off"))?;
+        let header_len = decode_varint(&mut cursor)
+            .map_err(|_| FrameError::Malformed("the header's length is cut off"))?;
         let header_len = usize::try_from(header_len).unwrap_or(usize::MAX);
         if header_len > limits::FRAME_HEADER_MAX_BYTES {
-            return Err(FrameError::Malformed("the header is longer than the format allows"));
+            return Err(FrameError::Malformed(
+                "the header is longer than the format allows",
+            ));
         }
         if cursor.len() < header_len {
             return Err(FrameError::Malformed("the header is cut off"));
@@ -138,7 +148,9 @@ impl Frame {
         let payload_at = bytes.len() - cursor.len() + header_len;
         let tail = &bytes[payload_at - TAIL..payload_at];
         if tail[..2] != TAG_CHAIN || tail[18] != TAG_CRC {
-            return Err(FrameError::Malformed("the header does not end with chain and checksum"));
+            return Err(FrameError::Malformed(
+                "the header does not end with chain and checksum",
+            ));
         }
         let header = v1::FrameHeader::decode(&cursor[..header_len])
             .map_err(|err| FrameError::Header(err.to_string()))?;
@@ -158,10 +170,15 @@ impl Frame {
         }
         let raw_len = header.raw_len as usize;
         if raw_len > limits::FRAME_MAX_RAW_BYTES {
-            return Err(FrameError::TooLarge { len: raw_len, limit: limits::FRAME_MAX_RAW_BYTES });
+            return Err(FrameError::TooLarge {
+                len: raw_len,
+                limit: limits::FRAME_MAX_RAW_BYTES,
+            });
         }
         if codec == Codec::Raw && raw_len != bytes.len() - payload_at {
-            return Err(FrameError::Malformed("the payload's length differs from the header's"));
+            return Err(FrameError::Malformed(
+                "the payload's length differs from the header's",
+            ));
         }
         let key = StreamKey {
             id: StreamId::new(
@@ -189,7 +206,10 @@ impl Frame {
         if link(previous, prefix, &self.bytes[self.payload_at..]) == self.chain {
             Ok(())
         } else {
-            Err(FrameError::ChainBroken { stream: self.key.id.clone(), first_seq: self.first_seq })
+            Err(FrameError::ChainBroken {
+                stream: self.key.id.clone(),
+                first_seq: self.first_seq,
+            })
         }
     }
 
@@ -240,7 +260,13 @@ impl Frame {
 
     /// Its end.
     pub fn mark(&self) -> Mark {
-        Mark { position: Position { epoch: self.epoch, seq: self.last_seq() }, chain: self.chain }
+        Mark {
+            position: Position {
+                epoch: self.epoch,
+                seq: self.last_seq(),
+            },
+            chain: self.chain,
+        }
     }
 
     /// The payload, decompressed: length-delimited records.
@@ -290,7 +316,10 @@ impl Records {
         let len = decode_varint(&mut self.payload).map_err(|err| err.to_string())?;
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         if len > limits::RECORD_MAX_BYTES {
-            return Err(format!("{len} bytes is over the limit of {} bytes", limits::RECORD_MAX_BYTES));
+            return Err(format!(
+                "{len} bytes is over the limit of {} bytes",
+                limits::RECORD_MAX_BYTES
+            ));
         }
         if len > self.payload.remaining() {
             return Err("it is cut off".to_owned());
@@ -318,11 +347,21 @@ impl Iterator for Records {
                         reason: format!("{} bytes follow the last record", self.payload.remaining()),
                     }));
                 }
-                Some(Ok((Position { epoch: self.epoch, seq }, record)))
+                Some(Ok((
+                    Position {
+                        epoch: self.epoch,
+                        seq,
+                    },
+                    record,
+                )))
             }
             Err(reason) => {
                 self.left = 0;
-                Some(Err(FrameError::Record { stream: self.stream.clone(), seq, reason }))
+                Some(Err(FrameError::Record {
+                    stream: self.stream.clone(),
+                    seq,
+                    reason,
+                }))
             }
         }
     }
@@ -355,12 +394,22 @@ impl FrameWriter {
     /// A writer for a stream with nothing in it.
     pub fn new(key: StreamKey) -> Self {
         let chain = key.genesis_chain();
-        FrameWriter { key, epoch: Epoch::FIRST, next_seq: Seq(1), chain }
+        FrameWriter {
+            key,
+            epoch: Epoch::FIRST,
+            next_seq: Seq(1),
+            chain,
+        }
     }
 
     /// A writer that goes on after `mark`.
     pub fn resume(key: StreamKey, mark: Mark) -> Self {
-        FrameWriter { key, epoch: mark.position.epoch, next_seq: mark.position.seq.next(), chain: mark.chain }
+        FrameWriter {
+            key,
+            epoch: mark.position.epoch,
+            next_seq: mark.position.seq.next(),
+            chain: mark.chain,
+        }
     }
 
     /// The stream it writes.
@@ -384,11 +433,14 @@ impl FrameWriter {
             return Err(FrameError::Count(count as usize));
         }
         if payload.len() > limits::FRAME_MAX_RAW_BYTES {
-            return Err(FrameError::TooLarge { len: payload.len(), limit: limits::FRAME_MAX_RAW_BYTES });
+            return Err(FrameError::TooLarge {
+                len: payload.len(),
+                limit: limits::FRAME_MAX_RAW_BYTES,
+            });
         }
         let compressed = if count as usize >= COMPRESS_FROM_RECORDS {
-            let packed =
-                zstd::bulk::compress(payload, ZSTD_LEVEL).map_err(|err| FrameError::Payload(err.to_string()))?;
+            let packed = zstd::bulk::compress(payload, ZSTD_LEVEL)
+                .map_err(|err| FrameError::Payload(err.to_string()))?;
             (packed.len() < payload.len()).then_some(packed)
         } else {
             None
@@ -397,8 +449,10 @@ impl FrameWriter {
             Some(packed) => (Codec::Zstd, packed.as_slice()),
             None => (Codec::Raw, payload),
         };
-        let raw_len = u32::try_from(payload.len())
-            .map_err(|_| FrameError::TooLarge { len: payload.len(), limit: limits::FRAME_MAX_RAW_BYTES })?;
+        let raw_len = u32::try_from(payload.len()).map_err(|_| FrameError::TooLarge {
+            len: payload.len(),
+            limit: limits::FRAME_MAX_RAW_BYTES,
+        })?;
         let header = v1::FrameHeader {
             scope: self.key.id.scope.as_wire().to_owned(),
             lane: self.key.id.lane.as_wire(),
@@ -416,7 +470,9 @@ impl FrameWriter {
         let header_len = header.encoded_len() + TAIL;
         let mut out = Vec::with_capacity(encoded_len_varint(header_len as u64) + header_len + stored.len());
         encode_varint(header_len as u64, &mut out);
-        header.encode(&mut out).map_err(|err| FrameError::Header(err.to_string()))?;
+        header
+            .encode(&mut out)
+            .map_err(|err| FrameError::Header(err.to_string()))?;
         let chain = link(self.chain, &out, stored);
         out.extend_from_slice(&TAG_CHAIN);
         out.extend_from_slice(&chain.0);
@@ -426,7 +482,10 @@ impl FrameWriter {
         let payload_at = out.len();
         out.extend_from_slice(stored);
         if out.len() > limits::FRAME_MAX_BYTES {
-            return Err(FrameError::TooLarge { len: out.len(), limit: limits::FRAME_MAX_BYTES });
+            return Err(FrameError::TooLarge {
+                len: out.len(),
+                limit: limits::FRAME_MAX_BYTES,
+            });
         }
         let frame = Frame {
             bytes: Bytes::from(out),

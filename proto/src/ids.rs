@@ -34,7 +34,11 @@ impl Scope {
 
     /// Reads what [`Scope::as_wire`] wrote.
     pub fn from_wire(wire: &str) -> Result<Self, NameError> {
-        if wire.is_empty() { Ok(Scope::cluster()) } else { Scope::node(wire) }
+        if wire.is_empty() {
+            Ok(Scope::cluster())
+        } else {
+            Scope::node(wire)
+        }
     }
 }
 
@@ -54,13 +58,17 @@ impl fmt::Debug for Scope {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Not a DNS subdomain in lower case.
-    #[error("`{0}` is not a valid node name: use lower-case letters, digits, `-` and `.`, at most 253 characters, beginning and ending with a letter or digit")]
+    #[error(
+        "`{0}` is not a valid node name: use lower-case letters, digits, `-` and `.`, at most 253 characters, beginning and ending with a letter or digit"
+    )]
     Node(String),
     /// `cluster` names the scope every node shares.
     #[error("`cluster` cannot be a node's name: it names the streams every node shares")]
     Reserved,
     /// Not `SCOPE/LANE`.
-    #[error("`{0}` is not a stream: write SCOPE/LANE, for example `edge-1/up.data`, with lane down, up.state or up.data")]
+    #[error(
+        "`{0}` is not a stream: write SCOPE/LANE, for example `edge-1/up.data`, with lane down, up.state or up.data"
+    )]
     Stream(String),
     /// A lane number this version does not know.
     #[error("lane {0} is unknown to this version")]
@@ -121,7 +129,10 @@ impl Lane {
 
     /// Reads what [`Lane::as_wire`] wrote.
     pub fn from_wire(number: u32) -> Result<Self, NameError> {
-        Lane::ALL.into_iter().find(|lane| lane.as_wire() == number).ok_or(NameError::Lane(number))
+        Lane::ALL
+            .into_iter()
+            .find(|lane| lane.as_wire() == number)
+            .ok_or(NameError::Lane(number))
     }
 }
 
@@ -160,7 +171,11 @@ impl FromStr for StreamId {
         let bad = || NameError::Stream(s.chars().take(80).collect());
         let (scope, lane) = s.rsplit_once('/').ok_or_else(bad)?;
         let lane = Lane::ALL.into_iter().find(|l| l.name() == lane).ok_or_else(bad)?;
-        let scope = if scope == "cluster" { Scope::cluster() } else { Scope::node(scope)? };
+        let scope = if scope == "cluster" {
+            Scope::cluster()
+        } else {
+            Scope::node(scope)?
+        };
         Ok(StreamId { scope, lane })
     }
 }
@@ -285,7 +300,10 @@ pub struct Position {
 
 impl Position {
     /// Before the first record of a stream.
-    pub const ZERO: Position = Position { epoch: Epoch(0), seq: Seq(0) };
+    pub const ZERO: Position = Position {
+        epoch: Epoch(0),
+        seq: Seq(0),
+    };
 }
 
 impl fmt::Display for Position {
@@ -325,7 +343,10 @@ mod tests {
 
     #[test]
     fn positions_order_by_epoch_first() {
-        let at = |epoch, seq| Position { epoch: Epoch(epoch), seq: Seq(seq) };
+        let at = |epoch, seq| Position {
+            epoch: Epoch(epoch),
+            seq: Seq(seq),
+        };
         assert!(at(2, 1) > at(1, 100));
         assert!(at(1, 2) > at(1, 1));
     }

@@ -164,7 +164,10 @@ mod tests {
     fn every_kind_has_its_own_number_and_decodes_its_own_payload() {
         for kind in RecordKind::ALL {
             assert_eq!(RecordKind::from_wire(kind.as_wire()), Some(kind));
-            let record = v1::Record { kind: kind.as_wire(), ..Default::default() };
+            let record = v1::Record {
+                kind: kind.as_wire(),
+                ..Default::default()
+            };
             let payload = Payload::decode(&record).unwrap();
             assert_eq!(payload.encode().0, kind.as_wire(), "{}", kind.name());
         }
@@ -172,7 +175,10 @@ mod tests {
 
     #[test]
     fn a_kind_of_a_later_version_is_kept() {
-        let record = v1::Record { kind: 9999, ..Default::default() };
+        let record = v1::Record {
+            kind: 9999,
+            ..Default::default()
+        };
         assert_eq!(Payload::decode(&record).unwrap(), Payload::Unknown(9999));
     }
 }

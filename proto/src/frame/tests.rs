@@ -11,7 +11,13 @@ fn key() -> StreamKey {
 }
 
 fn record(n: u64, payload: Vec<u8>) -> v1::Record {
-    v1::Record { kind: 1, key: format!("default/pump/{n}"), wall_us: 1, payload: payload.into(), ..Default::default() }
+    v1::Record {
+        kind: 1,
+        key: format!("default/pump/{n}"),
+        wall_us: 1,
+        payload: payload.into(),
+        ..Default::default()
+    }
 }
 
 fn frame_of(writer: &mut FrameWriter, records: &[v1::Record]) -> Frame {
@@ -19,7 +25,9 @@ fn frame_of(writer: &mut FrameWriter, records: &[v1::Record]) -> Frame {
     for record in records {
         push_record(&mut payload, record);
     }
-    writer.frame(u32::try_from(records.len()).unwrap(), &payload).unwrap()
+    writer
+        .frame(u32::try_from(records.len()).unwrap(), &payload)
+        .unwrap()
 }
 
 proptest! {
@@ -68,7 +76,10 @@ fn a_truncated_frame_is_refused_at_every_length() {
 fn a_bomb_is_refused_before_it_is_unpacked() {
     let mut writer = FrameWriter::new(key());
     let payload = vec![0; limits::FRAME_MAX_RAW_BYTES + 1];
-    assert!(matches!(writer.frame(1, &payload), Err(FrameError::TooLarge { .. })));
+    assert!(matches!(
+        writer.frame(1, &payload),
+        Err(FrameError::TooLarge { .. })
+    ));
 }
 
 #[test]
@@ -83,6 +94,13 @@ fn an_oversized_record_is_refused_by_the_writer() {
         .collect();
     let mut writer = FrameWriter::new(key());
     let before = writer.next_seq();
-    assert!(matches!(writer.frame(1, &payload), Err(FrameError::TooLarge { .. })));
-    assert_eq!(writer.next_seq(), before, "a refused frame takes no sequence number");
+    assert!(matches!(
+        writer.frame(1, &payload),
+        Err(FrameError::TooLarge { .. })
+    ));
+    assert_eq!(
+        writer.next_seq(),
+        before,
+        "a refused frame takes no sequence number"
+    );
 }

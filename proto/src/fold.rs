@@ -1,1 +1,0 @@
-//! Folds: state as a pure function of the log.

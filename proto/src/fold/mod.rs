@@ -1,0 +1,249 @@
+//! Folds: state as a pure function of the log. The same code runs in edgecore, cloudcore and `ledge`.
+//!
+//! State is a sorted map of bytes. A key is the scope, a zero byte, the [`Table`]'s number and the record's key.
+//! Each table is written by one lane only, so that the order in which lanes interleave, which differs between
+//! cloud and edge, makes no difference to the result: the same positions give the same state and the same
+//! [`state_hash`].
+//!
+//! Reading order: [`table`], [`store`], this file, [`view`].
+
+mod memory;
+mod store;
+mod table;
+pub mod view;
+
+pub use memory::State;
+pub use store::{Read, Store, state_hash};
+pub use table::Table;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::frame::{Frame, FrameError};
+use crate::ids::{Lane, Position, Scope, Seq, StreamId};
+use crate::record::RecordKind;
+use crate::v1;
+
+/// Version of the folds. Raised when the same records fold to another state, so that projections are rebuilt.
+pub const FOLD_VERSION: u32 = 1;
+
+/// Why a frame could not be folded. The state is as it was before the frame only if the caller drops what the
+/// store collected since.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError<E> {
+    /// The store failed.
+    #[error("projection store: {0}")]
+    Store(E),
+    /// The frame cannot be read.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The frame does not continue what was folded.
+    #[error(
+        "{stream}: record {found} cannot be folded after record {folded}: records between them are missing"
+    )]
+    Gap {
+        /// The stream.
+        stream: StreamId,
+        /// Last record folded.
+        folded: Seq,
+        /// First record of the frame.
+        found: Seq,
+    },
+    /// What the store holds under one of our keys is not ours.
+    #[error("projection entry of table {table:?} is damaged: {reason}")]
+    Damaged {
+        /// The table.
+        table: Table,
+        /// Why it cannot be read.
+        reason: String,
+    },
+}
+
+/// Folds one frame. A frame that was folded before changes nothing.
+///
+/// # Errors
+/// [`FoldError::Gap`] when records between the state and the frame are missing; see [`FoldError`].
+pub fn apply_frame<S: Store>(store: &mut S, frame: &Frame) -> Result<(), FoldError<S::Error>> {
+    let StreamId { scope, lane } = &frame.key().id;
+    let mut folded = match load::<S, v1::FoldedStream>(store, scope, Table::stream_of(*lane), b"")? {
+        Some(folded) if folded.incarnation == frame.key().incarnation.0.as_slice() => {
+            if frame.last_seq().0 <= folded.seq {
+                return Ok(());
+            }
+            if frame.first_seq().0 != folded.seq + 1 {
+                return Err(FoldError::Gap {
+                    stream: frame.key().id.clone(),
+                    folded: Seq(folded.seq),
+                    found: frame.first_seq(),
+                });
+            }
+            folded
+        }
+        previous => {
+            // A new life of the writer's disk: what the old one said no longer stands.
+            if previous.is_some() {
+                clear_lane(store, scope, *lane)?;
+            }
+            v1::FoldedStream {
+                incarnation: frame.key().incarnation.0.to_vec(),
+                ..Default::default()
+            }
+        }
+    };
+    for item in frame.records()? {
+        let (position, record) = item?;
+        apply_record(store, scope, *lane, position, record)?;
+    }
+    folded.epoch = frame.epoch().0;
+    folded.seq = frame.last_seq().0;
+    folded.chain = frame.chain().0.to_vec();
+    folded.records += u64::from(frame.count());
+    store.put(
+        table::key(scope, Table::stream_of(*lane), b""),
+        folded.encode_to_vec(),
+    );
+    Ok(())
+}
+
+/// Position up to which `stream` is folded in `store`, or zero.
+///
+/// # Errors
+/// When the store fails or the entry is damaged.
+pub fn folded_stream<S: Read>(
+    store: &S,
+    stream: &StreamId,
+) -> Result<Option<v1::FoldedStream>, FoldError<S::Error>> {
+    load(store, &stream.scope, Table::stream_of(stream.lane), b"")
+}
+
+fn apply_record<S: Store>(
+    store: &mut S,
+    scope: &Scope,
+    lane: Lane,
+    position: Position,
+    record: v1::Record,
+) -> Result<(), FoldError<S::Error>> {
+    let Some(kind) = RecordKind::from_wire(record.kind) else {
+        return Ok(()); // A kind of a later version: in the log for whoever understands it.
+    };
+    let Some(effect) = effect_of(kind) else {
+        return Ok(());
+    };
+    let (table, keep) = effect;
+    if table.lane() != lane {
+        // Sent on a lane that must not write this table: its order against that lane would be undefined.
+        return Ok(());
+    }
+    let key = table::key(scope, table, record.key.as_bytes());
+    match keep {
+        Keep::Remove => {
+            store.remove(key);
+            if table == Table::Devices {
+                remove_prefix(
+                    store,
+                    &table::key(scope, Table::Desired, format!("{}/", record.key).as_bytes()),
+                )?;
+            }
+        }
+        Keep::Latest => store.put(key, entry_of(position, record, 0).encode_to_vec()),
+        Keep::LatestByTime => {
+            let old: Option<v1::Entry> = load_key(store, table, &key)?;
+            let count = old.as_ref().map_or(0, |old| old.count) + 1;
+            let newer = old
+                .as_ref()
+                .is_none_or(|old| (record.boot, record.mono_us) >= (old.boot, old.mono_us));
+            let entry = match old {
+                Some(old) if !newer => v1::Entry { count, ..old },
+                _ => entry_of(position, record, count),
+            };
+            store.put(key, entry.encode_to_vec());
+        }
+    }
+    Ok(())
+}
+
+enum Keep {
+    /// The record replaces what was there: its lane has one writer, so log order is the order of truth.
+    Latest,
+    /// As `Latest`, but a record that happened earlier by the writer's own monotonic clock only counts: late
+    /// data never moves the latest value backwards, whatever the wall clock did meanwhile.
+    LatestByTime,
+    Remove,
+}
+
+fn effect_of(kind: RecordKind) -> Option<(Table, Keep)> {
+    Some(match kind {
+        RecordKind::Sample => (Table::LatestSamples, Keep::LatestByTime),
+        RecordKind::Gap => (Table::Gaps, Keep::Latest),
+        RecordKind::TwinReported => (Table::Reported, Keep::Latest),
+        RecordKind::DeviceState => (Table::DeviceStates, Keep::Latest),
+        RecordKind::NodeState => (Table::NodeStates, Keep::Latest),
+        RecordKind::WriteResult => (Table::WriteResults, Keep::Latest),
+        RecordKind::DeviceSpec => (Table::Devices, Keep::Latest),
+        RecordKind::DeviceRemoved => (Table::Devices, Keep::Remove),
+        RecordKind::TwinDesired => (Table::Desired, Keep::Latest),
+        RecordKind::DeviceEvent | RecordKind::DaemonEvent | RecordKind::WriteIntent => return None,
+    })
+}
+
+fn entry_of(position: Position, record: v1::Record, count: u64) -> v1::Entry {
+    v1::Entry {
+        epoch: position.epoch.0,
+        seq: position.seq.0,
+        wall_us: record.wall_us,
+        clock: record.clock,
+        boot: record.boot,
+        mono_us: record.mono_us,
+        cause: record.cause,
+        payload: record.payload,
+        count,
+    }
+}
+
+fn load<S: Read, M: Message + Default>(
+    store: &S,
+    scope: &Scope,
+    table: Table,
+    key: &[u8],
+) -> Result<Option<M>, FoldError<S::Error>> {
+    load_key(store, table, &table::key(scope, table, key))
+}
+
+fn load_key<S: Read, M: Message + Default>(
+    store: &S,
+    table: Table,
+    key: &[u8],
+) -> Result<Option<M>, FoldError<S::Error>> {
+    let Some(bytes) = store.get(key).map_err(FoldError::Store)? else {
+        return Ok(None);
+    };
+    decode(table, bytes).map(Some)
+}
+
+fn decode<M: Message + Default, E>(table: Table, bytes: Bytes) -> Result<M, FoldError<E>> {
+    M::decode(bytes).map_err(|err| FoldError::Damaged {
+        table,
+        reason: err.to_string(),
+    })
+}
+
+fn clear_lane<S: Store>(store: &mut S, scope: &Scope, lane: Lane) -> Result<(), FoldError<S::Error>> {
+    for table in Table::ALL.into_iter().filter(|table| table.lane() == lane) {
+        remove_prefix(store, &table::key(scope, table, b""))?;
+    }
+    Ok(())
+}
+
+fn remove_prefix<S: Store>(store: &mut S, prefix: &[u8]) -> Result<(), FoldError<S::Error>> {
+    let mut keys = Vec::new();
+    store
+        .scan(prefix, &mut |key, _| keys.push(key.to_vec()))
+        .map_err(FoldError::Store)?;
+    for key in keys {
+        store.remove(key);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::frame::{FrameWriter, push_record};
+use crate::ids::{Incarnation, StreamKey};
+use crate::record::Payload;
+
+fn scope() -> Scope {
+    Scope::node("edge-1").unwrap()
+}
+
+fn writer(lane: Lane, incarnation: u8) -> FrameWriter {
+    FrameWriter::new(StreamKey {
+        id: StreamId::new(scope(), lane),
+        incarnation: Incarnation([incarnation; 16]),
+    })
+}
+
+fn frame(writer: &mut FrameWriter, records: &[v1::Record]) -> Frame {
+    let mut payload = Vec::new();
+    for record in records {
+        push_record(&mut payload, record);
+    }
+    writer
+        .frame(u32::try_from(records.len()).unwrap(), &payload)
+        .unwrap()
+}
+
+fn double(value: f64) -> Option<v1::Value> {
+    Some(v1::Value {
+        value: Some(v1::value::Value::Double(value)),
+    })
+}
+
+fn sample(key: &str, mono_us: u64, value: f64) -> v1::Record {
+    let (kind, payload) = Payload::Sample(v1::Sample { value: double(value) }).encode();
+    v1::Record {
+        kind,
+        key: key.into(),
+        mono_us,
+        payload: payload.into(),
+        ..Default::default()
+    }
+}
+
+fn reported(key: &str, value: f64) -> v1::Record {
+    let (kind, payload) = Payload::TwinReported(v1::TwinReported { value: double(value) }).encode();
+    v1::Record {
+        kind,
+        key: key.into(),
+        payload: payload.into(),
+        ..Default::default()
+    }
+}
+
+fn desired(key: &str, value: f64) -> v1::Record {
+    let (kind, payload) = Payload::TwinDesired(v1::TwinDesired { value: double(value) }).encode();
+    v1::Record {
+        kind,
+        key: key.into(),
+        payload: payload.into(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn late_data_never_moves_latest_backwards() {
+    let mut state = State::new();
+    let mut data = writer(Lane::UpData, 1);
+    state
+        .apply_frame(&frame(
+            &mut data,
+            &[sample("d/p/t", 20, 2.0), sample("d/p/t", 10, 1.0)],
+        ))
+        .unwrap();
+    let twin = &view::devices(&state, &scope()).unwrap()["d/p"].twins["t"];
+    let latest = twin.sample.as_ref().unwrap();
+    assert_eq!((latest.content.value.clone(), latest.count), (double(2.0), 2));
+}
+
+#[test]
+fn a_new_incarnation_replaces_what_the_old_one_said_on_its_lane_only() {
+    let mut state = State::new();
+    state
+        .apply_frame(&frame(&mut writer(Lane::UpState, 1), &[reported("d/p/t", 1.0)]))
+        .unwrap();
+    state
+        .apply_frame(&frame(&mut writer(Lane::Down, 1), &[desired("d/p/t", 5.0)]))
+        .unwrap();
+    state
+        .apply_frame(&frame(&mut writer(Lane::UpState, 2), &[reported("d/p/u", 2.0)]))
+        .unwrap();
+    let twins = &view::devices(&state, &scope()).unwrap()["d/p"].twins;
+    assert_eq!(twins["t"].reported, None);
+    assert!(twins["t"].desired.is_some());
+    assert!(twins["u"].reported.is_some());
+}
+
+#[test]
+fn missing_records_are_an_error_and_repeated_ones_are_not() {
+    let mut state = State::new();
+    let mut lane = writer(Lane::UpState, 1);
+    let first = frame(&mut lane, &[reported("d/p/t", 1.0)]);
+    let second = frame(&mut lane, &[reported("d/p/t", 2.0)]);
+    let third = frame(&mut lane, &[reported("d/p/t", 3.0)]);
+    state.apply_frame(&first).unwrap();
+    let gap = state.apply_frame(&third).unwrap_err();
+    assert!(
+        matches!(
+            gap,
+            FoldError::Gap {
+                folded: Seq(1),
+                found: Seq(3),
+                ..
+            }
+        ),
+        "{gap}"
+    );
+    state.apply_frame(&second).unwrap();
+    let before = state.clone();
+    state.apply_frame(&first).unwrap();
+    state.apply_frame(&second).unwrap();
+    assert_eq!(state, before);
+}
+
+proptest! {
+    /// Cloud and edge see the lanes interleaved differently; the state must not tell.
+    #[test]
+    fn interleaving_of_lanes_makes_no_difference(
+        ups in prop::collection::vec((0u8..4, -5.0f64..5.0), 1..20),
+        downs in prop::collection::vec((0u8..4, -5.0f64..5.0), 1..20),
+        order in prop::collection::vec(any::<bool>(), 40),
+    ) {
+        let (mut up, mut down) = (writer(Lane::UpState, 1), writer(Lane::Down, 2));
+        let mut ups: Vec<_> = ups.iter().map(|(k, v)| frame(&mut up, &[reported(&format!("d/{k}/t"), *v)])).collect();
+        let mut downs: Vec<_> =
+            downs.iter().map(|(k, v)| frame(&mut down, &[desired(&format!("d/{k}/t"), *v)])).collect();
+        let mut one = State::new();
+        for f in ups.iter().chain(&downs) {
+            one.apply_frame(f).unwrap();
+        }
+        let mut other = State::new();
+        for take_up in order {
+            let from = if take_up { &mut ups } else { &mut downs };
+            if !from.is_empty() {
+                other.apply_frame(&from.remove(0)).unwrap();
+            }
+        }
+        for f in ups.iter().chain(&downs) {
+            other.apply_frame(f).unwrap();
+        }
+        prop_assert_eq!(one.hash(&scope()), other.hash(&scope()));
+    }
+}

@@ -1,0 +1,178 @@
+//! Typed reading of folded state: nodes, devices, twins.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::table::{Table, key as table_key};
+use super::{FoldError, Read, decode};
+use crate::ids::{Epoch, Position, Scope, Seq};
+use crate::v1;
+
+/// The latest record about something: its content and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Latest<T> {
+    /// The decoded payload.
+    pub content: T,
+    /// Position in its stream.
+    pub position: Position,
+    /// Wall clock at the event, microseconds since 1970.
+    pub wall_us: i64,
+    /// How far that clock can be trusted.
+    pub clock: v1::ClockQuality,
+    /// The record that made it happen.
+    pub cause: Option<v1::Cause>,
+    /// How many samples were folded (samples only).
+    pub count: u64,
+}
+
+/// One property of a device: what it should be, what it was reported to be, what was last sampled.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Twin {
+    /// What it should be.
+    pub desired: Option<Latest<v1::TwinDesired>>,
+    /// What it was last reported to be.
+    pub reported: Option<Latest<v1::TwinReported>>,
+    /// What the last write came to.
+    pub write_result: Option<Latest<v1::WriteResult>>,
+    /// The latest sample.
+    pub sample: Option<Latest<v1::Sample>>,
+}
+
+/// One device and its properties.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Device {
+    /// How it is configured; `None` when it was removed but is still remembered.
+    pub spec: Option<Latest<v1::DeviceSpec>>,
+    /// Whether it answers.
+    pub state: Option<Latest<v1::DeviceState>>,
+    /// Its properties by name.
+    pub twins: BTreeMap<String, Twin>,
+}
+
+/// All devices of a scope by `namespace/name`.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn devices<S: Read>(store: &S, scope: &Scope) -> Result<BTreeMap<String, Device>, FoldError<S::Error>> {
+    let mut devices: BTreeMap<String, Device> = BTreeMap::new();
+    for (key, spec) in entries(store, scope, Table::Devices)? {
+        devices.entry(key).or_default().spec = Some(spec);
+    }
+    for (key, state) in entries(store, scope, Table::DeviceStates)? {
+        devices.entry(key).or_default().state = Some(state);
+    }
+    for (key, desired) in entries(store, scope, Table::Desired)? {
+        if let Some(twin) = twin_of(&mut devices, &key) {
+            twin.desired = Some(desired);
+        }
+    }
+    for (key, reported) in entries(store, scope, Table::Reported)? {
+        if let Some(twin) = twin_of(&mut devices, &key) {
+            twin.reported = Some(reported);
+        }
+    }
+    for (key, result) in entries(store, scope, Table::WriteResults)? {
+        if let Some(twin) = twin_of(&mut devices, &key) {
+            twin.write_result = Some(result);
+        }
+    }
+    for (key, sample) in entries(store, scope, Table::LatestSamples)? {
+        if let Some(twin) = twin_of(&mut devices, &key) {
+            twin.sample = Some(sample);
+        }
+    }
+    Ok(devices)
+}
+
+fn twin_of<'a>(devices: &'a mut BTreeMap<String, Device>, key: &str) -> Option<&'a mut Twin> {
+    let (device, property) = key.rsplit_once('/')?;
+    Some(
+        devices
+            .entry(device.to_owned())
+            .or_default()
+            .twins
+            .entry(property.to_owned())
+            .or_default(),
+    )
+}
+
+/// What the node last said of itself.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn node<S: Read>(store: &S, scope: &Scope) -> Result<Option<Latest<v1::NodeState>>, FoldError<S::Error>> {
+    Ok(entries(store, scope, Table::NodeStates)?
+        .into_iter()
+        .next()
+        .map(|(_, state)| state))
+}
+
+/// Gaps known in the scope, by key.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn gaps<S: Read>(
+    store: &S,
+    scope: &Scope,
+) -> Result<Vec<(String, Latest<v1::Gap>)>, FoldError<S::Error>> {
+    entries(store, scope, Table::Gaps)
+}
+
+/// Every scope the store knows something about, in order.
+///
+/// # Errors
+/// When the store fails.
+pub fn scopes<S: Read>(store: &S) -> Result<Vec<Scope>, S::Error> {
+    let mut names = BTreeSet::new();
+    store.scan(b"", &mut |key, _| {
+        if let Some(end) = key.iter().position(|byte| *byte == 0)
+            && let Ok(name) = std::str::from_utf8(&key[..end])
+            && let Ok(scope) = Scope::from_wire(name)
+        {
+            names.insert(scope);
+        }
+    })?;
+    Ok(names.into_iter().collect())
+}
+
+/// The entries of one table of a scope, in the order of their keys.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn entries<S: Read, T: Message + Default>(
+    store: &S,
+    scope: &Scope,
+    table: Table,
+) -> Result<Vec<(String, Latest<T>)>, FoldError<S::Error>> {
+    let prefix = table_key(scope, table, b"");
+    let mut raw = Vec::new();
+    store
+        .scan(&prefix, &mut |key, value| {
+            raw.push((
+                String::from_utf8_lossy(&key[prefix.len()..]).into_owned(),
+                Bytes::copy_from_slice(value),
+            ));
+        })
+        .map_err(FoldError::Store)?;
+    raw.into_iter()
+        .map(|(key, value)| {
+            let entry: v1::Entry = decode(table, value)?;
+            Ok((
+                key,
+                Latest {
+                    content: decode(table, entry.payload.clone())?,
+                    position: Position {
+                        epoch: Epoch(entry.epoch),
+                        seq: Seq(entry.seq),
+                    },
+                    wall_us: entry.wall_us,
+                    clock: entry.clock(),
+                    cause: entry.cause,
+                    count: entry.count,
+                },
+            ))
+        })
+        .collect()
+}

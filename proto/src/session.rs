@@ -1,1 +1,0 @@
-//! The replication session as a state machine without I/O.

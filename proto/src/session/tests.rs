@@ -1,0 +1,365 @@
+use std::cell::RefCell;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A log that only remembers marks: the end of every frame.
+#[derive(Default)]
+struct Marks(RefCell<BTreeMap<StreamKey, Vec<Mark>>>);
+
+impl Marks {
+    fn push(&self, key: &StreamKey, seq: u64, chain: u8) {
+        let mark = Mark {
+            position: Position {
+                epoch: Epoch::FIRST,
+                seq: Seq(seq),
+            },
+            chain: Chain([chain; 16]),
+        };
+        self.0.borrow_mut().entry(key.clone()).or_default().push(mark);
+    }
+}
+
+impl Holdings for Marks {
+    fn durable(&self, key: &StreamKey) -> Option<Mark> {
+        self.0.borrow().get(key).and_then(|marks| marks.last().copied())
+    }
+    fn mark_at(&self, key: &StreamKey, seq: Seq) -> Option<Mark> {
+        self.0
+            .borrow()
+            .get(key)?
+            .iter()
+            .find(|mark| mark.position.seq == seq)
+            .copied()
+    }
+}
+
+const CLUSTER: ClusterId = ClusterId([1; 16]);
+const EDGE: Incarnation = Incarnation([2; 16]);
+const CLOUD: Incarnation = Incarnation([3; 16]);
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+fn key(lane: Lane, incarnation: Incarnation) -> StreamKey {
+    StreamKey {
+        id: StreamId::new(Scope::node("edge-1").unwrap(), lane),
+        incarnation,
+    }
+}
+
+fn local(node: &str, incarnation: Incarnation) -> Local {
+    Local {
+        cluster: CLUSTER,
+        node: Scope::node(node).unwrap(),
+        incarnation,
+        boot_id: "boot".into(),
+        labels: BTreeMap::new(),
+        software: "test".into(),
+        heartbeat: HEARTBEAT,
+    }
+}
+
+struct Pair {
+    edge: Session,
+    cloud: Session,
+    edge_log: Marks,
+    cloud_log: Marks,
+    now: Duration,
+}
+
+impl Pair {
+    fn new(edge_log: Marks, cloud_log: Marks) -> Self {
+        Pair::with(local("edge-1", EDGE), local("edge-1", CLOUD), edge_log, cloud_log)
+    }
+
+    fn with(edge: Local, cloud: Local, edge_log: Marks, cloud_log: Marks) -> Self {
+        let now = Duration::from_secs(100);
+        let down = key(Lane::Down, CLOUD);
+        let receives = vec![stream_state(&down, edge_log.durable(&down))];
+        let sends = vec![key(Lane::UpState, EDGE), key(Lane::UpData, EDGE)];
+        Pair {
+            edge: Session::edge(edge, sends, receives, &edge_log, now),
+            cloud: Session::cloud(cloud, vec![down], now),
+            edge_log,
+            cloud_log,
+            now,
+        }
+    }
+
+    /// Moves every message both ways until nothing is left; the first error of each end.
+    fn exchange(&mut self) -> (Option<SessionError>, Option<SessionError>) {
+        let (mut edge_err, mut cloud_err) = (None, None);
+        loop {
+            let mut moved = false;
+            while let Some(message) = self.edge.poll_transmit(self.now) {
+                moved = true;
+                let result = self.cloud.handle_message(message, &self.cloud_log, self.now);
+                cloud_err = cloud_err.or(result.err());
+            }
+            while let Some(message) = self.cloud.poll_transmit(self.now) {
+                moved = true;
+                let result = self.edge.handle_message(message, &self.edge_log, self.now);
+                edge_err = edge_err.or(result.err());
+            }
+            if !moved {
+                return (edge_err, cloud_err);
+            }
+        }
+    }
+
+    fn events(session: &mut Session) -> Vec<Event> {
+        std::iter::from_fn(|| session.poll_event()).collect()
+    }
+}
+
+#[test]
+fn each_end_sends_only_what_the_other_lacks() {
+    let (edge_log, cloud_log) = (Marks::default(), Marks::default());
+    let (data, down) = (key(Lane::UpData, EDGE), key(Lane::Down, CLOUD));
+    for seq in [10, 20, 30] {
+        edge_log.push(&data, seq, seq as u8);
+    }
+    cloud_log.push(&data, 10, 10);
+    cloud_log.push(&data, 20, 20);
+    for seq in [1, 2, 3] {
+        cloud_log.push(&down, seq, seq as u8);
+    }
+    edge_log.push(&down, 1, 1);
+    let mut pair = Pair::new(edge_log, cloud_log);
+    assert_eq!(pair.exchange(), (None, None));
+    let edge = Pair::events(&mut pair.edge);
+    assert!(
+        edge.contains(&Event::SendFrom {
+            key: data,
+            after: Seq(20)
+        }),
+        "{edge:?}"
+    );
+    assert!(
+        edge.contains(&Event::SendFrom {
+            key: key(Lane::UpState, EDGE),
+            after: Seq(0)
+        }),
+        "{edge:?}"
+    );
+    let cloud = Pair::events(&mut pair.cloud);
+    assert!(
+        cloud.contains(&Event::SendFrom {
+            key: down,
+            after: Seq(1)
+        }),
+        "{cloud:?}"
+    );
+    assert!(pair.cloud.accepts(&key(Lane::UpData, EDGE)));
+    assert!(!pair.cloud.accepts(&key(Lane::UpData, CLOUD)));
+    assert!(pair.edge.accepts(&key(Lane::Down, CLOUD)));
+}
+
+#[test]
+fn a_new_incarnation_of_the_cloud_is_sent_from_its_beginning() {
+    let (edge_log, cloud_log) = (Marks::default(), Marks::default());
+    let old = key(Lane::Down, Incarnation([9; 16]));
+    edge_log.push(&old, 50, 50);
+    cloud_log.push(&key(Lane::Down, CLOUD), 2, 2);
+    let mut pair = Pair::new(edge_log, cloud_log);
+    assert_eq!(pair.exchange(), (None, None));
+    let cloud = Pair::events(&mut pair.cloud);
+    assert!(
+        cloud.contains(&Event::SendFrom {
+            key: key(Lane::Down, CLOUD),
+            after: Seq(0)
+        }),
+        "{cloud:?}"
+    );
+}
+
+#[test]
+fn what_must_not_be_mixed_is_refused_by_name() {
+    let refused = |pair: &mut Pair| match pair.exchange() {
+        (Some(SessionError::Refused { reason, message }), Some(SessionError::Refusing { .. }))
+        | (Some(SessionError::Refusing { message, .. }), Some(SessionError::Refused { reason, .. })) => {
+            (reason, message)
+        }
+        other => panic!("{other:?}"),
+    };
+    let foreign = Local {
+        cluster: ClusterId([8; 16]),
+        ..local("edge-1", EDGE)
+    };
+    let mut pair = Pair::with(
+        foreign,
+        local("edge-1", CLOUD),
+        Marks::default(),
+        Marks::default(),
+    );
+    assert_eq!(refused(&mut pair).0, "ForeignCluster");
+
+    let mut pair = Pair::with(
+        local("edge-1", EDGE),
+        local("edge-2", CLOUD),
+        Marks::default(),
+        Marks::default(),
+    );
+    let (reason, message) = refused(&mut pair);
+    assert_eq!(reason, "NodeMismatch");
+    assert!(
+        message.contains("edge-1") && message.contains("edge-2"),
+        "{message}"
+    );
+
+    let (edge_log, cloud_log) = (Marks::default(), Marks::default());
+    cloud_log.push(&key(Lane::UpData, EDGE), 10, 10);
+    edge_log.push(&key(Lane::UpData, EDGE), 5, 5);
+    assert_eq!(refused(&mut Pair::new(edge_log, cloud_log)).0, "HistoryLost");
+
+    let (edge_log, cloud_log) = (Marks::default(), Marks::default());
+    cloud_log.push(&key(Lane::UpData, EDGE), 10, 10);
+    edge_log.push(&key(Lane::UpData, EDGE), 10, 11);
+    assert_eq!(refused(&mut Pair::new(edge_log, cloud_log)).0, "Fork");
+
+    let (edge_log, cloud_log) = (Marks::default(), Marks::default());
+    edge_log.push(&key(Lane::Down, CLOUD), 7, 7);
+    assert_eq!(refused(&mut Pair::new(edge_log, cloud_log)).0, "HistoryLost");
+}
+
+#[test]
+fn acks_of_state_go_at_once_and_those_of_telemetry_are_coalesced() {
+    let edge_log = Marks::default();
+    edge_log.push(&key(Lane::UpData, EDGE), 3, 3);
+    edge_log.push(&key(Lane::UpState, EDGE), 1, 1);
+    let mut pair = Pair::new(edge_log, Marks::default());
+    pair.exchange();
+    let at = |seq| Mark {
+        position: Position {
+            epoch: Epoch::FIRST,
+            seq: Seq(seq),
+        },
+        chain: Chain([3; 16]),
+    };
+    pair.cloud
+        .handle_durable(&key(Lane::UpData, EDGE), at(2), pair.now);
+    pair.cloud
+        .handle_durable(&key(Lane::UpData, EDGE), at(3), pair.now);
+    pair.cloud
+        .handle_durable(&key(Lane::UpState, EDGE), at(1), pair.now);
+    let acks = |pair: &mut Pair| {
+        std::iter::from_fn(|| pair.cloud.poll_transmit(pair.now))
+            .filter_map(|m| match m {
+                Message::Ack(ack) => Some((ack.lane, ack.durable_seq)),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(acks(&mut pair), [(Lane::UpState.as_wire(), 1)]);
+    assert!(pair.cloud.poll_timeout().unwrap() <= pair.now + DATA_ACK_DELAY);
+    pair.now += DATA_ACK_DELAY;
+    assert_eq!(acks(&mut pair), [(Lane::UpData.as_wire(), 3)]);
+}
+
+#[test]
+fn a_half_open_link_is_noticed_within_two_heartbeats_and_heartbeats_keep_it_alive() {
+    let mut pair = Pair::new(Marks::default(), Marks::default());
+    pair.exchange();
+    let start = pair.now;
+    for _ in 0..40 {
+        pair.now += HEARTBEAT / 4;
+        pair.edge.handle_timeout(pair.now).unwrap();
+        pair.cloud.handle_timeout(pair.now).unwrap();
+        assert_eq!(pair.exchange(), (None, None));
+    }
+    assert!(pair.now > start + HEARTBEAT * 9);
+    // From here on nothing passes.
+    let cut = pair.now;
+    let silent = loop {
+        pair.now += HEARTBEAT / 4;
+        while pair.edge.poll_transmit(pair.now).is_some() {}
+        if let Err(err) = pair.edge.handle_timeout(pair.now) {
+            break err;
+        }
+    };
+    assert!(matches!(silent, SessionError::Silent(_)), "{silent}");
+    assert!(pair.now - cut <= HEARTBEAT * 2);
+    assert_eq!(pair.edge.poll_timeout(), None);
+}
+
+#[test]
+fn an_ack_beyond_what_was_written_ends_the_session() {
+    let mut pair = Pair::new(Marks::default(), Marks::default());
+    pair.exchange();
+    let ack = v1::Ack {
+        scope: "edge-1".into(),
+        lane: Lane::UpData.as_wire(),
+        incarnation: EDGE.0.to_vec(),
+        epoch: 1,
+        durable_seq: 99,
+        durable_chain: vec![0; 16],
+        archived_seq: 0,
+    };
+    let err = pair
+        .edge
+        .handle_message(Message::Ack(ack), &pair.edge_log, pair.now)
+        .unwrap_err();
+    assert!(matches!(err, SessionError::Protocol(_)), "{err}");
+    assert!(!pair.edge.is_open());
+}
+
+fn any_message() -> impl Strategy<Value = Message> {
+    let bytes = prop::collection::vec(any::<u8>(), 0..20);
+    (any::<u8>(), "[a-z0-9/-]{0,12}", any::<u32>(), any::<u64>(), bytes).prop_map(
+        |(kind, name, n, m, bytes)| {
+            let state = v1::StreamState {
+                scope: name.clone(),
+                lane: n % 5,
+                incarnation: bytes.clone(),
+                epoch: n,
+                seq: m,
+                chain: bytes.clone(),
+                first_seq: m,
+            };
+            match kind % 5 {
+                0 => Message::Hello(v1::Hello {
+                    version: n % 3,
+                    cluster: CLUSTER.0.to_vec(),
+                    node: "edge-1".into(),
+                    incarnation: bytes,
+                    streams: vec![state],
+                    ..Default::default()
+                }),
+                1 => Message::Welcome(v1::Welcome {
+                    version: n % 3,
+                    streams: vec![state],
+                    heartbeat_ms: m,
+                    ..Default::default()
+                }),
+                2 => Message::Refuse(v1::Refuse {
+                    reason: name,
+                    message: String::new(),
+                }),
+                3 => Message::Ack(v1::Ack {
+                    scope: name,
+                    lane: n % 5,
+                    incarnation: bytes.clone(),
+                    epoch: n,
+                    durable_seq: m,
+                    durable_chain: bytes,
+                    archived_seq: m,
+                }),
+                _ => Message::Ping(v1::Ping::default()),
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_sequence_of_messages_panics(messages in prop::collection::vec((any::<bool>(), any_message()), 1..20)) {
+        let mut pair = Pair::new(Marks::default(), Marks::default());
+        for (to_edge, message) in messages {
+            let (session, log) =
+                if to_edge { (&mut pair.edge, &pair.edge_log) } else { (&mut pair.cloud, &pair.cloud_log) };
+            let _ = session.handle_message(message, log, pair.now);
+            while session.poll_event().is_some() {}
+            while session.poll_transmit(pair.now).is_some() {}
+        }
+    }
+}
