@@ -1,6 +1,8 @@
 //! L1: a crash before every operation of a workload, with every kind of survival; and every kind of fault at
 //! every operation. Deterministic: a failure names the seed, the operation and what survived.
 
+#![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
 mod common;
 
 use common::oracle::{Oracle, Stop, small};
@@ -44,7 +46,9 @@ fn check_survivor(disk: &SimDisk, oracle: &Oracle, what: &str) {
     let _context = Context(what);
     match LogView::open(storage(disk), &dir()) {
         Ok(view) => oracle.check_view(&view),
-        Err(OpenError::NotALog { .. } | OpenError::Io { .. }) => assert_eq!(oracle.steps(), 0, "never opened"),
+        Err(OpenError::NotALog { .. } | OpenError::Io { .. }) => {
+            assert_eq!(oracle.steps(), 0, "never opened")
+        }
         Err(err) => panic!("{err}"),
     }
     let log = match oracle.open(disk, 99) {
@@ -54,7 +58,11 @@ fn check_survivor(disk: &SimDisk, oracle: &Oracle, what: &str) {
     };
     oracle.observe(&log);
     let report = verify(disk);
-    assert!(report.findings.is_empty(), "clean after recovery: {:?}", report.findings);
+    assert!(
+        report.findings.is_empty(),
+        "clean after recovery: {:?}",
+        report.findings
+    );
     assert!(oracle.run(&log, 4).is_ok(), "appending goes on");
     log.close().unwrap();
     let log = oracle.open(disk, 100).unwrap_or_else(|_| panic!("opens again"));
@@ -91,11 +99,18 @@ fn i1_to_i8_hold_after_a_crash_at_every_operation() {
         let mut oracle = Oracle::new(SEED);
         let _ = workload(&disk, &mut oracle);
         for keeps in choices(&disk) {
-            let what = format!("seed {SEED:#x}, crash before operation {op}, {keeps:?} of {:?}", disk.pending());
+            let what = format!(
+                "seed {SEED:#x}, crash before operation {op}, {keeps:?} of {:?}",
+                disk.pending()
+            );
             check_survivor(&disk.after_crash(&keeps), &oracle, &what);
             cases += 1;
         }
-        check_survivor(&disk.after_kill(), &oracle, &format!("seed {SEED:#x}, killed before operation {op}"));
+        check_survivor(
+            &disk.after_kill(),
+            &oracle,
+            &format!("seed {SEED:#x}, killed before operation {op}"),
+        );
     }
     println!("{ops} operations, {cases} crashes, seed {SEED:#x}");
 }
@@ -106,7 +121,10 @@ fn the_same_seed_writes_the_same_bytes() {
         let disk = SimDisk::new();
         assert!(workload(&disk, &mut Oracle::new(SEED)).is_ok());
         let names = ledge_log::Storage::list(&disk, &dir()).unwrap();
-        names.into_iter().map(|name| (name.clone(), disk.read(&dir().join(name)))).collect::<Vec<_>>()
+        names
+            .into_iter()
+            .map(|name| (name.clone(), disk.read(&dir().join(name))))
+            .collect::<Vec<_>>()
     };
     assert_eq!(run(), run());
 }
@@ -129,7 +147,10 @@ fn i5_after_a_failed_write_or_sync_nothing_is_acknowledged() {
             let _context = Context(&what);
             let stopped = workload(&disk, &mut oracle);
             if let Err(Stop::Append(err)) = &stopped {
-                assert!(matches!(err, AppendError::Poisoned { .. } | AppendError::DiskFull { .. }), "{err}");
+                assert!(
+                    matches!(err, AppendError::Poisoned { .. } | AppendError::DiskFull { .. }),
+                    "{err}"
+                );
             }
             // A failed sync may have written some of it, or nothing; the cache shows it all the same.
             check_survivor(&disk.after_kill(), &oracle, &what);
@@ -156,7 +177,11 @@ fn i5_what_a_failed_sync_left_in_the_cache_is_written_again() {
     assert!(oracle.run(&log, 2).is_ok());
     drop(log);
     // Then the power fails: what the log built on must be there.
-    check_survivor(&disk.after_crash(&CrashKeeps::Nothing), &oracle, "after the restart");
+    check_survivor(
+        &disk.after_crash(&CrashKeeps::Nothing),
+        &oracle,
+        "after the restart",
+    );
 }
 
 #[test]
@@ -174,13 +199,22 @@ fn a_full_disk_refuses_appends_and_recovers_when_there_is_space() {
         }
     };
     assert!(matches!(err, AppendError::DiskFull { .. }), "{err}");
-    assert!(err.to_string().contains("/data/log") && err.to_string().contains("free"), "{err}");
+    assert!(
+        err.to_string().contains("/data/log") && err.to_string().contains("free"),
+        "{err}"
+    );
     assert!(acked > 3, "a segment that has begun does not run out of space");
     assert!(log.append_blocking(&id, vec![record(acked)]).is_err());
     assert_eq!(log.stats().poisoned, None);
-    assert_eq!(read_all(&mut log.read_stream(&log.own_key(&id), ledge_proto::ids::Seq(0))).len() as u64, acked);
+    assert_eq!(
+        read_all(&mut log.read_stream(&log.own_key(&id), ledge_proto::ids::Seq(0))).len() as u64,
+        acked
+    );
     disk.set_capacity(None);
-    assert_eq!(log.append_blocking(&id, vec![record(acked)]).unwrap().first.seq.0, acked + 1);
+    assert_eq!(
+        log.append_blocking(&id, vec![record(acked)]).unwrap().first.seq.0,
+        acked + 1
+    );
     log.close().unwrap();
     assert!(verify(&disk).findings.is_empty());
 }
@@ -203,7 +237,10 @@ fn frames_refused_for_want_of_space_are_accepted_later() {
     for frame in &frames[refused..] {
         log.append_frame_blocking(frame.clone()).unwrap();
     }
-    assert_eq!(log.durable(&remote_key(1)), frames.last().map(ledge_proto::frame::Frame::mark));
+    assert_eq!(
+        log.durable(&remote_key(1)),
+        frames.last().map(ledge_proto::frame::Frame::mark)
+    );
 }
 
 /// I4: the last block of a log that was closed has the superblock for a witness.
@@ -252,7 +289,11 @@ fn i4_damage_is_never_truncated() {
                 assert!(err.to_string().contains("ledge log verify"), "{err}");
             }
             Err(err) => {
-                assert!(err.to_string().contains("ledge log verify") || matches!(err, OpenError::LostDurable { .. }), "{err}");
+                assert!(
+                    err.to_string().contains("ledge log verify")
+                        || matches!(err, OpenError::LostDurable { .. }),
+                    "{err}"
+                );
                 assert_eq!(copy.read(&path), before, "nothing was changed");
             }
         }
@@ -269,7 +310,10 @@ fn i4_a_torn_tail_is_truncated_and_reported() {
     }
     // A block of several sectors, of which the first survives and the last does not.
     let mut big = record(3);
-    big.payload = (0..2000u32).map(|n| (n * 7 % 251) as u8).collect::<Vec<_>>().into();
+    big.payload = (0..2000u32)
+        .map(|n| (n * 7 % 251) as u8)
+        .collect::<Vec<_>>()
+        .into();
     disk.crash_at(disk.ops() + 1);
     assert!(log.append_blocking(&id, vec![big]).is_err());
     drop(log);
@@ -278,7 +322,10 @@ fn i4_a_torn_tail_is_truncated_and_reported() {
     let torn = disk.after_crash(&CrashKeeps::AllBut(pending.sectors - 1));
     let report = verify(&torn);
     assert!(report.is_sound(), "a torn tail is not corruption");
-    assert_eq!(report.findings.iter().map(|f| f.kind).collect::<Vec<_>>(), [FindingKind::TornTail]);
+    assert_eq!(
+        report.findings.iter().map(|f| f.kind).collect::<Vec<_>>(),
+        [FindingKind::TornTail]
+    );
     let (log, recovery) = Log::open(storage(&torn), &dir(), small(2)).unwrap();
     assert_eq!(recovery.torn_at, Some(log.durable_block().next()));
     assert_eq!(log.durable(&log.own_key(&id)).unwrap().position.seq.0, 3);

@@ -1,5 +1,9 @@
 //! What the tests share.
-#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part; tests may unwrap")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses a part; tests may unwrap"
+)]
 
 pub(crate) mod oracle;
 

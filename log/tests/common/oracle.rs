@@ -51,7 +51,10 @@ impl From<OpenError> for Stop {
 }
 
 pub(crate) fn small(seed: u64) -> Options {
-    Options { segment_bytes: 16 * 1024, ..options(seed) }
+    Options {
+        segment_bytes: 16 * 1024,
+        ..options(seed)
+    }
 }
 
 impl Oracle {
@@ -75,7 +78,11 @@ impl Oracle {
     pub(crate) fn open(&mut self, disk: &SimDisk, seed: u64) -> Result<Log, Stop> {
         let (log, recovery) = Log::open(storage(disk), &dir(), small(seed))?;
         if let Some((incarnation, boot)) = self.identity {
-            assert_eq!(log.identity().incarnation, incarnation, "the identity is durable once the log was opened");
+            assert_eq!(
+                log.identity().incarnation,
+                incarnation,
+                "the identity is durable once the log was opened"
+            );
             assert!(log.identity().boot > boot, "boots are counted");
             assert!(!recovery.superblock_lost);
         }
@@ -114,7 +121,10 @@ impl Oracle {
             records.push(record);
         }
         let appended = log.append_blocking(&id, records)?;
-        assert_eq!((appended.first.seq.0, appended.last.seq.0), (first, first + count - 1));
+        assert_eq!(
+            (appended.first.seq.0, appended.last.seq.0),
+            (first, first + count - 1)
+        );
         expected.acked = first + count - 1;
         Ok(())
     }
@@ -123,7 +133,11 @@ impl Oracle {
         let key = self.remote.key().clone();
         let acked = self.streams.get(&key).map_or(0, |expected| expected.acked);
         // What was not acknowledged is offered again, as a peer would.
-        let again = self.frames.iter().find(|frame| frame.last_seq().0 > acked).cloned();
+        let again = self
+            .frames
+            .iter()
+            .find(|frame| frame.last_seq().0 > acked)
+            .cloned();
         let next = match again {
             Some(frame) => frame,
             None => {
@@ -144,7 +158,9 @@ impl Oracle {
 
     fn recycle(&mut self, log: &Log) -> Result<(), Stop> {
         let head = log.durable_block();
-        self.recycled = self.recycled.max(BlockNo(head.0 - self.rng.below(head.0.min(30) + 1)));
+        self.recycled = self
+            .recycled
+            .max(BlockNo(head.0 - self.rng.below(head.0.min(30) + 1)));
         log.recycle_before(self.recycled)?;
         Ok(())
     }
@@ -169,14 +185,19 @@ impl Oracle {
     /// As [`Oracle::observe`] for a read-only view, changing nothing.
     pub(crate) fn check_view(&self, view: &LogView) {
         for (key, expected) in &self.streams {
-            check_stream(key, expected, view.durable(key), |after| view.read_stream(key, after));
+            check_stream(key, expected, view.durable(key), |after| {
+                view.read_stream(key, after)
+            });
         }
     }
 
     fn check_blocks(&self, log: &Log) {
         let mut reader = log.read_blocks(BlockNo::ZERO);
         if let Err(ReadError::Recycled { first_held, .. }) = reader.next_block() {
-            assert!(first_held <= self.recycled.0 + 1, "I3: only what was given up is gone");
+            assert!(
+                first_held <= self.recycled.0 + 1,
+                "I3: only what was given up is gone"
+            );
             reader = log.read_blocks(BlockNo(first_held - 1));
         } else {
             reader = log.read_blocks(BlockNo::ZERO);
@@ -199,7 +220,11 @@ fn check_stream(
     open: impl Fn(Seq) -> ledge_log::StreamReader,
 ) -> u64 {
     let last = durable.map_or(0, |mark| mark.position.seq.0);
-    assert!(last >= expected.acked, "I2: {key} was acknowledged to {}, {last} is there", expected.acked);
+    assert!(
+        last >= expected.acked,
+        "I2: {key} was acknowledged to {}, {last} is there",
+        expected.acked
+    );
     let mut reader = open(Seq::ZERO);
     let first = match reader.next() {
         Err(ReadError::Recycled { first_held, .. }) => first_held,
@@ -211,7 +236,11 @@ fn check_stream(
     let mut next = first;
     for (seq, record_key) in read_all(&mut open(Seq(first - 1))) {
         assert_eq!(seq.0, next, "I1: {key} is dense");
-        assert_eq!(Some(&record_key), expected.attempted.get(&seq.0), "{key} seq {seq} was never written so");
+        assert_eq!(
+            Some(&record_key),
+            expected.attempted.get(&seq.0),
+            "{key} seq {seq} was never written so"
+        );
         next += 1;
     }
     assert_eq!(next, last + 1, "{key} is readable to its end");
