@@ -255,7 +255,7 @@ async fn run_mappers(
     failed: watch::Sender<Option<JournalError>>,
     shutdown: CancellationToken,
 ) {
-    let manager = MapperManager::new(MapperOptions { scope });
+    let manager = MapperManager::new(MapperOptions::new(scope));
     let stopped = manager.run(journal, Arc::new(SystemClock), table, shutdown).await;
     if !stopped.late.is_empty() {
         tracing::warn!(tasks = ?stopped.late, "mapper tasks were aborted");

@@ -13,6 +13,8 @@ use ledge_proto::v1;
 use serde::Serialize;
 use tokio::process::Command;
 
+use crate::sim::modbus::Entry;
+
 /// One thing that must hold.
 #[derive(Debug, Clone, Serialize)]
 pub struct Claim {
@@ -169,8 +171,10 @@ pub fn handed_out(journal: &Path) -> Result<Vec<i64>, LookError> {
     let text = std::fs::read_to_string(journal).map_err(|err| look_error(journal.display())(err.to_string()))?;
     Ok(text
         .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter_map(|line| line.get("counter").and_then(serde_json::Value::as_i64))
+        .filter_map(|line| match serde_json::from_str(line) {
+            Ok(Entry::Counter { value, .. }) => Some(i64::from(value)),
+            _ => None,
+        })
         .collect())
 }
 

@@ -26,7 +26,7 @@ pub async fn http_get(address: SocketAddr, path: &str) -> io::Result<String> {
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.take(ANSWER_MAX).read_to_string(&mut answer).await?;
-        Ok(answer)
+        Ok::<_, io::Error>(answer)
     };
     let answer = timeout(ANSWER_WITHIN, ask).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));

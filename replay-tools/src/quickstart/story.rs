@@ -56,14 +56,14 @@ fn io_error(what: &str) -> impl FnOnce(io::Error) -> StoryError {
 /// Tells the story as it happens.
 pub struct Narrator<'a> {
     /// Receives whole lines.
-    pub tell: &'a mut (dyn FnMut(&str) + Send),
+    pub tell: &'a mut dyn FnMut(&str),
     began: Instant,
     step: u32,
 }
 
 impl<'a> Narrator<'a> {
     /// A narrator that starts its clock now.
-    pub fn new(tell: &'a mut (dyn FnMut(&str) + Send)) -> Self {
+    pub fn new(tell: &'a mut dyn FnMut(&str)) -> Self {
         Narrator { tell, began: Instant::now(), step: 0 }
     }
 
