@@ -3,8 +3,8 @@
 pub mod cert;
 pub mod completion;
 pub mod quickstart;
-pub mod sim;
 pub(crate) mod reference;
+pub mod sim;
 pub(crate) mod topics;
 
 use crate::cli::{Cli, Command};

@@ -98,7 +98,8 @@ impl Config {
             .unwrap_or(HEARTBEAT);
         let mut backoff = |key, default| {
             let range = Duration::from_millis(10)..=Duration::from_secs(3600);
-            file.duration(key, Duration::from_secs(1), range).unwrap_or(default)
+            file.duration(key, Duration::from_secs(1), range)
+                .unwrap_or(default)
         };
         let backoff_first = backoff("ledge.reconnect.first", BACKOFF_FIRST);
         let backoff_longest = backoff("ledge.reconnect.longest", BACKOFF_LONGEST).max(backoff_first);

@@ -39,14 +39,15 @@ pub(crate) fn run(args: Sim, _context: &mut Context) -> Result<Code, Quit> {
         .build()
         .map_err(|err| Failure::new(format!("cannot start the runtime: {err}")))?;
     let shutdown = CancellationToken::new();
-    runtime.block_on(async {
-        let stop = shutdown.clone();
-        tokio::spawn(async move {
-            tokio::signal::ctrl_c().await.ok();
-            stop.cancel();
-        });
-        modbus::serve(options, shutdown).await
-    })
-    .map_err(|err| Failure::new(err.to_string()))?;
+    runtime
+        .block_on(async {
+            let stop = shutdown.clone();
+            tokio::spawn(async move {
+                tokio::signal::ctrl_c().await.ok();
+                stop.cancel();
+            });
+            modbus::serve(options, shutdown).await
+        })
+        .map_err(|err| Failure::new(err.to_string()))?;
     Ok(Code::Yes)
 }
