@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 
-use super::{FoldError, Store, apply_frame, state_hash, view};
+use super::{FoldError, Read, Store, apply_frame, state_hash, view};
 use crate::frame::Frame;
 use crate::ids::Scope;
 
@@ -53,7 +53,7 @@ impl State {
     }
 }
 
-impl Store for State {
+impl Read for State {
     type Error = Infallible;
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Infallible> {
@@ -69,7 +69,9 @@ impl Store for State {
         }
         Ok(())
     }
+}
 
+impl Store for State {
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.entries.insert(key, value.into());
     }

@@ -13,7 +13,7 @@ mod table;
 pub mod view;
 
 pub use memory::State;
-pub use store::{Store, state_hash};
+pub use store::{Read, Store, state_hash};
 pub use table::Table;
 
 use bytes::Bytes;
@@ -23,6 +23,9 @@ use crate::frame::{Frame, FrameError};
 use crate::ids::{Lane, Position, Scope, Seq, StreamId};
 use crate::record::RecordKind;
 use crate::v1;
+
+/// Version of the folds. Raised when the same records fold to another state, so that projections are rebuilt.
+pub const FOLD_VERSION: u32 = 1;
 
 /// Why a frame could not be folded. The state is as it was before the frame only if the caller drops what the
 /// store collected since.
@@ -106,7 +109,7 @@ pub fn apply_frame<S: Store>(store: &mut S, frame: &Frame) -> Result<(), FoldErr
 ///
 /// # Errors
 /// When the store fails or the entry is damaged.
-pub fn folded_stream<S: Store>(
+pub fn folded_stream<S: Read>(
     store: &S,
     stream: &StreamId,
 ) -> Result<Option<v1::FoldedStream>, FoldError<S::Error>> {
@@ -197,7 +200,7 @@ fn entry_of(position: Position, record: v1::Record, count: u64) -> v1::Entry {
     }
 }
 
-fn load<S: Store, M: Message + Default>(
+fn load<S: Read, M: Message + Default>(
     store: &S,
     scope: &Scope,
     table: Table,
@@ -206,7 +209,7 @@ fn load<S: Store, M: Message + Default>(
     load_key(store, table, &table::key(scope, table, key))
 }
 
-fn load_key<S: Store, M: Message + Default>(
+fn load_key<S: Read, M: Message + Default>(
     store: &S,
     table: Table,
     key: &[u8],

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::table::scope_prefix;
 use crate::ids::Scope;
 
-/// A sorted map of bytes. Reads see the writes made before them, also those not yet committed.
-pub trait Store {
+/// A sorted map of bytes, to read.
+pub trait Read {
     /// Why the store failed.
     type Error: std::error::Error + Send + Sync + 'static;
 
@@ -15,7 +15,10 @@ pub trait Store {
 
     /// Calls `visit` with every key that begins with `prefix` and its value, in the order of the keys.
     fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Self::Error>;
+}
 
+/// A sorted map of bytes, to fold into. Reads see the writes made before them, also those not yet committed.
+pub trait Store: Read {
     /// Sets the value under `key`.
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>);
 
@@ -27,7 +30,7 @@ pub trait Store {
 ///
 /// # Errors
 /// When the store fails.
-pub fn state_hash<S: Store>(store: &S, scope: &Scope) -> Result<[u8; 32], S::Error> {
+pub fn state_hash<S: Read>(store: &S, scope: &Scope) -> Result<[u8; 32], S::Error> {
     let mut hasher = blake3::Hasher::new();
     store.scan(&scope_prefix(scope), &mut |key, value| {
         for part in [key, value] {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::table::{Table, key as table_key};
-use super::{FoldError, Store, decode};
+use super::{FoldError, Read, decode};
 use crate::ids::{Epoch, Position, Scope, Seq};
 use crate::v1;
 
@@ -55,7 +55,7 @@ pub struct Device {
 ///
 /// # Errors
 /// When the store fails or an entry is damaged.
-pub fn devices<S: Store>(store: &S, scope: &Scope) -> Result<BTreeMap<String, Device>, FoldError<S::Error>> {
+pub fn devices<S: Read>(store: &S, scope: &Scope) -> Result<BTreeMap<String, Device>, FoldError<S::Error>> {
     let mut devices: BTreeMap<String, Device> = BTreeMap::new();
     for (key, spec) in entries(store, scope, Table::Devices)? {
         devices.entry(key).or_default().spec = Some(spec);
@@ -102,10 +102,7 @@ fn twin_of<'a>(devices: &'a mut BTreeMap<String, Device>, key: &str) -> Option<&
 ///
 /// # Errors
 /// When the store fails or an entry is damaged.
-pub fn node<S: Store>(
-    store: &S,
-    scope: &Scope,
-) -> Result<Option<Latest<v1::NodeState>>, FoldError<S::Error>> {
+pub fn node<S: Read>(store: &S, scope: &Scope) -> Result<Option<Latest<v1::NodeState>>, FoldError<S::Error>> {
     Ok(entries(store, scope, Table::NodeStates)?
         .into_iter()
         .next()
@@ -116,7 +113,7 @@ pub fn node<S: Store>(
 ///
 /// # Errors
 /// When the store fails or an entry is damaged.
-pub fn gaps<S: Store>(
+pub fn gaps<S: Read>(
     store: &S,
     scope: &Scope,
 ) -> Result<Vec<(String, Latest<v1::Gap>)>, FoldError<S::Error>> {
@@ -127,7 +124,7 @@ pub fn gaps<S: Store>(
 ///
 /// # Errors
 /// When the store fails.
-pub fn scopes<S: Store>(store: &S) -> Result<Vec<Scope>, S::Error> {
+pub fn scopes<S: Read>(store: &S) -> Result<Vec<Scope>, S::Error> {
     let mut names = BTreeSet::new();
     store.scan(b"", &mut |key, _| {
         if let Some(end) = key.iter().position(|byte| *byte == 0)
@@ -144,7 +141,7 @@ pub fn scopes<S: Store>(store: &S) -> Result<Vec<Scope>, S::Error> {
 ///
 /// # Errors
 /// When the store fails or an entry is damaged.
-pub fn entries<S: Store, T: Message + Default>(
+pub fn entries<S: Read, T: Message + Default>(
     store: &S,
     scope: &Scope,
     table: Table,

@@ -1,0 +1,116 @@
+//! The fleet over HTTP, read-only: `/v1/nodes` and `/v1/nodes/{node}`.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use ledge_projection::{Projection, ReadError};
+use ledge_proto::fold::view::{self, Twin};
+use ledge_proto::ids::Scope;
+use ledge_proto::v1::{self, value::Value as V};
+use serde_json::{Value, json};
+
+use crate::fleet::Fleet;
+
+#[derive(Clone)]
+struct Api {
+    fleet: Fleet,
+    projection: Projection,
+}
+
+/// The routes.
+pub fn router(fleet: Fleet, projection: Projection) -> Router {
+    Router::new()
+        .route("/v1/nodes", get(nodes))
+        .route("/v1/nodes/{node}", get(node))
+        .with_state(Api { fleet, projection })
+}
+
+async fn nodes(State(api): State<Api>) -> Response {
+    let result = (|| -> Result<Vec<Value>, ReadError> {
+        let view = api.projection.view();
+        let mut scopes = view::scopes(&view).map_err(ledge_proto::fold::FoldError::Store)?;
+        scopes.extend(api.fleet.nodes());
+        scopes.retain(|scope| scope.node_name().is_some());
+        scopes.sort();
+        scopes.dedup();
+        scopes.iter().map(|scope| summary(&api, scope)).collect()
+    })();
+    respond(result)
+}
+
+async fn node(State(api): State<Api>, Path(name): Path<String>) -> Response {
+    let scope = match Scope::node(&name) {
+        Ok(scope) => scope,
+        Err(err) => return (StatusCode::BAD_REQUEST, format!("{err}\n")).into_response(),
+    };
+    let result = (|| -> Result<Value, ReadError> {
+        let mut node = summary(&api, &scope)?;
+        let devices = view::devices(&api.projection.view(), &scope)?;
+        let devices: serde_json::Map<_, _> = devices
+            .into_iter()
+            .map(|(key, device)| {
+                let twins: serde_json::Map<_, _> =
+                    device.twins.into_iter().map(|(name, twin)| (name, twin_json(&twin))).collect();
+                let state = device.state.map(|state| state.content.state);
+                (key, json!({"state": state, "assigned": device.spec.is_some(), "twins": twins}))
+            })
+            .collect();
+        node["devices"] = Value::Object(devices);
+        Ok(node)
+    })();
+    respond(result)
+}
+
+fn summary(api: &Api, scope: &Scope) -> Result<Value, ReadError> {
+    let state = view::node(&api.projection.view(), scope)?;
+    let hash = ledge_proto::fold::state_hash(&api.projection.view(), scope)
+        .map_err(ledge_proto::fold::FoldError::Store)?;
+    let link = api.fleet.status(scope).map(|link| {
+        json!({
+            "connected": link.connected,
+            "ageSeconds": link.age.as_secs_f64(),
+            "software": link.software,
+            "lagRecords": link.lag_records,
+            "lagSeconds": link.lag.as_secs_f64(),
+            "downLagRecords": link.down_lag_records,
+        })
+    });
+    Ok(json!({
+        "name": scope.to_string(),
+        "labels": state.as_ref().map(|state| &state.content.labels),
+        "version": state.as_ref().map(|state| &state.content.version),
+        "stateHash": hex::encode(hash),
+        // Absent: it has not connected since cloudcore started, so nothing is known of its link.
+        "link": link,
+    }))
+}
+
+fn twin_json(twin: &Twin) -> Value {
+    json!({
+        "desired": twin.desired.as_ref().and_then(|d| value_json(d.content.value.as_ref())),
+        "reported": twin.reported.as_ref().and_then(|r| value_json(r.content.value.as_ref())),
+        "reportedAtUs": twin.reported.as_ref().map(|r| r.wall_us),
+        "samples": twin.sample.as_ref().map(|s| s.count),
+        "lastWrite": twin.write_result.as_ref().map(|w| w.content.outcome().as_str_name()),
+        "lastWriteError": twin.write_result.as_ref().map(|w| &w.content.error).filter(|e| !e.is_empty()),
+    })
+}
+
+fn value_json(value: Option<&v1::Value>) -> Option<Value> {
+    Some(match value?.value.as_ref()? {
+        V::Double(v) => json!(v),
+        V::Int(v) => json!(v),
+        V::String(v) => json!(v),
+        V::Bool(v) => json!(v),
+        V::Bytes(v) => json!(hex::encode(v)),
+    })
+}
+
+fn respond<T: serde::Serialize>(result: Result<T, ReadError>) -> Response {
+    match result {
+        Ok(body) => Json(body).into_response(),
+        Err(err) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{err}\n")).into_response(),
+    }
+}

@@ -1,0 +1,186 @@
+//! The daemon's life: build (open and bind, start nothing), spawn, wait, drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledge_daemon::health::Health;
+use ledge_daemon::http::{HttpError, HttpFace};
+use ledge_daemon::logging::{self, LogLevelError};
+use ledge_daemon::tasks::Tasks;
+use ledge_daemon::{log_metrics, signal};
+use ledge_log::{DiskStorage, Log, Options};
+use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
+use ledge_replication::certs::{self, CertError, CertFiles};
+use ledge_replication::tls::{self, TlsError};
+use tokio_util::sync::CancellationToken;
+
+use crate::api;
+use crate::config::{Config, LogFormat};
+use crate::device_controller::DeviceController;
+use crate::fleet::Fleet;
+use crate::hub::{Hub, HubParts, ListenError};
+use crate::manifests::{WatchError, Watcher};
+
+/// Everything that runs is told to stop and joined within this time.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// Why cloudcore could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant is its source's kind")]
+pub enum DaemonError {
+    #[error(transparent)]
+    LogLevel(#[from] LogLevelError),
+    #[error("cannot start the runtime: {0}")]
+    Runtime(std::io::Error),
+    #[error(transparent)]
+    Cert(#[from] CertError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    OpenLog(#[from] ledge_log::OpenError),
+    #[error("closing the log: {0}")]
+    CloseLog(#[from] ledge_log::CloseError),
+    #[error("the log failed: {0}; stopping, so that it is opened and checked again")]
+    LogFailed(String),
+    #[error(transparent)]
+    Projection(#[from] ProjectionError),
+    #[error("projection: {0}")]
+    Follow(#[from] FollowError),
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Manifests(#[from] WatchError),
+}
+
+/// cloudcore, built but not running.
+#[derive(Debug)]
+pub struct Daemon {
+    log: Log,
+    projection: Projection,
+    http: Option<HttpFace>,
+    health: Health,
+    hub: Hub,
+    manifests: Option<Watcher>,
+}
+
+impl Daemon {
+    /// The whole life of the daemon, until a signal or a failed log.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub fn build_and_run(config: Config) -> Result<(), DaemonError> {
+        logging::init(&config.log_level, config.log_format == LogFormat::Json)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("cloudcore")
+            .enable_all()
+            .build()
+            .map_err(DaemonError::Runtime)?;
+        runtime.block_on(async { Daemon::build(config).await?.run().await })
+    }
+
+    /// Opens the log, brings the projection up to it, binds what listens. Nothing runs yet.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub async fn build(config: Config) -> Result<Daemon, DaemonError> {
+        if let Some(message) = config.without_effect_message() {
+            tracing::info!("{message}");
+        }
+        let files =
+            CertFiles { ca: config.tls.ca.clone(), cert: config.tls.cert.clone(), key: config.tls.key.clone() };
+        let cluster = certs::identity_of_file(&files.cert)?.cluster;
+        let tls = tls::server_config(&files)?;
+        let manifests = config.manifests.as_deref().map(Watcher::open).transpose()?;
+        let options =
+            Options { segment_bytes: config.log.segment_bytes, ..Options::new(cluster, "cloud".to_owned()) };
+        let (log, recovery) = Log::open(Arc::new(DiskStorage::new()), &config.data_dir.join("log"), options)?;
+        tracing::info!(%cluster, incarnation = %log.identity().incarnation, boot = log.identity().boot, %recovery, "log open");
+        let (projection, opened) =
+            Projection::open(&config.data_dir.join("projection"), &log, &ledge_projection::Options::cloud())?;
+        match opened {
+            Opened::Continuing => tracing::info!(applied = %projection.applied().block, "projection continues"),
+            Opened::Rebuilding(reason) => tracing::info!(reason, "projection is folded again from the log"),
+        }
+        Follower::catch_up(&log, &projection)?;
+        let health = Health::new();
+        let fleet = Fleet::new(log.clone());
+        let http = match config.http_listen {
+            Some(address) => {
+                let face = HttpFace::bind(address, health.clone()).await?;
+                Some(face.with(api::router(fleet.clone(), projection.clone())))
+            }
+            None => None,
+        };
+        let parts = HubParts { log: log.clone(), cluster, heartbeat: config.heartbeat, fleet };
+        let hub = Hub::bind(config.quic_listen, tls, parts)?;
+        Ok(Daemon { log, projection, http, health, hub, manifests })
+    }
+
+    /// Runs until a signal or a failed log, then drains: the log is closed last.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub async fn run(self) -> Result<(), DaemonError> {
+        let Daemon { log, projection, http, health, hub, manifests } = self;
+        let shutdown = CancellationToken::new();
+        let follower = Follower::start(log.clone(), projection.clone());
+        let mut tasks = Tasks::new();
+        let told = |address: std::io::Result<std::net::SocketAddr>| {
+            address.map_or_else(|err| err.to_string(), |address| address.to_string())
+        };
+        let mut http_address = "off".to_owned();
+        if let Some(http) = http {
+            http_address = told(http.address());
+            tasks.spawn("http", http.serve(shutdown.clone()));
+        }
+        tasks.spawn("log-metrics", log_metrics::publish(log.clone(), shutdown.clone()));
+        if let Some(watcher) = manifests {
+            let controller = DeviceController {
+                log: log.clone(),
+                projection: projection.clone(),
+                objects: watcher.subscribe(),
+            };
+            tasks.spawn("manifests", watcher.run(shutdown.clone()));
+            tasks.spawn("device-controller", controller.run(shutdown.clone()));
+        }
+        let hub_address = told(hub.address());
+        tasks.spawn("hub", hub.run(shutdown.clone()));
+        println!("cloudcore ready: edges on {hub_address}, metrics and health on {http_address}");
+        let failure = wait(&log, &follower, &health).await;
+        shutdown.cancel();
+        let late = tasks.join(DRAIN).await;
+        let followed = follower.stop();
+        projection.persist()?;
+        drop(projection);
+        log.close()?;
+        tracing::info!(?late, "log closed");
+        followed?;
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Waits for the reason to stop; an error when it is not a signal.
+async fn wait(log: &Log, follower: &Follower, health: &Health) -> Option<DaemonError> {
+    let stop = signal::stop_requested();
+    tokio::pin!(stop);
+    let mut check = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            name = &mut stop => {
+                tracing::info!(signal = name, "stopping");
+                return None;
+            }
+            _ = check.tick() => {
+                if let Some(reason) = log.poisoned() {
+                    tracing::error!(reason, "the log failed");
+                    return Some(DaemonError::LogFailed(reason));
+                }
+                if !follower.is_running() {
+                    health.fail("projection", "it stopped following the log".to_owned());
+                }
+            }
+        }
+    }
+}

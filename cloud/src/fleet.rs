@@ -1,0 +1,185 @@
+//! What is known of the nodes' links right now: who is connected, how far behind, and how old that knowledge is.
+//!
+//! What nodes said of themselves and their devices is in the projection; this is only about links, and starts
+//! empty with the daemon.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ledge_log::Log;
+use ledge_proto::ids::{Lane, Mark, Scope, Seq, StreamId, StreamKey};
+use ledge_proto::session::Peer;
+use ledge_proto::v1;
+use ledge_replication::link::LinkObserver;
+
+/// Links of all nodes that connected since cloudcore started.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    log: Log,
+    links: Arc<Mutex<BTreeMap<Scope, NodeLink>>>,
+}
+
+#[derive(Debug, Clone)]
+struct NodeLink {
+    connected: bool,
+    heard: Instant,
+    peer: Peer,
+    /// Where the node's own streams ended at its last heartbeat, and the age of its oldest unacknowledged record.
+    heads: BTreeMap<Lane, (Seq, Duration)>,
+    /// What the node acknowledged of its `down` stream.
+    down_acked: Seq,
+}
+
+/// How one node's link stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinkStatus {
+    /// Whether there is a link.
+    pub connected: bool,
+    /// How old this knowledge is.
+    pub age: Duration,
+    /// Program and version of the node.
+    pub software: String,
+    /// Records the node has written and the cloud does not hold yet, as of the last heartbeat.
+    pub lag_records: u64,
+    /// Age of the oldest of them, grown by `age`.
+    pub lag: Duration,
+    /// Records written for the node and not acknowledged by it.
+    pub down_lag_records: u64,
+}
+
+impl Fleet {
+    /// A fleet nobody of which has connected.
+    pub fn new(log: Log) -> Self {
+        Fleet { log, links: Arc::default() }
+    }
+
+    /// Told by the links of `node`.
+    pub fn observer(&self, node: &Scope) -> Arc<FleetObserver> {
+        Arc::new(FleetObserver { fleet: self.clone(), node: node.clone() })
+    }
+
+    /// The link of `node` ended.
+    pub fn disconnected(&self, node: &Scope) {
+        if let Some(link) = self.lock().get_mut(node) {
+            link.connected = false;
+        }
+        self.count_links();
+    }
+
+    /// How the link of `node` stands; `None` when it has not connected since cloudcore started.
+    pub fn status(&self, node: &Scope) -> Option<LinkStatus> {
+        let link = self.lock().get(node)?.clone();
+        let age = link.heard.elapsed();
+        let mut lag_records = 0;
+        let mut lag = Duration::ZERO;
+        for (lane, (head, oldest)) in &link.heads {
+            let behind = head.0.saturating_sub(self.held(node, *lane, &link.peer).0);
+            if behind > 0 {
+                lag_records += behind;
+                lag = lag.max(*oldest + age);
+            }
+        }
+        let down = StreamKey {
+            id: StreamId::new(node.clone(), Lane::Down),
+            incarnation: self.log.identity().incarnation,
+        };
+        let written = self.log.durable(&down).map_or(Seq::ZERO, |mark| mark.position.seq);
+        Some(LinkStatus {
+            connected: link.connected,
+            age,
+            software: link.peer.software,
+            lag_records,
+            lag,
+            down_lag_records: written.0.saturating_sub(link.down_acked.0),
+        })
+    }
+
+    /// Nodes that connected since cloudcore started.
+    pub fn nodes(&self) -> Vec<Scope> {
+        self.lock().keys().cloned().collect()
+    }
+
+    fn held(&self, node: &Scope, lane: Lane, peer: &Peer) -> Seq {
+        let key = StreamKey { id: StreamId::new(node.clone(), lane), incarnation: peer.incarnation };
+        self.log.durable(&key).map_or(Seq::ZERO, |mark| mark.position.seq)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Scope, NodeLink>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "gauges are doubles")]
+    fn count_links(&self) {
+        let up = self.lock().values().filter(|link| link.connected).count();
+        metrics::gauge!("ledge_nodes_connected").set(up as f64);
+    }
+}
+
+/// Carries what happens on one node's link to the fleet and to the metrics.
+#[derive(Debug)]
+pub struct FleetObserver {
+    fleet: Fleet,
+    node: Scope,
+}
+
+impl FleetObserver {
+    fn update(&self, change: impl FnOnce(&mut NodeLink)) {
+        if let Some(link) = self.fleet.lock().get_mut(&self.node) {
+            link.heard = Instant::now();
+            change(link);
+        }
+    }
+}
+
+impl LinkObserver for FleetObserver {
+    fn established(&self, peer: &Peer) {
+        self.fleet.lock().insert(
+            self.node.clone(),
+            NodeLink {
+                connected: true,
+                heard: Instant::now(),
+                peer: peer.clone(),
+                heads: BTreeMap::new(),
+                down_acked: Seq::ZERO,
+            },
+        );
+        self.fleet.count_links();
+        tracing::info!(node = %self.node, software = peer.software, "node connected");
+    }
+
+    fn peer_durable(&self, key: &StreamKey, mark: Mark) {
+        if key.id.scope == self.node {
+            self.update(|link| link.down_acked = mark.position.seq);
+        }
+    }
+
+    fn peer_heads(&self, heads: &[v1::LaneHead]) {
+        self.update(|link| {
+            for head in heads {
+                // A node speaks for its own streams only.
+                if head.scope == self.node.as_wire()
+                    && let Ok(lane) = Lane::from_wire(head.lane)
+                {
+                    link.heads.insert(lane, (Seq(head.seq), Duration::from_millis(head.oldest_unacked_ms)));
+                }
+            }
+        });
+    }
+
+    fn sent(&self, key: &StreamKey, records: u64, bytes: u64) {
+        count("sent", key, records, bytes);
+    }
+
+    fn received(&self, key: &StreamKey, records: u64, bytes: u64) {
+        self.update(|_| {});
+        count("received", key, records, bytes);
+    }
+}
+
+/// One series per lane and direction, never per node.
+fn count(direction: &'static str, key: &StreamKey, records: u64, bytes: u64) {
+    let lane = key.id.lane.name();
+    metrics::counter!("ledge_repl_records_total", "direction" => direction, "lane" => lane).increment(records);
+    metrics::counter!("ledge_repl_bytes_total", "direction" => direction, "lane" => lane).increment(bytes);
+}

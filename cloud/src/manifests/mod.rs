@@ -1,0 +1,33 @@
+//! Device manifests: from a directory of KubeEdge's `Device` and `DeviceModel` objects to what each node is told.
+//!
+//! ```text
+//! files --load--> Objects --resolve(nodes)--> Assignments
+//! ```
+//!
+//! [`load()`] and [`resolve()`] are functions of their arguments: no files, no clock. A mistake in one object is a
+//! [`Problem`] that names file, document, line, field and the way out; it neither takes other objects down nor
+//! takes back what was accepted before.
+//!
+//! Reading order: [`object`](Objects) (what a manifest says), `device`, `model`, `modbus`, `selector` (how it says
+//! it), [`load()`], [`resolve()`].
+
+mod device;
+mod document;
+mod fields;
+mod load;
+mod modbus;
+mod model;
+mod object;
+mod problem;
+mod resolve;
+mod selector;
+mod value;
+
+pub use load::{Loaded, SourceFile, load};
+pub use modbus::{Connection, Visitor};
+pub use object::{
+    Desired, Device, DeviceModel, DeviceProperty, Kind, ModelProperty, ObjectKey, Objects, Placement, Source,
+};
+pub use problem::{Problem, Severity};
+pub use resolve::{Assigned, Assignments, KnownNodes, resolve};
+pub use selector::NodeSelector;

@@ -1,0 +1,86 @@
+//! edgecore's settings: flags over environment over file over defaults.
+//!
+//! The file has KubeEdge's shape, so that an existing `edgecore.yaml` loads as it is; what Ledge adds is in its
+//! section `ledge`. Reading order: [`args`] (flags), `keys` (what a file may hold), [`load`](Config::load).
+
+mod args;
+mod error;
+mod keys;
+mod labels;
+mod load;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use args::{Args, LogFormat};
+pub use error::ConfigError;
+
+/// A file with every setting at its default, for `--defaultconfig`.
+pub const DEFAULT_FILE: &str = include_str!("default.yaml");
+/// The shortest file worth starting from, for `--minconfig`.
+pub const MINIMAL_FILE: &str = include_str!("minimal.yaml");
+
+/// What edgecore needs to know before it starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This node's name; `None` takes it from the certificate.
+    pub node_name: Option<String>,
+    /// Directory of the log and the projections.
+    pub data_dir: PathBuf,
+    /// Where cloudcore listens, `HOST:PORT`; `None` runs without a cloud.
+    pub cloud: Option<String>,
+    /// Name asked for in cloudcore's certificate; `None` asks for `cloudcore`, which every one made by `ledge cert` has.
+    pub server_name: Option<String>,
+    /// Certificates.
+    pub tls: TlsPaths,
+    /// Where metrics and health are served; `None` serves neither.
+    pub http_listen: Option<SocketAddr>,
+    /// Heartbeat until cloudcore proposes another. A link is half-open after two missed ones.
+    pub heartbeat: Duration,
+    /// Ceiling of the first wait before dialling again; it doubles with every attempt that fails.
+    pub backoff_first: Duration,
+    /// Where that ceiling stops.
+    pub backoff_longest: Duration,
+    /// The log.
+    pub log: LogOptions,
+    /// Labels this node reports.
+    pub labels: BTreeMap<String, String>,
+    /// What is logged: a level, or directives such as `info,ledge_edge=debug`.
+    pub log_level: String,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// Keys of the file that were accepted and do nothing in this version.
+    pub without_effect: Vec<String>,
+}
+
+/// Files of the daemon's TLS identity, PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsPaths {
+    /// Certificate authority of the cluster.
+    pub ca: PathBuf,
+    /// This node's certificate chain.
+    pub cert: PathBuf,
+    /// This node's private key.
+    pub key: PathBuf,
+}
+
+/// Settings of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Size of a segment file.
+    pub segment_bytes: u64,
+    /// How long a record of `up.state` may wait for others before it is synced to disk.
+    pub linger_state: Duration,
+    /// How long a record of `up.data` may wait for others before it is synced to disk.
+    pub linger_data: Duration,
+}
+
+impl Config {
+    /// The line that tells about keys without effect, when there are any.
+    pub fn without_effect_message(&self) -> Option<String> {
+        let keys = &self.without_effect;
+        (!keys.is_empty()).then(|| format!("accepted, without effect: {}", keys.join(", ")))
+    }
+}

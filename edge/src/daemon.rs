@@ -1,0 +1,266 @@
+//! The daemon's life: build (open and bind, start nothing), spawn, wait, drain.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledge_daemon::health::Health;
+use ledge_daemon::http::{HttpError, HttpFace};
+use ledge_daemon::logging::{self, LogLevelError};
+use ledge_daemon::tasks::Tasks;
+use ledge_daemon::{log_metrics, signal};
+use ledge_log::{DiskStorage, Log, Options};
+use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
+use ledge_proto::ids::{Lane, NameError, Scope};
+use ledge_proto::record::Payload;
+use ledge_proto::session::{Backoff, Local};
+use ledge_proto::v1;
+use ledge_replication::certs::{self, CertError, CertFiles};
+use ledge_replication::tls::{self, TlsError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, LogFormat};
+use crate::hub::HubClient;
+use crate::mapper::{MapperManager, MapperOptions};
+use crate::node::{LogJournal, SystemClock, boot_id};
+use crate::tables;
+use crate::twin::{Clock, DeviceTable, Journal, JournalError, NewRecord};
+
+/// Everything that runs is told to stop and joined within this time.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// Why edgecore could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant is its source's kind")]
+pub enum DaemonError {
+    #[error(transparent)]
+    LogLevel(#[from] LogLevelError),
+    #[error("cannot start the runtime: {0}")]
+    Runtime(std::io::Error),
+    #[error(transparent)]
+    Cert(#[from] CertError),
+    #[error("{0} is not a node's certificate: make one with `ledge cert node NAME`")]
+    NotANode(PathBuf),
+    #[error("the certificate names node {certificate}, the configuration {configured}: use that node's certificate, or leave the name out")]
+    NodeName { certificate: String, configured: String },
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    OpenLog(#[from] ledge_log::OpenError),
+    #[error("closing the log: {0}")]
+    CloseLog(#[from] ledge_log::CloseError),
+    #[error(transparent)]
+    Projection(#[from] ProjectionError),
+    #[error("projection: {0}")]
+    Follow(#[from] FollowError),
+    #[error("log: {0}")]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Http(#[from] HttpError),
+}
+
+/// edgecore, built but not running.
+#[derive(Debug)]
+pub struct Daemon {
+    config: Config,
+    scope: Scope,
+    log: Log,
+    projection: Projection,
+    http: Option<HttpFace>,
+    health: Health,
+    hub: Option<HubClient>,
+}
+
+impl Daemon {
+    /// The whole life of the daemon, until a signal or a failed log.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub fn build_and_run(config: Config) -> Result<(), DaemonError> {
+        logging::init(&config.log_level, config.log_format == LogFormat::Json)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("edgecore")
+            .enable_all()
+            .build()
+            .map_err(DaemonError::Runtime)?;
+        runtime.block_on(async {
+            let daemon = Daemon::build(config).await?;
+            daemon.run().await
+        })
+    }
+
+    /// Opens the log, brings the projection up to it, binds what listens. Nothing runs yet.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub async fn build(config: Config) -> Result<Daemon, DaemonError> {
+        if let Some(message) = config.without_effect_message() {
+            tracing::info!("{message}");
+        }
+        let files =
+            CertFiles { ca: config.tls.ca.clone(), cert: config.tls.cert.clone(), key: config.tls.key.clone() };
+        let identity = certs::identity_of_file(&files.cert)?;
+        let scope = identity.node.ok_or_else(|| DaemonError::NotANode(files.cert.clone()))?;
+        let node = scope.node_name().unwrap_or_default().to_owned();
+        if let Some(configured) = &config.node_name
+            && *configured != node
+        {
+            return Err(DaemonError::NodeName { certificate: node, configured: configured.clone() });
+        }
+        let tls = tls::client_config(&files)?;
+        let options = Options {
+            segment_bytes: config.log.segment_bytes,
+            linger: ledge_log::Linger { up_state: config.log.linger_state, up_data: config.log.linger_data, ..Default::default() },
+            ..Options::new(identity.cluster, node.clone())
+        };
+        let (log, recovery) = Log::open(Arc::new(DiskStorage::new()), &config.data_dir.join("log"), options)?;
+        tracing::info!(node, incarnation = %log.identity().incarnation, boot = log.identity().boot, %recovery, "log open");
+        let projection = open_projection(&config, &log)?;
+        let health = Health::new();
+        let http = match config.http_listen {
+            Some(address) => Some(HttpFace::bind(address, health.clone()).await?),
+            None => None,
+        };
+        let hub = config.cloud.clone().map(|cloud| HubClient {
+            cloud,
+            server_name: config.server_name.clone(),
+            tls,
+            log: log.clone(),
+            projection: projection.clone(),
+            local: Local {
+                cluster: identity.cluster,
+                node: scope.clone(),
+                incarnation: log.identity().incarnation,
+                boot_id: boot_id(),
+                labels: config.labels.clone(),
+                software: format!("edgecore {}", env!("CARGO_PKG_VERSION")),
+                heartbeat: config.heartbeat,
+            },
+            backoff: Backoff::new(config.backoff_first, config.backoff_longest),
+        });
+        Ok(Daemon { config, scope, log, projection, http, health, hub })
+    }
+
+    /// Runs until a signal or a failed log, then drains: the log is closed last.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub async fn run(self) -> Result<(), DaemonError> {
+        let Daemon { config, scope, log, projection, http, health, hub } = self;
+        let journal = LogJournal::new(log.clone(), &scope);
+        announce(&journal, &config, &scope).await?;
+        let shutdown = CancellationToken::new();
+        let follower = Follower::start(log.clone(), projection.clone());
+        let mut tasks = Tasks::new();
+        let mut address = "off".to_owned();
+        if let Some(http) = http {
+            address = http.address().map_or_else(|err| err.to_string(), |address| address.to_string());
+            tasks.spawn("http", http.serve(shutdown.clone()));
+        }
+        tasks.spawn("log-metrics", log_metrics::publish(log.clone(), shutdown.clone()));
+        let (table_in, table) = watch::channel(Arc::new(DeviceTable::default()));
+        tasks.spawn("device-table", tables::follow(projection.clone(), scope.clone(), table_in, shutdown.clone()));
+        let (failed_in, mut failed) = watch::channel(None);
+        tasks.spawn("mappers", run_mappers(scope.clone(), journal, table, failed_in, shutdown.clone()));
+        let cloud = hub.as_ref().map_or_else(|| "none".to_owned(), |hub| hub.cloud.clone());
+        if let Some(hub) = hub {
+            tasks.spawn("hub", hub.run(shutdown.clone()));
+        }
+        println!("edgecore ready: node {scope}, cloud {cloud}, metrics and health on {address}");
+        let failure = wait(&mut failed, &follower, &health).await;
+        shutdown.cancel();
+        let late = tasks.join(DRAIN).await;
+        let followed = follower.stop();
+        projection.persist()?;
+        drop(projection);
+        log.close()?;
+        tracing::info!(?late, "log closed");
+        followed?;
+        failure.map_or(Ok(()), |err| Err(err.into()))
+    }
+}
+
+fn open_projection(config: &Config, log: &Log) -> Result<Projection, DaemonError> {
+    let (projection, opened) =
+        Projection::open(&config.data_dir.join("projection"), log, &ledge_projection::Options::edge())?;
+    match opened {
+        Opened::Continuing => tracing::info!(applied = %projection.applied().block, "projection continues"),
+        Opened::Rebuilding(reason) => tracing::info!(reason, "projection is folded again from the log"),
+    }
+    Follower::catch_up(log, &projection)?;
+    Ok(projection)
+}
+
+/// Waits for the reason to stop; an error when it is not a signal.
+async fn wait(
+    failed: &mut watch::Receiver<Option<JournalError>>,
+    follower: &Follower,
+    health: &Health,
+) -> Option<JournalError> {
+    let stop = signal::stop_requested();
+    tokio::pin!(stop);
+    let mut check = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            name = &mut stop => {
+                tracing::info!(signal = name, "stopping");
+                return None;
+            }
+            Ok(()) = failed.changed() => {
+                if let Some(err) = failed.borrow().clone() {
+                    tracing::error!(%err, "the log failed: stopping, so that it is opened and checked again");
+                    return Some(err);
+                }
+            }
+            _ = check.tick() => if !follower.is_running() {
+                health.fail("projection", "it stopped following the log".to_owned());
+            }
+        }
+    }
+}
+
+/// The first records of every start: that it started, and what the node is.
+async fn announce(journal: &LogJournal, config: &Config, scope: &Scope) -> Result<(), JournalError> {
+    let node = scope.node_name().unwrap_or_default().to_owned();
+    let stamp = SystemClock.stamp();
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let started = NewRecord {
+        key: node.clone(),
+        payload: Payload::DaemonEvent(v1::Event { reason: "Started".into(), message: format!("edgecore {version}") }),
+        stamp,
+        cause: None,
+    };
+    journal.append(Lane::UpData, vec![started]).await?;
+    let state = NewRecord {
+        key: node,
+        payload: Payload::NodeState(v1::NodeState {
+            version,
+            boot_id: boot_id(),
+            labels: config.labels.clone(),
+        }),
+        stamp,
+        cause: None,
+    };
+    journal.append(Lane::UpState, vec![state]).await
+}
+
+async fn run_mappers(
+    scope: Scope,
+    journal: LogJournal,
+    table: watch::Receiver<Arc<DeviceTable>>,
+    failed: watch::Sender<Option<JournalError>>,
+    shutdown: CancellationToken,
+) {
+    let manager = MapperManager::new(MapperOptions { scope });
+    let stopped = manager.run(journal, Arc::new(SystemClock), table, shutdown).await;
+    if !stopped.late.is_empty() {
+        tracing::warn!(tasks = ?stopped.late, "mapper tasks were aborted");
+    }
+    if let Some(err) = stopped.journal {
+        failed.send_replace(Some(err));
+    }
+}

@@ -1,0 +1,188 @@
+//! The hub client: dials cloudcore, runs a link, and dials again.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ledge_log::Log;
+use ledge_projection::Projection;
+use ledge_proto::fold::folded_stream;
+use ledge_proto::ids::{Incarnation, Lane, Mark, Scope, StreamId, StreamKey};
+use ledge_proto::session::{Backoff, Local, Peer, SessionError, stream_state};
+use ledge_proto::v1;
+use ledge_replication::certs::CLOUD_SERVER_NAME;
+use ledge_replication::link::{LinkError, LinkObserver, LinkParts, run_edge};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the hub client needs.
+#[derive(Debug)]
+pub struct HubClient {
+    /// Where cloudcore listens, `HOST:PORT`.
+    pub cloud: String,
+    /// Name asked for in cloudcore's certificate; `None` asks for the fixed one.
+    pub server_name: Option<String>,
+    /// TLS identity of this node.
+    pub tls: quinn::ClientConfig,
+    /// The node's log.
+    pub log: Log,
+    /// Tells which life of the cloud's log the node follows.
+    pub projection: Projection,
+    /// What the node says of itself.
+    pub local: Local,
+    /// Longest wait between two attempts.
+    pub backoff: Backoff,
+}
+
+/// What went wrong before there was a link.
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error("cannot resolve {address}: {source}")]
+    Resolve { address: String, source: std::io::Error },
+    #[error("{0} has no address")]
+    NoAddress(String),
+    #[error("cannot open a UDP socket: {0}")]
+    Socket(std::io::Error),
+    #[error("{address}: {reason}")]
+    Connect { address: SocketAddr, reason: String },
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+impl HubClient {
+    /// Keeps a link until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut backoff = self.backoff.clone();
+        metrics::gauge!("ledge_link_up").set(0.0);
+        while !shutdown.is_cancelled() {
+            let observer = Arc::new(EdgeObserver::default());
+            let ended = tokio::select! {
+                ended = self.dial(observer.clone(), shutdown.clone()) => ended,
+                () = shutdown.cancelled() => return,
+            };
+            metrics::gauge!("ledge_link_up").set(0.0);
+            if observer.established.load(Ordering::Relaxed) {
+                backoff.reset();
+            }
+            let Err(err) = ended else { continue };
+            let wait = backoff.next_wait(random());
+            match &err {
+                DialError::Link(LinkError::Shutdown) if shutdown.is_cancelled() => return,
+                DialError::Link(LinkError::Session(
+                    SessionError::Refused { .. } | SessionError::Refusing { .. },
+                )) => tracing::error!(cloud = %self.cloud, %err, "cloudcore and this node do not fit together"),
+                _ => tracing::warn!(cloud = %self.cloud, %err, retry_in = ?wait, "no link; work goes on"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    async fn dial(&self, observer: Arc<EdgeObserver>, shutdown: CancellationToken) -> Result<(), DialError> {
+        let address = tokio::net::lookup_host(&self.cloud)
+            .await
+            .map_err(|source| DialError::Resolve { address: self.cloud.clone(), source })?
+            .next()
+            .ok_or_else(|| DialError::NoAddress(self.cloud.clone()))?;
+        let any: SocketAddr = match address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let refused = |reason: String| DialError::Connect { address, reason };
+        let endpoint = quinn::Endpoint::client(any).map_err(DialError::Socket)?;
+        let name = self.server_name.as_deref().unwrap_or(CLOUD_SERVER_NAME);
+        let connecting = endpoint
+            .connect_with(self.tls.clone(), address, name)
+            .map_err(|err| refused(err.to_string()))?;
+        let connection = timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .map_err(|_| refused(format!("no answer within {CONNECT_TIMEOUT:?}")))?
+            .map_err(|err| refused(err.to_string()))?;
+        let parts = LinkParts {
+            log: self.log.clone(),
+            local: self.local.clone(),
+            sends: self.own_streams(),
+            observer,
+            shutdown,
+        };
+        let ended = run_edge(connection, parts, self.received_streams()).await;
+        // Let the farewell leave before the socket goes.
+        timeout(Duration::from_millis(200), endpoint.wait_idle()).await.ok();
+        Ok(ended?)
+    }
+
+    fn own_streams(&self) -> Vec<StreamKey> {
+        [Lane::UpState, Lane::UpData]
+            .into_iter()
+            .map(|lane| StreamKey {
+                id: StreamId::new(self.local.node.clone(), lane),
+                incarnation: self.local.incarnation,
+            })
+            .collect()
+    }
+
+    /// What this node holds of the streams the cloud writes, in the life of the cloud's log it last followed.
+    fn received_streams(&self) -> Vec<v1::StreamState> {
+        [self.local.node.clone(), Scope::cluster()]
+            .into_iter()
+            .filter_map(|scope| {
+                let id = StreamId::new(scope, Lane::Down);
+                let folded = match folded_stream(&self.projection.view(), &id) {
+                    Ok(folded) => folded?,
+                    Err(err) => {
+                        tracing::error!(stream = %id, %err, "cannot read the projection; asking for all of it");
+                        return None;
+                    }
+                };
+                let incarnation = Incarnation::from_slice(&folded.incarnation).ok()?;
+                let key = StreamKey { id, incarnation };
+                Some(stream_state(&key, self.log.durable(&key)))
+            })
+            .collect()
+    }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness every edge waits the same; that is a nuisance, not a fault.
+    getrandom::fill(&mut bytes).ok();
+    u64::from_ne_bytes(bytes)
+}
+
+#[derive(Debug, Default)]
+struct EdgeObserver {
+    established: AtomicBool,
+}
+
+impl LinkObserver for EdgeObserver {
+    fn established(&self, _peer: &Peer) {
+        self.established.store(true, Ordering::Relaxed);
+        metrics::gauge!("ledge_link_up").set(1.0);
+        metrics::counter!("ledge_link_established_total").increment(1);
+        tracing::info!("link to cloudcore established");
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "gauges are doubles; sequence numbers stay below 2^53")]
+    fn peer_durable(&self, key: &StreamKey, mark: Mark) {
+        metrics::gauge!("ledge_repl_acked_seq", "lane" => key.id.lane.name()).set(mark.position.seq.0 as f64);
+    }
+
+    fn sent(&self, key: &StreamKey, records: u64, bytes: u64) {
+        metrics::counter!("ledge_repl_records_total", "direction" => "sent", "lane" => key.id.lane.name())
+            .increment(records);
+        metrics::counter!("ledge_repl_bytes_total", "direction" => "sent", "lane" => key.id.lane.name())
+            .increment(bytes);
+    }
+
+    fn received(&self, key: &StreamKey, records: u64, bytes: u64) {
+        metrics::counter!("ledge_repl_records_total", "direction" => "received", "lane" => key.id.lane.name())
+            .increment(records);
+        metrics::counter!("ledge_repl_bytes_total", "direction" => "received", "lane" => key.id.lane.name())
+            .increment(bytes);
+    }
+}

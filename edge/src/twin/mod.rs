@@ -1,0 +1,12 @@
+//! The device twin: what a device should be, against what it is.
+//!
+//! [`table`] is what the log says (specifications, desired values, last reports); [`journal`] is the way back
+//! into the log. The mappers stand between the two and the devices.
+
+pub mod clock;
+pub mod journal;
+pub mod table;
+
+pub use clock::{Clock, Stamp};
+pub use journal::{Journal, JournalError, NewRecord};
+pub use table::{Desired, DeviceEntry, DeviceTable};

@@ -1,0 +1,42 @@
+//! Whether the daemon lives and is ready, check by check.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Named checks. A check that was never reported passes. The link being down is not a failed check: an edge
+/// without its cloud is ready.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    failures: Arc<Mutex<BTreeMap<&'static str, String>>>,
+}
+
+impl Health {
+    /// Every check passes.
+    pub fn new() -> Self {
+        Health::default()
+    }
+
+    /// Reports a failed check; it stays so until [`Health::pass`].
+    pub fn fail(&self, check: &'static str, reason: String) {
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(check, reason);
+    }
+
+    /// Reports a passed check.
+    pub fn pass(&self, check: &'static str) {
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(check);
+    }
+
+    /// The failed checks with their reasons.
+    pub fn failures(&self) -> BTreeMap<&'static str, String> {
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}

@@ -1,0 +1,100 @@
+//! What was folded but not yet committed: one fjall batch, readable while it grows.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ledge_proto::fold::{Read, Store};
+
+use crate::{APPLIED_KEY, Applied, Projection, ProjectionError, StoreError, View};
+
+/// Writes collected over a view of the projection.
+pub(crate) struct Batch<'a> {
+    projection: &'a Projection,
+    base: View,
+    pending: BTreeMap<Vec<u8>, Option<Bytes>>,
+    bytes: usize,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(projection: &'a Projection) -> Self {
+        Batch {
+            projection,
+            base: projection.view(),
+            pending: BTreeMap::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Bytes collected.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Commits the writes and the position they stand for as one, without fsync.
+    pub(crate) fn commit(self, applied: Applied) -> Result<(), ProjectionError> {
+        let projection = self.projection;
+        let mut batch = projection.db.batch();
+        for (key, value) in self.pending {
+            match value {
+                Some(value) => batch.insert(&projection.state, key, &value[..]),
+                None => batch.remove(&projection.state, key),
+            }
+        }
+        batch.insert(&projection.meta, APPLIED_KEY, applied.encode());
+        batch.commit().map_err(|source| projection.error(source))?;
+        projection.applied.send_replace(applied);
+        Ok(())
+    }
+
+    fn set(&mut self, key: Vec<u8>, value: Option<Bytes>) {
+        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+        self.pending.insert(key, value);
+    }
+}
+
+impl Read for Batch<'_> {
+    type Error = StoreError;
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match self.pending.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.base.get(key),
+        }
+    }
+
+    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+        let mut pending = self
+            .pending
+            .range(prefix.to_vec()..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .peekable();
+        self.base.scan(prefix, &mut |key, value| {
+            while let Some((ours, written)) = pending.next_if(|(ours, _)| ours.as_slice() < key) {
+                if let Some(written) = written {
+                    visit(ours, written);
+                }
+            }
+            match pending.next_if(|(ours, _)| ours.as_slice() == key) {
+                Some((_, Some(written))) => visit(key, written),
+                Some((_, None)) => {}
+                None => visit(key, value),
+            }
+        })?;
+        for (key, written) in pending {
+            if let Some(written) = written {
+                visit(key, written);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store for Batch<'_> {
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.set(key, Some(value.into()));
+    }
+
+    fn remove(&mut self, key: Vec<u8>) {
+        self.set(key, None);
+    }
+}

@@ -1,0 +1,144 @@
+//! Folding a log as it grows.
+
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ledge_log::{BlockNo, BlockReader, Log, ReadError as LogReadError};
+use ledge_proto::fold;
+use tokio::sync::watch;
+
+use crate::batch::Batch;
+use crate::{Applied, Projection, ProjectionError, StoreError};
+
+/// A batch is committed when this much was collected, or when the log's end is reached.
+const BATCH_BYTES: usize = 4 << 20;
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// Why folding stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The projection failed.
+    #[error(transparent)]
+    Projection(#[from] ProjectionError),
+    /// The log could not be read.
+    #[error("log: {0}")]
+    Log(#[from] LogReadError),
+    /// A frame could not be folded.
+    #[error("block {block}: {source}")]
+    Fold {
+        /// The block it is in.
+        block: BlockNo,
+        /// Why.
+        source: fold::FoldError<StoreError>,
+    },
+}
+
+/// A thread that folds a log into a projection, block by block, only what is durable.
+#[derive(Debug)]
+pub struct Follower {
+    thread: Option<JoinHandle<Result<(), FollowError>>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Follower {
+    /// Folds up to the log's present end, then returns: use it before serving from the projection.
+    ///
+    /// # Errors
+    /// See [`FollowError`].
+    pub fn catch_up(log: &Log, projection: &Projection) -> Result<(), FollowError> {
+        let mut reader = log.read_blocks(projection.applied().block);
+        fold_available(&mut reader, projection, log.durable_block())
+    }
+
+    /// Starts the thread. It ends when told to, when the log closes, or at the first error.
+    pub fn start(log: Log, projection: Projection) -> Self {
+        let (stop, mut stopped) = watch::channel(false);
+        let run = move || -> Result<(), FollowError> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .map_err(|source| ProjectionError::Io {
+                    dir: projection.dir.clone(),
+                    source,
+                })?;
+            let mut durable = log.subscribe();
+            let mut reader = log.read_blocks(projection.applied().block);
+            loop {
+                let end = *durable.borrow_and_update();
+                fold_available(&mut reader, &projection, end)?;
+                let go_on = runtime.block_on(async {
+                    tokio::select! {
+                        changed = durable.changed() => changed.is_ok(),
+                        _ = stopped.changed() => false,
+                    }
+                });
+                if !go_on {
+                    return Ok(());
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("projection".to_owned())
+            .spawn(run)
+            .ok();
+        if thread.is_none() {
+            tracing::error!("cannot start the projection thread: the machine is out of threads or memory");
+        }
+        Follower { thread, stop }
+    }
+
+    /// Whether the thread still runs. It should: if not, [`Follower::stop`] tells why.
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Stops the thread and waits for it.
+    ///
+    /// # Errors
+    /// Why it had stopped before, if it had.
+    pub fn stop(mut self) -> Result<(), FollowError> {
+        self.stop.send_replace(true);
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => Ok(()),
+        }
+    }
+}
+
+fn fold_available(
+    reader: &mut BlockReader,
+    projection: &Projection,
+    end: BlockNo,
+) -> Result<(), FollowError> {
+    let mut batch = Batch::new(projection);
+    let mut applied = projection.applied();
+    let began = Instant::now();
+    let mut reported = began;
+    let first = applied.block;
+    while let Some(block) = reader.next_block()? {
+        for frame in block.frames() {
+            let frame = frame.map_err(LogReadError::from)?;
+            fold::apply_frame(&mut batch, &frame).map_err(|source| FollowError::Fold {
+                block: block.no(),
+                source,
+            })?;
+        }
+        applied = Applied {
+            block: block.no(),
+            chain: block.chain(),
+            ..applied
+        };
+        if batch.bytes() >= BATCH_BYTES {
+            batch.commit(applied)?;
+            batch = Batch::new(projection);
+            if reported.elapsed() >= PROGRESS_EVERY {
+                reported = Instant::now();
+                tracing::info!(block = %applied.block, from = %first, to = %end, "folding the log");
+            }
+        }
+    }
+    if applied != projection.applied() {
+        batch.commit(applied)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! One replication link: a QUIC connection, a session, and the log on this side of it.
+//!
+//! The session decides; the tasks here move bytes. One bidirectional stream carries control messages; each
+//! stream of the log goes over a unidirectional QUIC stream of its own, as frames with a 4-byte big-endian
+//! length, with the lane's priority. Received frames are appended as they are and acknowledged once they are
+//! on stable storage here.
+
+mod lanes;
+mod observer;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ledge_log::Log;
+use ledge_proto::frame::FrameError;
+use ledge_proto::ids::{Mark, Seq, StreamKey};
+use ledge_proto::session::wire::{self, ControlError};
+use ledge_proto::session::{Event, Holdings, Local, Session, SessionError};
+use ledge_proto::v1;
+use ledge_proto::v1::control_message::Message;
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use observer::{LinkObserver, NoObserver};
+
+/// Priority of the control stream; lanes come below (see `lanes`).
+const CONTROL_PRIORITY: i32 = 30;
+/// How long the edge waits for cloudcore to take its control stream, and a refusal for being read.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Why a link ended. None of these lose anything: the next link goes on where this one was acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The session ended.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The connection ended.
+    #[error("connection: {0}")]
+    Connection(#[from] quinn::ConnectionError),
+    /// A stream of the connection ended in the middle.
+    #[error("stream: {0}")]
+    Stream(String),
+    /// The peer sent something that is not a control message.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The peer sent something that is not a frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The peer sent a frame of a stream it may not write.
+    #[error("the peer sent a frame of {0}, which is not its to write")]
+    NotAllowed(StreamKey),
+    /// Our log did not take a frame.
+    #[error("log: {0}")]
+    Append(#[from] ledge_log::AppendError),
+    /// Our log could not be read.
+    #[error("log: {0}")]
+    Read(#[from] ledge_log::ReadError),
+    /// The link was told to end.
+    #[error("shut down")]
+    Shutdown,
+}
+
+/// What both ends need to run a link.
+#[derive(Clone)]
+pub struct LinkParts {
+    /// The log on this side.
+    pub log: Log,
+    /// What this end says of itself.
+    pub local: Local,
+    /// Streams this end writes and the peer receives.
+    pub sends: Vec<StreamKey>,
+    /// Who wants to know how it goes.
+    pub observer: Arc<dyn LinkObserver>,
+    /// Ends the link.
+    pub shutdown: CancellationToken,
+}
+
+impl std::fmt::Debug for LinkParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LinkParts")
+            .field("local", &self.local)
+            .field("sends", &self.sends)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs the edge's end over a connection it dialled. `receives` tells what it holds of the `down` streams.
+///
+/// # Errors
+/// Always: a link ends for a reason.
+pub async fn run_edge(
+    connection: Connection,
+    parts: LinkParts,
+    receives: Vec<v1::StreamState>,
+) -> Result<(), LinkError> {
+    let control = tokio::time::timeout(HANDSHAKE_TIMEOUT, connection.open_bi())
+        .await
+        .map_err(|_| LinkError::Session(SessionError::Silent(HANDSHAKE_TIMEOUT)))??;
+    let origin = Instant::now();
+    let session = Session::edge(
+        parts.local.clone(),
+        parts.sends.clone(),
+        receives,
+        &LogHoldings(&parts.log),
+        origin.elapsed(),
+    );
+    drive(connection, control, parts, session, origin).await
+}
+
+/// Runs the cloud's end over a connection it accepted. `parts.local.node` is the node its certificate names.
+///
+/// # Errors
+/// Always: a link ends for a reason.
+pub async fn run_cloud(connection: Connection, parts: LinkParts) -> Result<(), LinkError> {
+    let control = tokio::time::timeout(HANDSHAKE_TIMEOUT, connection.accept_bi())
+        .await
+        .map_err(|_| LinkError::Session(SessionError::Silent(HANDSHAKE_TIMEOUT)))??;
+    let origin = Instant::now();
+    let session = Session::cloud(parts.local.clone(), parts.sends.clone(), origin.elapsed());
+    drive(connection, control, parts, session, origin).await
+}
+
+/// What the log holds, as the session asks it.
+struct LogHoldings<'a>(&'a Log);
+
+impl Holdings for LogHoldings<'_> {
+    fn durable(&self, key: &StreamKey) -> Option<Mark> {
+        self.0.durable(key)
+    }
+
+    fn mark_at(&self, key: &StreamKey, seq: Seq) -> Option<Mark> {
+        match self.0.mark_at(key, seq) {
+            Ok(mark) => mark,
+            Err(err) => {
+                tracing::error!(%key, %seq, %err, "cannot read the log");
+                None
+            }
+        }
+    }
+}
+
+/// What the tasks of one link share.
+struct Link {
+    connection: Connection,
+    log: Log,
+    session: Mutex<Session>,
+    origin: Instant,
+    /// Something was said to the session: it may have something to send.
+    wake: Notify,
+    observer: Arc<dyn LinkObserver>,
+}
+
+impl Link {
+    fn session(&self) -> MutexGuard<'_, Session> {
+        // The session is a plain value: a panic elsewhere leaves it as it was.
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+}
+
+async fn drive(
+    connection: Connection,
+    (mut control_out, control_in): (SendStream, RecvStream),
+    parts: LinkParts,
+    session: Session,
+    origin: Instant,
+) -> Result<(), LinkError> {
+    control_out.set_priority(CONTROL_PRIORITY).ok();
+    let link = Arc::new(Link {
+        connection: connection.clone(),
+        log: parts.log,
+        session: Mutex::new(session),
+        origin,
+        wake: Notify::new(),
+        observer: parts.observer,
+    });
+    let mut tasks: JoinSet<Result<(), LinkError>> = JoinSet::new();
+    let (messages_in, mut messages) = mpsc::channel(16);
+    tasks.spawn(read_control(control_in, messages_in));
+    let mut acked: BTreeMap<StreamKey, Seq> =
+        parts.sends.iter().map(|key| (key.clone(), Seq::ZERO)).collect();
+    let mut receiving = false;
+    let result = loop {
+        if let Err(err) = flush(&link, &mut control_out).await {
+            break Err(err);
+        }
+        while let Some(event) = { link.session().poll_event() } {
+            match event {
+                Event::Established { peer } => link.observer.established(&peer),
+                Event::SendFrom { key, after } => {
+                    tasks.spawn(lanes::send(link.clone(), key, after));
+                }
+                Event::PeerDurable { key, mark } => {
+                    acked.insert(key.clone(), mark.position.seq);
+                    link.observer.peer_durable(&key, mark);
+                }
+                Event::PeerHeads(heads) => link.observer.peer_heads(&heads),
+            }
+        }
+        if !receiving && link.session().is_open() {
+            // Lanes are taken only once the peer is known to be who it should be.
+            receiving = true;
+            tasks.spawn(lanes::accept(link.clone()));
+        }
+        let deadline = { link.session().poll_timeout() };
+        let step = tokio::select! {
+            Some(message) = messages.recv() => {
+                link.session().handle_message(message, &LogHoldings(&link.log), link.now()).map_err(LinkError::from)
+            }
+            () = link.wake.notified() => Ok(()),
+            () = sleep_until(link.origin, deadline) => {
+                let heads = heads(&link.log, &acked);
+                let mut session = link.session();
+                session.set_heads(heads);
+                session.handle_timeout(link.now()).map_err(LinkError::from)
+            }
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(result) => result,
+                Err(join) => Err(LinkError::Stream(format!("a task of the link failed: {join}"))),
+            },
+            reason = connection.closed() => Err(LinkError::Connection(reason)),
+            () = parts.shutdown.cancelled() => Err(LinkError::Shutdown),
+        };
+        if let Err(err) = step {
+            break Err(err);
+        }
+    };
+    tasks.shutdown().await;
+    if let Err(LinkError::Session(SessionError::Refusing { .. })) = &result {
+        // Say why, and give the peer a moment to read it before the connection goes.
+        flush(&link, &mut control_out).await.ok();
+        control_out.finish().ok();
+        tokio::time::timeout(FAREWELL, connection.closed()).await.ok();
+    }
+    connection.close(VarInt::from_u32(0), b"bye");
+    result
+}
+
+/// Sends what the session has to say.
+async fn flush(link: &Link, control_out: &mut SendStream) -> Result<(), LinkError> {
+    while let Some(message) = { link.session().poll_transmit(link.now()) } {
+        let bytes = wire::encode(message)?;
+        control_out
+            .write_chunk(bytes)
+            .await
+            .map_err(|err| LinkError::Stream(err.to_string()))?;
+    }
+    Ok(())
+}
+
+async fn read_control(mut control: RecvStream, messages: mpsc::Sender<Message>) -> Result<(), LinkError> {
+    loop {
+        let mut prefix = [0; 4];
+        control
+            .read_exact(&mut prefix)
+            .await
+            .map_err(|err| LinkError::Stream(err.to_string()))?;
+        let mut body = vec![0; wire::decode_len(prefix)?];
+        control
+            .read_exact(&mut body)
+            .await
+            .map_err(|err| LinkError::Stream(err.to_string()))?;
+        if messages.send(wire::decode(&body)?).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn sleep_until(origin: Instant, deadline: Option<Duration>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until((origin + deadline).into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Where the streams we send end, and how old the oldest record is that the peer has not acknowledged.
+fn heads(log: &Log, acked: &BTreeMap<StreamKey, Seq>) -> Vec<v1::LaneHead> {
+    acked
+        .iter()
+        .map(|(key, acked)| {
+            let head = log.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq);
+            v1::LaneHead {
+                scope: key.id.scope.as_wire().to_owned(),
+                lane: key.id.lane.as_wire(),
+                seq: head.0,
+                oldest_unacked_ms: if head > *acked {
+                    oldest_age_ms(log, key, *acked)
+                } else {
+                    0
+                },
+            }
+        })
+        .collect()
+}
+
+fn oldest_age_ms(log: &Log, key: &StreamKey, acked: Seq) -> u64 {
+    let written_us = log
+        .read_stream(key, acked)
+        .next()
+        .ok()
+        .flatten()
+        .and_then(|frame| frame.records().ok()?.next()?.ok())
+        .map(|(_, record)| record.wall_us);
+    let now_us = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+    written_us.map_or(0, |written| u64::try_from((now_us - written) / 1000).unwrap_or(0))
+}

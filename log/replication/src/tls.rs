@@ -1,0 +1,150 @@
+//! QUIC configuration: TLS 1.3, certificates both ways, one protocol name.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{IdleTimeout, TransportConfig, VarInt};
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::certs::{CertError, CertFiles};
+
+/// Protocol name negotiated in TLS (ALPN).
+pub const ALPN: &[u8] = b"ledge/1";
+
+/// Most bytes in flight per stream; the connection's window is a little more than one lane's worth each.
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 12 * 1024 * 1024;
+/// Streams one peer may have open: control and a few lanes, with room for those being replaced.
+const MAX_STREAMS: u32 = 16;
+/// QUIC's own idle timeout is only a backstop: liveness is the session's business.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Why TLS could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A certificate or key file.
+    #[error(transparent)]
+    Cert(#[from] CertError),
+    /// The files do not fit together.
+    #[error("{file}: {reason}")]
+    Config {
+        /// The file at fault.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// cloudcore's side: asks every client for a certificate of the same authority.
+///
+/// # Errors
+/// When a file is missing or does not fit.
+pub fn server_config(files: &CertFiles) -> Result<quinn::ServerConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let bad = |err: &dyn std::fmt::Display| TlsError::Config {
+        file: files.cert.display().to_string(),
+        reason: err.to_string(),
+    };
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&files.ca)?), provider.clone())
+        .build()
+        .map_err(|err| TlsError::Config {
+            file: files.ca.display().to_string(),
+            reason: err.to_string(),
+        })?;
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|err| bad(&err))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain(&files.cert)?, key(&files.key)?)
+        .map_err(|err| bad(&err))?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto = QuicServerConfig::try_from(tls).map_err(|err| bad(&err))?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(transport());
+    Ok(config)
+}
+
+/// edgecore's side: presents the node's certificate and accepts only the cluster's cloudcore.
+///
+/// # Errors
+/// When a file is missing or does not fit.
+pub fn client_config(files: &CertFiles) -> Result<quinn::ClientConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let bad = |err: &dyn std::fmt::Display| TlsError::Config {
+        file: files.cert.display().to_string(),
+        reason: err.to_string(),
+    };
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|err| bad(&err))?
+        .with_root_certificates(roots(&files.ca)?)
+        .with_client_auth_cert(chain(&files.cert)?, key(&files.key)?)
+        .map_err(|err| bad(&err))?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto = QuicClientConfig::try_from(tls).map_err(|err| bad(&err))?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport());
+    Ok(config)
+}
+
+fn transport() -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(u64::from(CONNECTION_WINDOW))
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok());
+    Arc::new(transport)
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for cert in chain(path)? {
+        roots.add(cert).map_err(|err| TlsError::Config {
+            file: path.display().to_string(),
+            reason: err.to_string(),
+        })?;
+    }
+    Ok(roots)
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = read(path)?;
+    let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match certs {
+        Ok(certs) if !certs.is_empty() => Ok(certs),
+        Ok(_) => Err(TlsError::Config {
+            file: path.display().to_string(),
+            reason: "no certificate in it".into(),
+        }),
+        Err(err) => Err(TlsError::Config {
+            file: path.display().to_string(),
+            reason: err.to_string(),
+        }),
+    }
+}
+
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|err| TlsError::Config {
+        file: path.display().to_string(),
+        reason: format!("no private key in it: {err}"),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|source| {
+        TlsError::Cert(CertError::Io {
+            path: path.to_owned(),
+            source,
+        })
+    })
+}

@@ -1,0 +1,253 @@
+//! Two logs, two ends of a link over real QUIC on loopback.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ledge_log::{DiskStorage, Log, Options};
+use ledge_proto::ids::{ClusterId, Lane, Scope, Seq, StreamId, StreamKey};
+use ledge_proto::session::{Local, SessionError, stream_state};
+use ledge_proto::v1;
+use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
+use ledge_replication::link::{LinkError, LinkObserver, LinkParts, run_cloud, run_edge};
+use ledge_replication::tls;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const HEARTBEAT: Duration = Duration::from_millis(200);
+
+struct Site {
+    dir: TempDir,
+    authority: Authority,
+    cloud_files: CertFiles,
+    edge_files: CertFiles,
+}
+
+impl Site {
+    fn new() -> Site {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::create(&dir.path().join("pki")).unwrap();
+        let cloud_files = authority.issue_cloud(&[], &dir.path().join("pki")).unwrap();
+        let edge_files = authority.issue_node("edge-1", &dir.path().join("pki")).unwrap();
+        Site { dir, authority, cloud_files, edge_files }
+    }
+
+    fn log(&self, name: &str) -> Log {
+        self.log_of(name, self.authority.cluster())
+    }
+
+    fn log_of(&self, name: &str, cluster: ClusterId) -> Log {
+        open(&self.dir.path().join(name), cluster, name)
+    }
+
+    fn local(&self, node: &str, log: &Log) -> Local {
+        Local {
+            cluster: log.identity().cluster,
+            node: Scope::node(node).unwrap(),
+            incarnation: log.identity().incarnation,
+            boot_id: "boot".into(),
+            labels: BTreeMap::new(),
+            software: "test".into(),
+            heartbeat: HEARTBEAT,
+        }
+    }
+}
+
+fn open(dir: &Path, cluster: ClusterId, node: &str) -> Log {
+    let options = Options { segment_bytes: 8 << 20, ..Options::new(cluster, node.to_owned()) };
+    Log::open(Arc::new(DiskStorage::new()), dir, options).unwrap().0
+}
+
+#[derive(Default)]
+struct Counts {
+    sent_records: AtomicU64,
+    sent_bytes: AtomicU64,
+}
+
+impl LinkObserver for Counts {
+    fn sent(&self, _key: &StreamKey, records: u64, bytes: u64) {
+        self.sent_records.fetch_add(records, Ordering::Relaxed);
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+struct Link {
+    edge: JoinHandle<Result<(), LinkError>>,
+    cloud: JoinHandle<Result<(), LinkError>>,
+    stop: CancellationToken,
+    edge_counts: Arc<Counts>,
+    cloud_counts: Arc<Counts>,
+    endpoints: (quinn::Endpoint, quinn::Endpoint),
+}
+
+/// Connects `edge` and `cloud`; `says` is the node the edge says it is, `cert` the one its certificate names.
+async fn link(site: &Site, edge: &Log, cloud: &Log, says: &str, cert: &str) -> Link {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = quinn::Endpoint::server(tls::server_config(&site.cloud_files).unwrap(), any).unwrap();
+    let client = quinn::Endpoint::client(any).unwrap();
+    let address = server.local_addr().unwrap();
+    let config = tls::client_config(&site.edge_files).unwrap();
+    let stop = CancellationToken::new();
+    let (edge_counts, cloud_counts) = (Arc::<Counts>::default(), Arc::<Counts>::default());
+    let key = |log: &Log, scope: Scope, lane| StreamKey {
+        id: StreamId::new(scope, lane),
+        incarnation: log.identity().incarnation,
+    };
+    let node = Scope::node(cert).unwrap();
+    let cloud_parts = LinkParts {
+        log: cloud.clone(),
+        local: site.local(cert, cloud),
+        sends: vec![key(cloud, node, Lane::Down), key(cloud, Scope::cluster(), Lane::Down)],
+        observer: cloud_counts.clone(),
+        shutdown: stop.clone(),
+    };
+    let says = Scope::node(says).unwrap();
+    let edge_parts = LinkParts {
+        log: edge.clone(),
+        local: site.local(says.node_name().unwrap(), edge),
+        sends: vec![key(edge, says.clone(), Lane::UpState), key(edge, says.clone(), Lane::UpData)],
+        observer: edge_counts.clone(),
+        shutdown: stop.clone(),
+    };
+    let down = key(cloud, says, Lane::Down);
+    let receives = vec![stream_state(&down, edge.durable(&down))];
+    let accepting = server.clone();
+    let cloud = tokio::spawn(async move {
+        let connection = accepting.accept().await.unwrap().await.unwrap();
+        run_cloud(connection, cloud_parts).await
+    });
+    let connection = client.connect_with(config, address, CLOUD_SERVER_NAME).unwrap().await.unwrap();
+    let edge = tokio::spawn(run_edge(connection, edge_parts, receives));
+    Link { edge, cloud, stop, edge_counts, cloud_counts, endpoints: (client, server) }
+}
+
+impl Link {
+    async fn stop(self) {
+        self.stop.cancel();
+        assert!(matches!(self.edge.await.unwrap(), Err(LinkError::Shutdown | LinkError::Connection(_))));
+        assert!(matches!(self.cloud.await.unwrap(), Err(LinkError::Shutdown | LinkError::Connection(_))));
+    }
+}
+
+fn records(n: u64) -> Vec<v1::Record> {
+    (0..n).map(|n| v1::Record { kind: 1, key: format!("d/p/{n}"), wall_us: 1, ..Default::default() }).collect()
+}
+
+async fn append(log: &Log, scope: &str, lane: Lane, n: u64) {
+    log.append(&StreamId::new(Scope::node(scope).unwrap(), lane), records(n)).await.unwrap();
+}
+
+fn end(log: &Log, writer: &Log, lane: Lane) -> Seq {
+    let id = StreamId::new(Scope::node("edge-1").unwrap(), lane);
+    let key = StreamKey { id, incarnation: writer.identity().incarnation };
+    log.durable(&key).map_or(Seq::ZERO, |mark| mark.position.seq)
+}
+
+async fn wait_until(what: &str, mut yes: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+        while !yes() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "waited for {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_directions_replicate_and_resume_sends_only_what_is_missing() {
+    let site = Site::new();
+    let (edge, cloud) = (site.log("edge-1"), site.log("cloud"));
+    append(&edge, "edge-1", Lane::UpData, 1000).await;
+    append(&edge, "edge-1", Lane::UpState, 10).await;
+    append(&cloud, "edge-1", Lane::Down, 20).await;
+
+    let first = link(&site, &edge, &cloud, "edge-1", "edge-1").await;
+    wait_until("everything to arrive", || {
+        end(&cloud, &edge, Lane::UpData) == Seq(1000)
+            && end(&cloud, &edge, Lane::UpState) == Seq(10)
+            && end(&edge, &cloud, Lane::Down) == Seq(20)
+    })
+    .await;
+    // A live link carries new records without being asked.
+    append(&edge, "edge-1", Lane::UpData, 5).await;
+    append(&cloud, "edge-1", Lane::Down, 2).await;
+    wait_until("live records", || {
+        end(&cloud, &edge, Lane::UpData) == Seq(1005) && end(&edge, &cloud, Lane::Down) == Seq(22)
+    })
+    .await;
+    first.stop().await;
+
+    append(&edge, "edge-1", Lane::UpData, 7).await;
+    append(&cloud, "edge-1", Lane::Down, 3).await;
+    let second = link(&site, &edge, &cloud, "edge-1", "edge-1").await;
+    wait_until("the missing records", || {
+        end(&cloud, &edge, Lane::UpData) == Seq(1012) && end(&edge, &cloud, Lane::Down) == Seq(25)
+    })
+    .await;
+    assert_eq!(second.edge_counts.sent_records.load(Ordering::Relaxed), 7);
+    assert_eq!(second.cloud_counts.sent_records.load(Ordering::Relaxed), 3);
+    assert!(second.edge_counts.sent_bytes.load(Ordering::Relaxed) < 1000);
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_cannot_speak_for_another_and_is_told_why() {
+    let site = Site::new();
+    let (edge, cloud) = (site.log("edge-2"), site.log("cloud"));
+    append(&edge, "edge-2", Lane::UpData, 3).await;
+    let link = link(&site, &edge, &cloud, "edge-2", "edge-1").await;
+    let told = link.edge.await.unwrap().unwrap_err();
+    let LinkError::Session(SessionError::Refused { reason, message }) = told else { panic!("{told}") };
+    assert_eq!(reason, "NodeMismatch");
+    assert!(message.contains("edge-1") && message.contains("edge-2"), "{message}");
+    assert!(cloud.streams().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_clusters_log_is_refused_and_told_why() {
+    let site = Site::new();
+    let (edge, cloud) = (site.log_of("edge-1", ClusterId([9; 16])), site.log("cloud"));
+    append(&edge, "edge-1", Lane::UpData, 3).await;
+    let link = link(&site, &edge, &cloud, "edge-1", "edge-1").await;
+    let told = link.edge.await.unwrap().unwrap_err();
+    assert!(
+        matches!(&told, LinkError::Session(SessionError::Refused { reason, .. }) if reason == "ForeignCluster"),
+        "{told}"
+    );
+    assert!(cloud.streams().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_falls_silent_is_given_up_within_two_heartbeats() {
+    let site = Site::new();
+    let (edge, cloud) = (site.log("edge-1"), site.log("cloud"));
+    append(&edge, "edge-1", Lane::UpData, 3).await;
+    let link = link(&site, &edge, &cloud, "edge-1", "edge-1").await;
+    wait_until("the first records", || end(&cloud, &edge, Lane::UpData) == Seq(3)).await;
+    // The cloud's tasks stop answering; its endpoint still acknowledges packets, as a hung process' kernel would.
+    link.cloud.abort();
+    let ended = tokio::time::timeout(Duration::from_secs(5), link.edge).await.expect("half-open").unwrap();
+    let err = ended.unwrap_err();
+    assert!(
+        matches!(err, LinkError::Session(SessionError::Silent(_)) | LinkError::Connection(_) | LinkError::Stream(_)),
+        "{err}"
+    );
+    drop(link.endpoints);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_another_authority_gets_no_connection() {
+    let (site, other) = (Site::new(), Site::new());
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = quinn::Endpoint::server(tls::server_config(&site.cloud_files).unwrap(), any).unwrap();
+    let address = server.local_addr().unwrap();
+    let accepted = tokio::spawn(async move { server.accept().await.unwrap().await });
+    let client = quinn::Endpoint::client(any).unwrap();
+    let config = tls::client_config(&other.edge_files).unwrap();
+    let connected = client.connect_with(config, address, CLOUD_SERVER_NAME).unwrap().await;
+    assert!(connected.is_err(), "the edge must not trust a foreign cloud");
+    assert!(accepted.await.unwrap().is_err());
+}
