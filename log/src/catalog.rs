@@ -1,0 +1,333 @@
+//! What is where: segments, and for every stream the frames it has. Shared by the writer and all readers.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use ledge_proto::frame::Frame;
+use ledge_proto::ids::{Chain, Epoch, Mark, Position, Seq, StreamKey};
+
+use crate::format::block::DirEntry;
+use crate::format::segment::SegmentHeader;
+use crate::ids::{BlockChain, BlockNo, SegmentNo};
+use crate::storage::{Storage, StorageFile};
+
+/// Everything readers need.
+pub(crate) struct Catalog {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) dir: PathBuf,
+    segments: RwLock<VecDeque<Arc<Segment>>>,
+    streams: RwLock<Streams>,
+    head: Mutex<Head>,
+}
+
+/// The last block readers may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) block: BlockNo,
+    pub(crate) chain: BlockChain,
+}
+
+/// One segment file.
+pub(crate) struct Segment {
+    pub(crate) header: SegmentHeader,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Box<dyn StorageFile>,
+    /// Where each block starts, bytes from the start of the file.
+    pub(crate) blocks: RwLock<Vec<u32>>,
+    /// End of the last block readers may see, bytes from the start of the file.
+    pub(crate) end: AtomicU32,
+}
+
+impl Segment {
+    /// A segment of which nothing is known but its header.
+    pub(crate) fn new(header: SegmentHeader, path: PathBuf, file: Box<dyn StorageFile>) -> Segment {
+        Segment {
+            header,
+            path,
+            file,
+            blocks: RwLock::default(),
+            end: AtomicU32::new(0),
+        }
+    }
+
+    /// End of the last block readers may see.
+    pub(crate) fn end(&self) -> u32 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn no(&self) -> SegmentNo {
+        self.header.segment_no
+    }
+
+    /// Where block `no` starts, if it is in this segment.
+    pub(crate) fn offset_of(&self, no: BlockNo) -> Option<u32> {
+        let n = usize::try_from(no.0.checked_sub(self.header.first_block.0)?).ok()?;
+        read(&self.blocks).get(n).copied()
+    }
+
+    /// The last block known, or the one before the first.
+    pub(crate) fn last_block(&self) -> BlockNo {
+        BlockNo(self.header.first_block.0 - 1 + read(&self.blocks).len() as u64)
+    }
+}
+
+/// Where one frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameRef {
+    pub(crate) first_seq: Seq,
+    pub(crate) epoch: Epoch,
+    pub(crate) segment: SegmentNo,
+    /// Bytes from the start of the segment.
+    pub(crate) off: u32,
+    pub(crate) len: u32,
+}
+
+/// One stream of one incarnation.
+pub(crate) struct Stream {
+    /// Its number in this log.
+    pub(crate) slot: u32,
+    pub(crate) key: StreamKey,
+    state: Mutex<StreamState>,
+}
+
+pub(crate) struct StreamState {
+    /// Last frame accepted; ahead of `durable` while frames wait for their commit.
+    pub(crate) accepted: Mark,
+    /// End of the last frame taken into a group.
+    pub(crate) staged: Position,
+    /// Last frame synced.
+    pub(crate) durable: Mark,
+    /// Frames held, oldest first.
+    pub(crate) frames: Vec<FrameRef>,
+    /// Sum of their lengths.
+    pub(crate) bytes: u64,
+}
+
+impl StreamState {
+    /// Sequence number of the first record held; one past the end when none is.
+    pub(crate) fn first_seq(&self) -> Seq {
+        self.frames
+            .first()
+            .map_or(self.durable.position.seq.next(), |frame| frame.first_seq)
+    }
+
+    /// Index of the frame that holds `seq`, if it is held.
+    pub(crate) fn find(&self, seq: Seq) -> Option<usize> {
+        if seq > self.durable.position.seq {
+            return None;
+        }
+        self.frames
+            .partition_point(|frame| frame.first_seq <= seq)
+            .checked_sub(1)
+    }
+
+    /// Sequence number of the last record of frame `n`.
+    pub(crate) fn last_seq(&self, n: usize) -> Seq {
+        self.frames
+            .get(n + 1)
+            .map_or(self.durable.position.seq, |next| Seq(next.first_seq.0 - 1))
+    }
+
+    /// Takes in a frame that is durable at `off` of `segment`.
+    pub(crate) fn add(&mut self, segment: SegmentNo, off: u32, frame: &Frame) {
+        let len = u32::try_from(frame.bytes().len()).unwrap_or(u32::MAX); // Frames are at most 2 MiB.
+        self.frames.push(FrameRef {
+            first_seq: frame.first_seq(),
+            epoch: frame.epoch(),
+            segment,
+            off,
+            len,
+        });
+        self.bytes += u64::from(len);
+        self.durable = frame.mark();
+    }
+}
+
+impl Stream {
+    pub(crate) fn state(&self) -> MutexGuard<'_, StreamState> {
+        lock(&self.state)
+    }
+}
+
+/// All streams, by name and by number.
+#[derive(Default)]
+pub(crate) struct Streams {
+    by_key: HashMap<StreamKey, Arc<Stream>>,
+    by_slot: HashMap<u32, Arc<Stream>>,
+    next_slot: u32,
+}
+
+impl Streams {
+    pub(crate) fn get(&self, key: &StreamKey) -> Option<&Arc<Stream>> {
+        self.by_key.get(key)
+    }
+
+    pub(crate) fn by_slot(&self, slot: u32) -> Option<&Arc<Stream>> {
+        self.by_slot.get(&slot)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Stream>> {
+        self.by_key.values()
+    }
+
+    /// Takes in a stream under a number it already has. `false` when number or name is taken by another.
+    pub(crate) fn adopt(&mut self, slot: u32, key: &StreamKey, mark: Mark) -> bool {
+        if self.by_slot.contains_key(&slot) || self.by_key.contains_key(key) {
+            return false;
+        }
+        let state = StreamState {
+            accepted: mark,
+            staged: mark.position,
+            durable: mark,
+            frames: Vec::new(),
+            bytes: 0,
+        };
+        let stream = Arc::new(Stream {
+            slot,
+            key: key.clone(),
+            state: Mutex::new(state),
+        });
+        self.by_slot.insert(slot, stream.clone());
+        self.by_key.insert(key.clone(), stream);
+        self.next_slot = self.next_slot.max(slot.saturating_add(1));
+        true
+    }
+
+    /// The stream, with a new number when it has none.
+    pub(crate) fn get_or_create(&mut self, key: &StreamKey) -> Arc<Stream> {
+        if let Some(stream) = self.by_key.get(key) {
+            return stream.clone();
+        }
+        self.adopt(self.next_slot, key, start_of(key));
+        self.by_key[key].clone()
+    }
+}
+
+/// Before the first frame of a stream.
+pub(crate) fn start_of(key: &StreamKey) -> Mark {
+    Mark {
+        position: Position::ZERO,
+        chain: key.genesis_chain(),
+    }
+}
+
+/// What recovery found in a directory entry, before the chain is known.
+pub(crate) fn frame_ref(segment: SegmentNo, body_at: u32, entry: &DirEntry) -> (FrameRef, Mark) {
+    let frame = FrameRef {
+        first_seq: entry.first_seq,
+        epoch: entry.epoch,
+        segment,
+        off: body_at + entry.off,
+        len: entry.len,
+    };
+    let position = Position {
+        epoch: entry.epoch,
+        seq: entry.last_seq(),
+    };
+    (
+        frame,
+        Mark {
+            position,
+            chain: Chain::default(),
+        },
+    )
+}
+
+impl Catalog {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        segments: VecDeque<Arc<Segment>>,
+        streams: Streams,
+        head: Head,
+    ) -> Catalog {
+        Catalog {
+            storage,
+            dir: dir.to_owned(),
+            segments: RwLock::new(segments),
+            streams: RwLock::new(streams),
+            head: Mutex::new(head),
+        }
+    }
+
+    /// Takes over what a later scan of the same directory found.
+    pub(crate) fn replace(&self, newer: Catalog) {
+        let Catalog {
+            segments,
+            streams,
+            head,
+            ..
+        } = newer;
+        *self.segments_mut() = segments.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.streams_mut() = streams.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *lock(&self.head) = head.into_inner().unwrap_or_else(PoisonError::into_inner);
+    }
+
+    pub(crate) fn segments(&self) -> RwLockReadGuard<'_, VecDeque<Arc<Segment>>> {
+        read(&self.segments)
+    }
+
+    pub(crate) fn segments_mut(&self) -> RwLockWriteGuard<'_, VecDeque<Arc<Segment>>> {
+        write(&self.segments)
+    }
+
+    pub(crate) fn streams(&self) -> RwLockReadGuard<'_, Streams> {
+        read(&self.streams)
+    }
+
+    pub(crate) fn streams_mut(&self) -> RwLockWriteGuard<'_, Streams> {
+        write(&self.streams)
+    }
+
+    pub(crate) fn stream(&self, key: &StreamKey) -> Option<Arc<Stream>> {
+        self.streams().get(key).cloned()
+    }
+
+    pub(crate) fn head(&self) -> Head {
+        *lock(&self.head)
+    }
+
+    pub(crate) fn set_head(&self, head: Head) {
+        *lock(&self.head) = head;
+    }
+
+    /// Segment number `no`, if it is still held.
+    pub(crate) fn segment(&self, no: SegmentNo) -> Option<Arc<Segment>> {
+        let segments = self.segments();
+        let first = segments.front()?.no();
+        segments
+            .get(usize::try_from(no.0.checked_sub(first.0)?).ok()?)
+            .cloned()
+    }
+
+    /// The segment that holds block `no`, if it is held.
+    pub(crate) fn segment_of_block(&self, no: BlockNo) -> Option<Arc<Segment>> {
+        let segments = self.segments();
+        let n = segments
+            .partition_point(|segment| segment.header.first_block <= no)
+            .checked_sub(1)?;
+        segments.get(n).cloned()
+    }
+
+    /// First block held; one past the head when none is.
+    pub(crate) fn first_block(&self) -> BlockNo {
+        self.segments()
+            .front()
+            .map_or(BlockNo(1), |segment| segment.header.first_block)
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code here panics while it holds a lock; if it did, the data would still be whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,63 @@
+//! A stretch of a segment in memory, shared by everything cut out of it.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::catalog::Segment;
+use crate::storage::pread_exact;
+
+/// Bytes read at once.
+pub(crate) const WINDOW_BYTES: u32 = 1024 * 1024;
+
+#[derive(Default)]
+pub(crate) struct Window {
+    segment: Option<Arc<Segment>>,
+    at: u32,
+    bytes: Bytes,
+}
+
+impl Window {
+    /// `len` bytes from `off` on, without a copy when they are here; otherwise reads from `off` on, up to
+    /// `ahead` bytes but not beyond what readers may see.
+    pub(crate) fn get(
+        &mut self,
+        segment: &Arc<Segment>,
+        off: u32,
+        len: u32,
+        ahead: u32,
+    ) -> io::Result<Bytes> {
+        if let Some(found) = self.find(segment, off, len) {
+            return Ok(found);
+        }
+        let room = segment.end().saturating_sub(off);
+        let want = ahead.max(len).min(room.max(len)) as usize;
+        // The old buffer is used again when nobody holds a piece of it: no page faults, no zeroing.
+        let mut buf = match std::mem::take(&mut self.bytes).try_into_mut() {
+            Ok(mine) => mine,
+            Err(_) => BytesMut::new(),
+        };
+        self.segment = None;
+        if buf.len() < want {
+            buf = BytesMut::zeroed(want);
+        }
+        buf.truncate(want);
+        pread_exact(&*segment.file, &mut buf, off.into())?;
+        self.bytes = buf.freeze();
+        self.segment = Some(segment.clone());
+        self.at = off;
+        Ok(self.bytes.slice(..len as usize))
+    }
+
+    /// `len` bytes from `off` on, if they are here.
+    fn find(&self, segment: &Arc<Segment>, off: u32, len: u32) -> Option<Bytes> {
+        let held = self.segment.as_ref()?;
+        if !Arc::ptr_eq(held, segment) {
+            return None;
+        }
+        let from = off.checked_sub(self.at)? as usize;
+        let to = from + len as usize;
+        (to <= self.bytes.len()).then(|| self.bytes.slice(from..to))
+    }
+}

@@ -1,0 +1,85 @@
+//! What the tests share.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ledge_log::{Log, LogView, Options, Recovery, SimDisk, Storage};
+use ledge_proto::frame::{Frame, FrameWriter, push_record};
+use ledge_proto::ids::{ClusterId, Incarnation, Lane, Scope, Seq, StreamId, StreamKey};
+use ledge_proto::v1;
+
+pub(crate) const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+pub(crate) fn dir() -> PathBuf {
+    PathBuf::from("/data/log")
+}
+
+pub(crate) fn stream(lane: Lane) -> StreamId {
+    StreamId::new(Scope::node("edge-1").unwrap(), lane)
+}
+
+pub(crate) fn record(n: u64) -> v1::Record {
+    v1::Record {
+        kind: 1,
+        key: format!("default/pump/{n}"),
+        payload: n.to_le_bytes().to_vec().into(),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn options(seed: u64) -> Options {
+    Options {
+        segment_bytes: 64 * 1024,
+        ..Options::deterministic(CLUSTER, "edge-1", seed)
+    }
+}
+
+pub(crate) fn open(disk: &SimDisk, seed: u64) -> (Log, Recovery) {
+    Log::open(Arc::new(disk.clone()), &dir(), options(seed)).unwrap()
+}
+
+pub(crate) fn view(disk: &SimDisk) -> LogView {
+    LogView::open(Arc::new(disk.clone()), &dir()).unwrap()
+}
+
+pub(crate) fn remote_key(n: u8) -> StreamKey {
+    let id = StreamId::new(Scope::node(&format!("peer-{n}")).unwrap(), Lane::UpData);
+    StreamKey {
+        id,
+        incarnation: Incarnation([n; 16]),
+    }
+}
+
+/// A frame of `count` records.
+pub(crate) fn frame(writer: &mut FrameWriter, count: u32) -> Frame {
+    let mut payload = Vec::new();
+    for n in 0..count {
+        push_record(&mut payload, &record(writer.next_seq().0 + u64::from(n)));
+    }
+    writer.frame(count, &payload).unwrap()
+}
+
+/// Keys of all records of a stream, read by `next`.
+pub(crate) fn read_all(reader: &mut ledge_log::StreamReader) -> Vec<(Seq, String)> {
+    let mut all = Vec::new();
+    while let Some(frame) = reader.next().unwrap() {
+        for record in frame.records().unwrap() {
+            let (position, record) = record.unwrap();
+            all.push((position.seq, record.key));
+        }
+    }
+    all
+}
+
+pub(crate) fn segment_path(no: u32) -> PathBuf {
+    dir().join(ledge_log::SegmentNo(no).file_name())
+}
+
+pub(crate) fn storage(disk: &SimDisk) -> Arc<dyn Storage> {
+    Arc::new(disk.clone())
+}
+
+pub(crate) fn verify(disk: &SimDisk) -> ledge_log::VerifyReport {
+    ledge_log::verify(disk, Path::new(&dir())).unwrap()
+}
