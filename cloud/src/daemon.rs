@@ -212,7 +212,10 @@ async fn wait(log: &Log, follower: &Follower, health: &Health) -> Option<DaemonE
                     return Some(DaemonError::LogFailed(reason));
                 }
                 if !follower.is_running() {
-                    health.fail("projection", "it stopped following the log".to_owned());
+                    // Its error is told by the drain; the next start folds it again.
+                tracing::error!("the projection stopped following the log: stopping");
+                health.fail("projection", "it stopped following the log".to_owned());
+                return None;
                 }
             }
         }

@@ -292,7 +292,10 @@ async fn wait(
                 }
             }
             _ = check.tick() => if !follower.is_running() {
+                // Its error is told by the drain; the next start folds it again.
+                tracing::error!("the projection stopped following the log: stopping");
                 health.fail("projection", "it stopped following the log".to_owned());
+                return None;
             }
         }
     }
