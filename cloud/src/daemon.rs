@@ -1,15 +1,17 @@
 //! The daemon's life: build (open and bind, start nothing), spawn, wait, drain.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{log_metrics, signal};
+use ledge_daemon::{closing, log_metrics, signal};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
+use ledge_proto::ids::Scope;
 use ledge_replication::certs::{self, CertError, CertFiles};
 use ledge_replication::tls::{self, TlsError};
 use tokio_util::sync::CancellationToken;
@@ -34,11 +36,13 @@ pub enum DaemonError {
     Runtime(std::io::Error),
     #[error(transparent)]
     Cert(#[from] CertError),
+    #[error("{cert} is the certificate of {node}, not cloudcore's: make one with `ledge cert cloud`")]
+    NotACloud { cert: PathBuf, node: Scope },
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
     OpenLog(#[from] ledge_log::OpenError),
-    #[error("closing the log: {0}")]
+    #[error(transparent)]
     CloseLog(#[from] ledge_log::CloseError),
     #[error("the log failed: {0}; stopping, so that it is opened and checked again")]
     LogFailed(String),
@@ -77,14 +81,23 @@ impl Daemon {
             .enable_all()
             .build()
             .map_err(DaemonError::Runtime)?;
-        runtime.block_on(async { Daemon::build(config).await?.run().await })
+        runtime.block_on(async {
+            let stop = signal::stop_requested();
+            let daemon = Daemon::build(config, &stop).await?;
+            if stop.is_cancelled() {
+                // The projection may be behind: nothing may act on it.
+                return Ok(closing::close(daemon.projection, daemon.log)?);
+            }
+            daemon.run(stop).await
+        })
     }
 
-    /// Opens the log, brings the projection up to it, binds what listens. Nothing runs yet.
+    /// Opens the log, brings the projection up to it, binds what listens. Nothing runs yet. Once `stop` is cancelled
+    /// the rest is done in a hurry and the daemon may not be run.
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn build(config: Config) -> Result<Daemon, DaemonError> {
+    pub async fn build(config: Config, stop: &CancellationToken) -> Result<Daemon, DaemonError> {
         if let Some(message) = config.without_effect_message() {
             tracing::info!("{message}");
         }
@@ -93,8 +106,15 @@ impl Daemon {
             cert: config.tls.cert.clone(),
             key: config.tls.key.clone(),
         };
-        let cluster = certs::identity_of_file(&files.cert)?.cluster;
+        let identity = certs::identity_of_file(&files.cert)?;
+        if let Some(node) = identity.node {
+            return Err(DaemonError::NotACloud { cert: files.cert, node });
+        }
+        let cluster = identity.cluster;
         let tls = tls::server_config(&files)?;
+        if let Some(problem) = identity.validity.problem(SystemTime::now()) {
+            tracing::error!(cert = %files.cert.display(), "{problem}; edges will refuse it: renew it with `ledge cert cloud`");
+        }
         let manifests = match &config.manifests {
             Some(dir) => Some(Watcher::start(dir, WatchOptions::default()).await?),
             None => None,
@@ -116,7 +136,7 @@ impl Daemon {
             }
             Opened::Rebuilding(reason) => tracing::info!(reason, "projection is folded again from the log"),
         }
-        Follower::catch_up(&log, &projection)?;
+        Follower::catch_up(&log, &projection, || stop.is_cancelled())?;
         let health = Health::new();
         let fleet = Fleet::new(log.clone());
         let http = match config.http_listen {
@@ -143,11 +163,11 @@ impl Daemon {
         })
     }
 
-    /// Runs until a signal or a failed log, then drains: the log is closed last.
+    /// Runs until `stop` or a failed log, then drains: the log is closed last.
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn run(self) -> Result<(), DaemonError> {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), DaemonError> {
         let Daemon {
             log,
             projection,
@@ -179,33 +199,31 @@ impl Daemon {
         let hub_address = told(hub.address());
         tasks.spawn("hub", hub.run(shutdown.clone()));
         println!("cloudcore ready: edges on {hub_address}, metrics and health on {http_address}");
-        let failure = wait(&log, &follower, &health).await;
+        let failure = wait(&stop, &log, &follower, &health).await;
         shutdown.cancel();
         let late = tasks.join(DRAIN).await;
         if let Some(watcher) = manifests {
             watcher.stop().await;
         }
+        tracing::info!(?late, "drained");
         let followed = follower.stop();
-        projection.persist()?;
-        drop(projection);
-        log.close()?;
-        tracing::info!(?late, "log closed");
+        closing::close(projection, log)?;
         followed?;
         failure.map_or(Ok(()), Err)
     }
 }
 
-/// Waits for the reason to stop; an error when it is not a signal.
-async fn wait(log: &Log, follower: &Follower, health: &Health) -> Option<DaemonError> {
-    let stop = signal::stop_requested();
-    tokio::pin!(stop);
+/// Waits for the reason to stop; an error when nobody asked for it.
+async fn wait(
+    stop: &CancellationToken,
+    log: &Log,
+    follower: &Follower,
+    health: &Health,
+) -> Option<DaemonError> {
     let mut check = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            name = &mut stop => {
-                tracing::info!(signal = name, "stopping");
-                return None;
-            }
+            () = stop.cancelled() => return None,
             _ = check.tick() => {
                 if let Some(reason) = log.stats().poisoned {
                     tracing::error!(reason, "the log failed");

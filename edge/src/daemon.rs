@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{log_metrics, signal};
+use ledge_daemon::{closing, log_metrics, signal};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::ids::{Lane, NameError, Scope};
@@ -32,6 +32,7 @@ use crate::twin::{Clock, DeviceTable, Journal, JournalError, NewRecord};
 const DRAIN_DEVICES: Duration = Duration::from_secs(4);
 const DRAIN_LINK: Duration = Duration::from_secs(2);
 const DRAIN_REST: Duration = Duration::from_secs(3);
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(1);
 
 /// Why edgecore could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +56,7 @@ pub enum DaemonError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     OpenLog(#[from] ledge_log::OpenError),
-    #[error("closing the log: {0}")]
+    #[error(transparent)]
     CloseLog(#[from] ledge_log::CloseError),
     #[error(transparent)]
     Projection(#[from] ProjectionError),
@@ -93,16 +94,22 @@ impl Daemon {
             .build()
             .map_err(DaemonError::Runtime)?;
         runtime.block_on(async {
-            let daemon = Daemon::build(config).await?;
-            daemon.run().await
+            let stop = signal::stop_requested();
+            let daemon = Daemon::build(config, &stop).await?;
+            if stop.is_cancelled() {
+                // The projection may be behind: nothing may act on it.
+                return Ok(closing::close(daemon.projection, daemon.log)?);
+            }
+            daemon.run(stop).await
         })
     }
 
-    /// Opens the log, brings the projection up to it, binds what listens. Nothing runs yet.
+    /// Opens the log, brings the projection up to it, binds what listens. Nothing runs yet. Once `stop` is cancelled
+    /// the rest is done in a hurry and the daemon may not be run.
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn build(config: Config) -> Result<Daemon, DaemonError> {
+    pub async fn build(config: Config, stop: &CancellationToken) -> Result<Daemon, DaemonError> {
         if let Some(message) = config.without_effect_message() {
             tracing::info!("{message}");
         }
@@ -125,6 +132,9 @@ impl Daemon {
             });
         }
         let tls = tls::client_config(&files)?;
+        if let Some(problem) = identity.validity.problem(SystemTime::now()) {
+            tracing::error!(cert = %files.cert.display(), "{problem}; cloudcore will refuse it: renew it with `ledge cert node {node}`");
+        }
         let options = Options {
             segment_bytes: config.log.segment_bytes,
             linger: ledge_log::Linger {
@@ -136,7 +146,7 @@ impl Daemon {
         };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(node, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
-        let projection = open_projection(&config, &log)?;
+        let projection = open_projection(&config, &log, stop)?;
         let health = Health::new();
         let http = match config.http_listen {
             Some(address) => Some(HttpFace::bind(address, health.clone()).await?),
@@ -171,11 +181,11 @@ impl Daemon {
         })
     }
 
-    /// Runs until a signal or a failed log, then drains: the log is closed last.
+    /// Runs until `stop` or a failed log, then drains: the log is closed last.
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn run(self) -> Result<(), DaemonError> {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), DaemonError> {
         let Daemon {
             config,
             scope,
@@ -186,11 +196,11 @@ impl Daemon {
             hub,
         } = self;
         let journal = LogJournal::new(log.clone(), &scope);
-        announce(&journal, &config, &scope).await?;
         let shutdown = CancellationToken::new();
         let let_go = shutdown.child_token();
         let follower = Follower::start(log.clone(), projection.clone());
         let (mut devices, mut tasks) = (Tasks::new(), Tasks::new());
+        announce(&journal, announcement(&config, &scope), &mut tasks, &shutdown).await?;
         let mut address = "off".to_owned();
         if let Some(http) = http {
             address = http
@@ -217,7 +227,7 @@ impl Daemon {
             tasks.spawn("hub", hub.run(shutdown.clone()));
         }
         println!("edgecore ready: node {scope}, cloud {cloud}, metrics and health on {address}");
-        let failure = wait(&mut failed, &follower, &health).await;
+        let failure = wait(&stop, &mut failed, &follower, &health).await;
         let_go.cancel();
         let mut late = devices.join(DRAIN_DEVICES).await;
         if failure.is_none() {
@@ -225,11 +235,9 @@ impl Daemon {
         }
         shutdown.cancel();
         late.extend(tasks.join(DRAIN_REST).await);
+        tracing::info!(?late, "drained");
         let followed = follower.stop();
-        projection.persist()?;
-        drop(projection);
-        log.close()?;
-        tracing::info!(?late, "log closed");
+        closing::close(projection, log)?;
         followed?;
         failure.map_or(Ok(()), |err| Err(err.into()))
     }
@@ -256,7 +264,11 @@ async fn say_goodbye(journal: &LogJournal, scope: &Scope, log: &Log, status: Opt
     }
 }
 
-fn open_projection(config: &Config, log: &Log) -> Result<Projection, DaemonError> {
+fn open_projection(
+    config: &Config,
+    log: &Log,
+    stop: &CancellationToken,
+) -> Result<Projection, DaemonError> {
     let (projection, opened) = Projection::open(
         &config.data_dir.join("projection"),
         log,
@@ -266,25 +278,21 @@ fn open_projection(config: &Config, log: &Log) -> Result<Projection, DaemonError
         Opened::Continuing => tracing::info!(applied = %projection.applied().block, "projection continues"),
         Opened::Rebuilding(reason) => tracing::info!(reason, "projection is folded again from the log"),
     }
-    Follower::catch_up(log, &projection)?;
+    Follower::catch_up(log, &projection, || stop.is_cancelled())?;
     Ok(projection)
 }
 
-/// Waits for the reason to stop; an error when it is not a signal.
+/// Waits for the reason to stop; an error when nobody asked for it.
 async fn wait(
+    stop: &CancellationToken,
     failed: &mut watch::Receiver<Option<JournalError>>,
     follower: &Follower,
     health: &Health,
 ) -> Option<JournalError> {
-    let stop = signal::stop_requested();
-    tokio::pin!(stop);
     let mut check = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            name = &mut stop => {
-                tracing::info!(signal = name, "stopping");
-                return None;
-            }
+            () = stop.cancelled() => return None,
             Ok(()) = failed.changed() => {
                 if let Some(err) = failed.borrow().clone() {
                     tracing::error!(%err, "the log failed: stopping, so that it is opened and checked again");
@@ -302,31 +310,62 @@ async fn wait(
 }
 
 /// The first records of every start: that it started, and what the node is.
-async fn announce(journal: &LogJournal, config: &Config, scope: &Scope) -> Result<(), JournalError> {
-    let node = scope.node_name().unwrap_or_default().to_owned();
+fn announcement(config: &Config, scope: &Scope) -> [(Lane, NewRecord); 2] {
     let stamp = SystemClock.stamp();
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let started = NewRecord {
-        key: node.clone(),
-        payload: Payload::DaemonEvent(v1::Event {
-            reason: "Started".into(),
-            message: format!("edgecore {version}"),
-        }),
+    let record = |payload| NewRecord {
+        key: scope.node_name().unwrap_or_default().to_owned(),
+        payload,
         stamp,
         cause: None,
     };
-    journal.append(Lane::UpData, vec![started]).await?;
-    let state = NewRecord {
-        key: node,
-        payload: Payload::NodeState(v1::NodeState {
-            version,
-            boot_id: boot_id(),
-            labels: config.labels.clone(),
-        }),
-        stamp,
-        cause: None,
-    };
-    journal.append(Lane::UpState, vec![state]).await
+    let started = record(Payload::DaemonEvent(v1::Event {
+        reason: "Started".into(),
+        message: format!("edgecore {version}"),
+    }));
+    let state = record(Payload::NodeState(v1::NodeState {
+        version,
+        boot_id: boot_id(),
+        labels: config.labels.clone(),
+    }));
+    [(Lane::UpData, started), (Lane::UpState, state)]
+}
+
+/// Appends the first records before anything else is; when the log is full, as soon as there is room.
+async fn announce(
+    journal: &LogJournal,
+    announcement: [(Lane, NewRecord); 2],
+    tasks: &mut Tasks,
+    shutdown: &CancellationToken,
+) -> Result<(), JournalError> {
+    for (lane, record) in announcement {
+        match journal.append(lane, vec![record.clone()]).await {
+            Err(err) if err.may_retry() => {
+                tracing::error!(%err, "the start cannot be recorded yet");
+                let (journal, shutdown) = (journal.clone(), shutdown.clone());
+                tasks.spawn("announce", async move {
+                    let recorded = append_when_there_is_room(&journal, lane, record);
+                    tokio::select! {
+                        () = recorded => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                });
+            }
+            appended => appended?,
+        }
+    }
+    Ok(())
+}
+
+async fn append_when_there_is_room(journal: &LogJournal, lane: Lane, record: NewRecord) {
+    loop {
+        tokio::time::sleep(LOOK_FOR_ROOM_EVERY).await;
+        // A log that failed is told of by the mappers' recorder.
+        match journal.append(lane, vec![record.clone()]).await {
+            Err(err) if err.may_retry() => {}
+            _ => return,
+        }
+    }
 }
 
 async fn run_mappers(

@@ -91,7 +91,7 @@ fn placement(spec: &mut Fields<'_>, faults: &mut Faults) -> Placement {
     match (name, selector) {
         (Some(name), _) => {
             if let Err(err) = Scope::node(name) {
-                faults.error(spec.line, &spec.path_of("nodeName"), err.to_string());
+                faults.error(spec.line_of("nodeName"), &spec.path_of("nodeName"), err.to_string());
             }
             Placement::Node(name.to_owned())
         }
@@ -102,7 +102,8 @@ fn placement(spec: &mut Fields<'_>, faults: &mut Faults) -> Placement {
 
 fn protocol(mut fields: Fields<'_>, connection: &mut Connection, faults: &mut Faults) {
     if let Some(name) = fields.text("protocolName", faults) {
-        check_protocol(name, fields.line, &fields.path_of("protocolName"), faults);
+        let line = fields.line_of("protocolName");
+        check_protocol(name, line, &fields.path_of("protocolName"), faults);
         if let Some(config) = fields.map("configData", faults) {
             connection.decode(config, faults);
         }
@@ -146,7 +147,8 @@ fn property(node: &Node, path: String, faults: &mut Faults) -> Option<DeviceProp
     let mut visitor = Visitor::default();
     if let Some(mut visitors) = fields.map("visitors", faults) {
         if let Some(protocol) = visitors.text("protocolName", faults) {
-            check_protocol(protocol, visitors.line, &visitors.path_of("protocolName"), faults);
+            let line = visitors.line_of("protocolName");
+            check_protocol(protocol, line, &visitors.path_of("protocolName"), faults);
         }
         if let Some(config) = visitors.map("configData", faults) {
             visitor.decode(config, faults);
@@ -182,7 +184,8 @@ fn property_visitor(node: &Node, path: String, faults: &mut Faults) -> Option<De
     if let Some(mut custom) = fields.map("customizedProtocol", faults) {
         named = true;
         if let Some(protocol) = custom.text("protocolName", faults) {
-            check_protocol(protocol, custom.line, &custom.path_of("protocolName"), faults);
+            let line = custom.line_of("protocolName");
+            check_protocol(protocol, line, &custom.path_of("protocolName"), faults);
         }
         if let Some(config) = custom.map("configData", faults) {
             visitor.decode(config, faults);

@@ -90,6 +90,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Line of the value of the field `name`, or of the map when it has no such field.
+    pub(super) fn line_of(&self, name: &str) -> u32 {
+        self.entries
+            .iter()
+            .find(|(key, _)| key == name)
+            .map_or(self.line, |(_, node)| node.line)
+    }
+
     /// The field `name`; `None` when it is absent or null.
     pub(super) fn take(&mut self, name: &'static str) -> Option<&'a Node> {
         self.known.push(name);

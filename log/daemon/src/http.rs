@@ -1,7 +1,9 @@
 //! Metrics and health over HTTP: `/metrics`, `/livez`, `/readyz`, `/healthz`.
 
+use std::future::IntoFuture;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -14,6 +16,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
+
+/// After a shutdown, answers that are under way get this long; a client that never finishes its question, no more.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Why the HTTP face could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -84,11 +89,20 @@ impl HttpFace {
 
     /// Serves until `shutdown`.
     pub async fn serve(self, shutdown: CancellationToken) {
-        let served = axum::serve(self.listener, self.router)
-            .with_graceful_shutdown(async move { shutdown.cancelled().await })
-            .await;
-        if let Err(err) = served {
-            tracing::error!(%err, "metrics and health are no longer served");
+        let too_late = {
+            let shutdown = shutdown.clone();
+            async move {
+                shutdown.cancelled().await;
+                tokio::time::sleep(LAST_ANSWERS).await;
+            }
+        };
+        let served =
+            axum::serve(self.listener, self.router).with_graceful_shutdown(shutdown.cancelled_owned());
+        tokio::select! {
+            served = served.into_future() => if let Err(err) = served {
+                tracing::error!(%err, "metrics and health are no longer served");
+            },
+            () = too_late => tracing::debug!("clients of metrics and health did not finish"),
         }
     }
 }

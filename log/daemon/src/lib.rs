@@ -1,7 +1,8 @@
 //! What cloudcore and edgecore do alike around their real work.
 //!
-//! Reading order: [`config`], [`logging`], [`tasks`], [`health`], [`http`], [`log_metrics`], [`signal`].
+//! Reading order: [`config`], [`logging`], [`tasks`], [`health`], [`http`], [`log_metrics`], [`signal`], [`closing`].
 
+pub mod closing;
 pub mod config;
 pub mod health;
 pub mod http;

@@ -3,7 +3,7 @@
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ledge_log::{BlockNo, BlockReader, Log, ReadError as LogReadError};
+use ledge_log::{BlockNo, BlockReader, DiskStorage, Log, ReadError as LogReadError, Storage as _};
 use ledge_proto::fold;
 use ledge_proto::frame::FrameError;
 use ledge_proto::ids::Chain;
@@ -14,6 +14,7 @@ use crate::{Applied, Projection, ProjectionError, StoreError};
 
 /// A batch is committed when this much was collected, or when the log's end is reached.
 const BATCH_BYTES: usize = 4 << 20;
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(500);
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// Why folding stopped.
@@ -51,13 +52,14 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Folds up to the log's present end, then returns: use it before serving from the projection.
+    /// Folds up to the log's present end, then returns: use it before serving from the projection. Ends early once
+    /// `stop` says so, after which nothing may be served.
     ///
     /// # Errors
     /// See [`FollowError`].
-    pub fn catch_up(log: &Log, projection: &Projection) -> Result<(), FollowError> {
+    pub fn catch_up(log: &Log, projection: &Projection, stop: impl Fn() -> bool) -> Result<(), FollowError> {
         let mut reader = log.read_blocks(projection.applied().block);
-        fold_available(&mut reader, projection, log.durable_block())
+        fold_available(&mut reader, projection, log.durable_block(), stop)
     }
 
     /// Starts the thread. It ends when told to, when the log closes, or at the first error.
@@ -66,6 +68,7 @@ impl Follower {
         let watched = projection.clone();
         let mut run = move || -> Result<(), FollowError> {
             let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
                 .build()
                 .map_err(|source| ProjectionError::Io {
                     dir: projection.dir.clone(),
@@ -74,8 +77,11 @@ impl Follower {
             let mut durable = log.subscribe();
             let mut reader = log.read_blocks(projection.applied().block);
             loop {
+                if !runtime.block_on(room(&projection, &mut stopped)) {
+                    return Ok(());
+                }
                 let end = *durable.borrow_and_update();
-                fold_available(&mut reader, &projection, end)?;
+                fold_available(&mut reader, &projection, end, || *stopped.borrow())?;
                 let go_on = runtime.block_on(async {
                     tokio::select! {
                         changed = durable.changed() => changed.is_ok(),
@@ -123,17 +129,48 @@ impl Follower {
     }
 }
 
+/// Waits until the disk has room for what fjall may write. The log goes on meanwhile: it takes its space ahead. Returns
+/// false when told to stop.
+///
+/// fjall does not survive a write that fails, so it must not come to that.
+async fn room(projection: &Projection, stopped: &mut watch::Receiver<bool>) -> bool {
+    let mut told = false;
+    loop {
+        let free = DiskStorage.free_bytes(&projection.dir).unwrap_or(u64::MAX);
+        if free >= projection.room_bytes {
+            if told {
+                tracing::info!(free, "the disk has room again: the projection goes on");
+            }
+            return !*stopped.borrow();
+        }
+        if !told {
+            told = true;
+            tracing::error!(
+                dir = %projection.dir.display(), free, needed = projection.room_bytes,
+                "the disk is full: what the log takes in has no effect until there is room again; free some space"
+            );
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_FOR_ROOM_EVERY) => {}
+            _ = stopped.changed() => return false,
+        }
+    }
+}
+
 fn fold_available(
     reader: &mut BlockReader,
     projection: &Projection,
     end: BlockNo,
+    stop: impl Fn() -> bool,
 ) -> Result<(), FollowError> {
     let mut batch = Batch::new(projection);
     let mut applied = projection.applied();
     let began = Instant::now();
     let mut reported = began;
     let first = applied.block;
-    while let Some(block) = reader.next_block()? {
+    while !stop()
+        && let Some(block) = reader.next_block()?
+    {
         for frame in block.frames() {
             let frame = frame.map_err(|source| FollowError::Frame {
                 block: block.no,

@@ -28,12 +28,16 @@ const APPLIED_KEY: &[u8] = b"\xffapplied";
 /// Its presence says that the projection failed in use.
 const DISTRUSTED_FILE: &str = "DISTRUSTED";
 
+/// Most memtables at once.
+const MEMTABLES: u64 = 4;
+
 /// How much memory and disk the projection may use.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Block cache, bytes.
     pub cache_bytes: u64,
-    /// Memtable, bytes; up to four of them may exist while they are flushed.
+    /// Memtable, bytes; up to [`MEMTABLES`] of them may exist while they are flushed. As much has to be free on the
+    /// disk for folding to go on.
     pub memtable_bytes: u64,
     /// Journal, bytes; at least 64 MiB.
     pub journal_bytes: u64,
@@ -134,6 +138,8 @@ pub enum Opened {
 #[derive(Clone)]
 pub struct Projection {
     dir: PathBuf,
+    /// Free space on the disk below which nothing is folded.
+    room_bytes: u64,
     db: Database,
     state: Keyspace,
     applied: Arc<watch::Sender<Applied>>,
@@ -289,6 +295,7 @@ fn open_existing(dir: &Path, options: &Options) -> Result<(Projection, Option<Ap
             let (sender, _) = watch::channel(Applied::nothing_of(Incarnation::default()));
             let projection = Projection {
                 dir: dir.to_owned(),
+                room_bytes: MEMTABLES * options.memtable_bytes,
                 db,
                 state,
                 applied: Arc::new(sender),

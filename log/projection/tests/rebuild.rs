@@ -57,7 +57,7 @@ impl Site {
     /// Opens it, folds what is missing, and gives its hash and how it was opened.
     fn fold(&self) -> ([u8; 32], Opened, Applied) {
         let (projection, opened) = self.open();
-        Follower::catch_up(self.log(), &projection).unwrap();
+        Follower::catch_up(self.log(), &projection, || false).unwrap();
         projection.persist().unwrap();
         (
             projection.state_hash(&scope()).unwrap(),

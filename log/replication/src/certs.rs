@@ -29,7 +29,7 @@ const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 #[derive(Debug, thiserror::Error)]
 pub enum CertError {
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", hint(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -53,6 +53,14 @@ pub enum CertError {
     /// A certificate could not be made.
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),
+}
+
+fn hint(err: &std::io::Error) -> &'static str {
+    match err.kind() {
+        std::io::ErrorKind::NotFound => " (certificates and keys are made with `ledge cert`)",
+        std::io::ErrorKind::PermissionDenied => " (the user running this program must be able to read it)",
+        _ => "",
+    }
 }
 
 /// Files of one certificate: `NAME.crt` and `NAME.key` in PEM, beside `ca.crt`.
@@ -205,6 +213,38 @@ pub struct CertIdentity {
     pub cluster: ClusterId,
     /// The node it names, if it is a node's.
     pub node: Option<Scope>,
+    /// When it may be used.
+    pub validity: Validity,
+}
+
+/// First and last second a certificate may be used in, since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    from: i64,
+    until: i64,
+}
+
+impl Validity {
+    /// What is wrong with a certificate at `now`, by a clock that may be wrong itself.
+    pub fn problem(&self, now: SystemTime) -> Option<String> {
+        let seconds = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+        let days = |seconds: i64| seconds / 86_400;
+        if seconds > self.until {
+            let days = days(seconds - self.until);
+            Some(format!(
+                "the certificate expired {days} days ago, by this machine's clock"
+            ))
+        } else if seconds < self.from {
+            let days = days(self.from - seconds);
+            Some(format!(
+                "the certificate is not valid for another {days} days, by this machine's clock: is it set?"
+            ))
+        } else {
+            None
+        }
+    }
 }
 
 /// Reads the identity in a certificate (DER).
@@ -242,7 +282,15 @@ pub fn identity_of(der: &[u8]) -> Result<CertIdentity, CertError> {
         Some(name) => Some(Scope::node(name)?),
         None => None,
     };
-    Ok(CertIdentity { cluster, node })
+    let validity = Validity {
+        from: cert.validity().not_before.timestamp(),
+        until: cert.validity().not_after.timestamp(),
+    };
+    Ok(CertIdentity {
+        cluster,
+        node,
+        validity,
+    })
 }
 
 /// Reads the identity in a PEM file.
@@ -312,6 +360,11 @@ mod tests {
         assert_eq!(identity.cluster, authority.cluster());
         assert_eq!(identity.node, Some(Scope::node("edge-1").unwrap()));
         assert_eq!(identity_of_file(&cloud.cert).unwrap().node, None);
+        assert_eq!(identity.validity.problem(SystemTime::now()), None);
+        let late = identity.validity.problem(SystemTime::now() + LEAF_LIFE + 3 * DAY);
+        assert!(late.unwrap().contains("expired 3 days ago"));
+        let early = identity.validity.problem(SystemTime::UNIX_EPOCH);
+        assert!(early.unwrap().contains("clock: is it set?"));
         let again = Authority::load(dir.path()).unwrap();
         assert_eq!(again.cluster(), authority.cluster());
         again.issue_node("edge-2", &dir.path().join("out")).unwrap();

@@ -241,6 +241,11 @@ async fn drive(
         control_out.finish().ok();
         tokio::time::timeout(FAREWELL, connection.closed()).await.ok();
     }
+    let result = match (result, connection.close_reason()) {
+        // Why the connection went says more than which of its streams noticed first.
+        (Err(LinkError::Stream(_)), Some(reason)) => Err(LinkError::Connection(reason)),
+        (result, _) => result,
+    };
     connection.close(VarInt::from_u32(0), b"bye");
     result
 }

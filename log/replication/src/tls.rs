@@ -47,22 +47,16 @@ pub enum TlsError {
 /// When a file is missing or does not fit.
 pub fn server_config(files: &CertFiles) -> Result<quinn::ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let bad = |err: &dyn std::fmt::Display| TlsError::Config {
-        file: files.cert.display().to_string(),
-        reason: err.to_string(),
-    };
+    let bad = |err: &dyn std::fmt::Display| config_error(&files.cert, err);
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&files.ca)?), provider.clone())
         .build()
-        .map_err(|err| TlsError::Config {
-            file: files.ca.display().to_string(),
-            reason: err.to_string(),
-        })?;
+        .map_err(|err| config_error(&files.ca, &err))?;
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|err| bad(&err))?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain(&files.cert)?, key(&files.key)?)
-        .map_err(|err| bad(&err))?;
+        .map_err(|err| pair_error(files, &err))?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let crypto = QuicServerConfig::try_from(tls).map_err(|err| bad(&err))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
@@ -76,16 +70,13 @@ pub fn server_config(files: &CertFiles) -> Result<quinn::ServerConfig, TlsError>
 /// When a file is missing or does not fit.
 pub fn client_config(files: &CertFiles) -> Result<quinn::ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let bad = |err: &dyn std::fmt::Display| TlsError::Config {
-        file: files.cert.display().to_string(),
-        reason: err.to_string(),
-    };
+    let bad = |err: &dyn std::fmt::Display| config_error(&files.cert, err);
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|err| bad(&err))?
         .with_root_certificates(roots(&files.ca)?)
         .with_client_auth_cert(chain(&files.cert)?, key(&files.key)?)
-        .map_err(|err| bad(&err))?;
+        .map_err(|err| pair_error(files, &err))?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let crypto = QuicClientConfig::try_from(tls).map_err(|err| bad(&err))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
@@ -106,13 +97,28 @@ fn transport() -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
+fn config_error(file: &Path, reason: &dyn std::fmt::Display) -> TlsError {
+    TlsError::Config {
+        file: file.display().to_string(),
+        reason: reason.to_string(),
+    }
+}
+
+/// Certificate and key were read; they are refused together.
+fn pair_error(files: &CertFiles, err: &rustls::Error) -> TlsError {
+    match err {
+        rustls::Error::InconsistentKeys(_) => {
+            let reason = format!("this key does not belong to {}", files.cert.display());
+            config_error(&files.key, &reason)
+        }
+        other => config_error(&files.cert, other),
+    }
+}
+
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for cert in chain(path)? {
-        roots.add(cert).map_err(|err| TlsError::Config {
-            file: path.display().to_string(),
-            reason: err.to_string(),
-        })?;
+        roots.add(cert).map_err(|err| config_error(path, &err))?;
     }
     Ok(roots)
 }
@@ -122,22 +128,14 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match certs {
         Ok(certs) if !certs.is_empty() => Ok(certs),
-        Ok(_) => Err(TlsError::Config {
-            file: path.display().to_string(),
-            reason: "no certificate in it".into(),
-        }),
-        Err(err) => Err(TlsError::Config {
-            file: path.display().to_string(),
-            reason: err.to_string(),
-        }),
+        Ok(_) => Err(config_error(path, &"no certificate in it")),
+        Err(err) => Err(config_error(path, &err)),
     }
 }
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|err| TlsError::Config {
-        file: path.display().to_string(),
-        reason: format!("no private key in it: {err}"),
-    })
+    PrivateKeyDer::from_pem_slice(&read(path)?)
+        .map_err(|err| config_error(path, &format!("no private key in it: {err}")))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

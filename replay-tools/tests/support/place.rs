@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ledge::quickstart::claims;
 use ledge::quickstart::daemons::{Daemon, Launch, find_programs};
+use ledge::quickstart::probe;
 use ledge::quickstart::relay::Relay;
 use ledge::quickstart::site::{NODE, Pace, RegisterMap, Site, address};
 use ledge_log::{DiskStorage, verify};
@@ -18,6 +19,10 @@ use tokio::process::Command;
 
 /// Bounds are generous: the machine may be slow and busy. Nothing waits this long when it works.
 const SOON: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The smallest segments the daemons take.
+pub(crate) const SEGMENT: u64 = 8 << 20;
 
 /// Where nobody listens (the discard port, which needs root).
 pub(crate) const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
@@ -47,17 +52,13 @@ pub(crate) struct Ended {
 
 impl Place {
     pub(crate) async fn new() -> Place {
-        Place::with_segments(1 << 20).await
-    }
-
-    pub(crate) async fn with_segments(segment_bytes: u64) -> Place {
         let dir = tempfile::tempdir().unwrap();
         let programs = find_programs().await.unwrap();
         let pace = Pace {
             heartbeat: Duration::from_millis(300),
             reconnect: Duration::from_millis(300),
             collect: Duration::from_millis(50),
-            segment_bytes,
+            segment_bytes: SEGMENT,
         };
         let registers = RegisterMap {
             temperature: 0,
@@ -133,7 +134,7 @@ impl Place {
         said(&self.path("cloudcore.log"))
     }
 
-    /// Waits until edgecore has said all of `words`, in any lines.
+    /// Waits until edgecore has said all of `words`, in one line.
     pub(crate) async fn edge_says(&self, words: &[&str]) {
         says(&self.path("edgecore.log"), words).await;
     }
@@ -162,6 +163,16 @@ impl Place {
     /// Waits until the cloud has everything the edge holds now.
     pub(crate) async fn cloud_catches_up(&self) {
         self.cloud_holds(self.edge_records()).await;
+    }
+
+    /// Waits until edgecore has written `value` to the device's alarm threshold.
+    pub(crate) async fn edge_writes(&self, device: SocketAddr, value: u16) {
+        let register = self.site.registers().setpoint;
+        let began = Instant::now();
+        while probe::read_register(device, register).await.unwrap() != value {
+            assert!(began.elapsed() < SOON, "the device does not hold {value}:\n{}", self.edge_said());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Neither daemon panicked, and both logs, where there are any, are whole and hold nothing torn.
@@ -208,7 +219,7 @@ async fn says(log: &Path, words: &[&str]) {
     let began = Instant::now();
     while !said(log).lines().any(|line| words.iter().all(|word| line.contains(word))) {
         assert!(began.elapsed() < SOON, "waited for {words:?} in:\n{}", said(log));
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
@@ -217,7 +228,7 @@ pub(crate) async fn until(what: &str, mut look: impl FnMut() -> bool) {
     let began = Instant::now();
     while !look() {
         assert!(began.elapsed() < SOON, "waited for {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -1,0 +1,179 @@
+//! A disk that is full. Needs root, for a small disk of its own (tmpfs); without it the test says that it was skipped.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledge::quickstart::site::NODE;
+use ledge_log::{DiskStorage, Log, Options};
+use ledge_proto::ids::{Lane, StreamId};
+use ledge_proto::record::Payload;
+use ledge_proto::v1;
+
+use crate::support::place::{Everything, NOWHERE, Place, SEGMENT, node, until};
+
+/// A small disk, mounted while this lives.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, mib: u32) -> Option<SmallDisk> {
+        fs::create_dir_all(at).unwrap();
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(at)
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(SmallDisk(at.to_owned())),
+            told => {
+                // Past the test harness, which keeps what a passing test prints.
+                writeln!(std::io::stderr(), "SKIPPED full_disk: cannot mount a tmpfs: {told:?}").ok();
+                None
+            }
+        }
+    }
+
+    fn free(&self) -> u64 {
+        let stats = rustix::fs::statvfs(&self.0).unwrap();
+        stats.f_bavail * stats.f_frsize
+    }
+
+    /// Takes all but `left` bytes. Deleting the file gives them back.
+    fn fill(&self, left: u64) -> PathBuf {
+        let path = self.0.join("filler");
+        let mut file = File::create(&path).unwrap();
+        let len = usize::try_from(self.free().saturating_sub(left)).unwrap();
+        file.write_all(&vec![1; len]).unwrap();
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
+}
+
+/// A running site whose edge has some hundred blocks of room left in its log, on a disk without room for another
+/// segment.
+async fn nearly_full(place: &Place, disk: &SmallDisk) -> (Everything, PathBuf) {
+    let all = place.start_everything().await;
+    all.edge.stop().await.unwrap();
+    fill_log(place).await;
+    // Once more with room: everything is folded.
+    place.start_edge(NOWHERE).await.stop().await.unwrap();
+    let filler = disk.fill(SEGMENT / 4);
+    let edge = place.start_edge(all.relay.address()).await;
+    (Everything { edge, ..all }, filler)
+}
+
+/// Fills the segment of the edge's log, which was hardly begun, almost to its end.
+async fn fill_log(place: &Place) {
+    let options = Options {
+        segment_bytes: SEGMENT,
+        prepare_ahead: false,
+        ..Options::new(place.authority().cluster(), NODE)
+    };
+    let dir = place.site.edge_dir().join("log");
+    let (log, _) = Log::open(Arc::new(DiskStorage), &dir, options).unwrap();
+    let up_data = StreamId::new(node(), Lane::UpData);
+    let noise = noise(100 << 10);
+    while log.stats().written_bytes < SEGMENT - (900 << 10) {
+        let event = Payload::DaemonEvent(v1::Event {
+            reason: "Noise".into(),
+            message: noise.clone(),
+        });
+        let (kind, payload) = event.encode();
+        let record = v1::Record {
+            kind,
+            key: NODE.into(),
+            wall_us: 1_800_000_000_000_000,
+            payload: payload.into(),
+            ..Default::default()
+        };
+        log.append(&up_data, vec![record]).await.unwrap();
+    }
+    log.close().unwrap();
+}
+
+/// Text that compresses badly.
+fn noise(len: usize) -> String {
+    let mut state = 1u32;
+    let letters = (0..len).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        char::from(b' ' + u8::try_from(state >> 24).unwrap() % 95)
+    });
+    letters.collect()
+}
+
+#[tokio::test]
+async fn edgecore_waits_for_space_and_loses_nothing() {
+    let place = Place::new().await;
+    let Some(disk) = SmallDisk::mount(&place.site.edge_dir(), 120) else {
+        return;
+    };
+    let (mut all, filler) = nearly_full(&place, &disk).await;
+    place.edge_says(&["cannot make a new log segment", "free some space"]).await;
+    let full = place.edge_records();
+    place.cloud_holds(full).await;
+    assert_eq!(place.edge_records(), full, "nothing is appended to a full log");
+
+    // It lives, and goes on as soon as there is space.
+    assert!(all.edge.is_running());
+    fs::remove_file(&filler).unwrap();
+    until("edgecore to go on", || place.edge_records() >= full + 50).await;
+    place.cloud_catches_up().await;
+    all.edge.stop().await.unwrap();
+    all.cloud.daemon.stop().await.unwrap();
+    place.assert_sound();
+    assert_eq!(place.cloud_records(), place.edge_records());
+}
+
+#[tokio::test]
+async fn edgecore_starts_and_stops_on_a_full_disk() {
+    let place = Place::new().await;
+    let Some(disk) = SmallDisk::mount(&place.site.edge_dir(), 120) else {
+        return;
+    };
+    let (all, filler) = nearly_full(&place, &disk).await;
+    place.edge_says(&["cannot make a new log segment"]).await;
+    // Not even the stop can be written down any more; it is a stop in order all the same.
+    all.edge.stop().await.unwrap();
+    let stopped = place.edge_records();
+    let mut edge = place.start_edge(all.relay.address()).await;
+    place.edge_says(&["log open", "clean: true"]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(edge.is_running(), "{}", place.edge_said());
+    fs::remove_file(&filler).unwrap();
+    until("edgecore to go on", || place.edge_records() >= stopped + 20).await;
+    edge.stop().await.unwrap();
+    all.cloud.daemon.stop().await.unwrap();
+    place.assert_sound();
+    assert_eq!(place.cloud_records(), place.edge_records());
+}
+
+/// Not one byte left, so that the projection cannot be written either.
+#[tokio::test]
+async fn edgecore_survives_a_disk_without_a_byte() {
+    let place = Place::new().await;
+    let Some(disk) = SmallDisk::mount(&place.site.edge_dir(), 120) else {
+        return;
+    };
+    let mut all = place.start_everything().await;
+    let filler = disk.fill(0);
+    let had = place.edge_records();
+    place.edge_says(&["the disk is full", "free some space"]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(all.edge.is_running(), "{}", place.edge_said());
+    assert!(place.edge_records() > had, "the log has its segment and needs no space");
+    fs::remove_file(&filler).unwrap();
+    // What was not folded meanwhile is folded now: a new wish reaches the device.
+    place.site.write_manifests(all.device, 42.0).unwrap();
+    place.edge_writes(all.device, 420).await;
+    all.edge.stop().await.unwrap();
+    all.cloud.daemon.stop().await.unwrap();
+    place.assert_sound();
+}

@@ -1,0 +1,13 @@
+//! The real cloudcore and edgecore, met with what goes wrong in the field. Each case looks at the exit code, at what
+//! the program says and whether that helps, and at the logs afterwards: nothing acknowledged may be lost.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod certificates;
+mod damaged_log;
+mod full_disk;
+mod manifests;
+mod peers;
+mod refused_start;
+mod stopping;
