@@ -1,7 +1,13 @@
 //! The commands, one file each.
 
+pub mod at;
 pub mod completion;
+pub mod diff;
+pub mod log;
 pub(crate) mod reference;
+pub mod replay;
+#[cfg(feature = "sql")]
+pub mod sql;
 pub(crate) mod topics;
 
 use crate::cli::{Cli, Command};
@@ -33,8 +39,15 @@ pub(crate) fn run(cli: Cli) -> Result<Code, Quit> {
 
 fn dispatch(command: Command, context: &mut Context) -> Result<Code, Quit> {
     match command {
+        Command::Log(args) => log::run(&args, context),
+        Command::At(args) => at::run(&args, context),
+        Command::Diff(args) => diff::run(&args, context),
+        Command::Replay(args) => replay::run(&args, context),
+        #[cfg(feature = "sql")]
+        Command::Sql(args) => sql::run(&args, context),
         Command::Completion(args) => completion::run(&args, context),
         Command::Reference => reference::run(context),
         Command::ExitCodes => topics::print(context, &topics::exit_codes()),
+        Command::Positions => topics::print(context, topics::POSITIONS),
     }
 }

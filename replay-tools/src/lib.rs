@@ -7,10 +7,16 @@ mod cli;
 pub mod commands;
 mod error;
 mod exit;
+mod facts;
+mod fold;
 mod human;
 mod moment;
+mod open;
 mod out;
+mod position;
 mod progress;
+mod select;
+mod show;
 mod table;
 
 use std::ffi::OsString;
