@@ -1,11 +1,6 @@
 //! Small logs in memory, and their tables as text.
 
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    missing_docs,
-    reason = "each test uses its part"
-)]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses its part")]
 
 use std::sync::Arc;
 
