@@ -6,6 +6,7 @@ mod group;
 mod harness;
 mod recovery;
 mod replay;
+mod transfer;
 mod usage;
 mod workload;
 
@@ -62,7 +63,11 @@ pub const BENCHES: &[Bench] = &[
         about: "opening 1 GiB after a kill: header-only scan by raw pread",
         run: recovery::open,
     },
-    // B3a (disk to disk over QUIC) goes here.
+    Bench {
+        id: "B3a",
+        about: "disk to disk over QUIC, acknowledged after fsync: a raw QUIC stream",
+        run: transfer::replicate,
+    },
 ];
 
 impl Bench {

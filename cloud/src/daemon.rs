@@ -88,22 +88,32 @@ impl Daemon {
         if let Some(message) = config.without_effect_message() {
             tracing::info!("{message}");
         }
-        let files =
-            CertFiles { ca: config.tls.ca.clone(), cert: config.tls.cert.clone(), key: config.tls.key.clone() };
+        let files = CertFiles {
+            ca: config.tls.ca.clone(),
+            cert: config.tls.cert.clone(),
+            key: config.tls.key.clone(),
+        };
         let cluster = certs::identity_of_file(&files.cert)?.cluster;
         let tls = tls::server_config(&files)?;
         let manifests = match &config.manifests {
             Some(dir) => Some(Watcher::start(dir, WatchOptions::default()).await?),
             None => None,
         };
-        let options =
-            Options { segment_bytes: config.log.segment_bytes, ..Options::new(cluster, "cloud".to_owned()) };
+        let options = Options {
+            segment_bytes: config.log.segment_bytes,
+            ..Options::new(cluster, "cloud".to_owned())
+        };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(%cluster, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
-        let (projection, opened) =
-            Projection::open(&config.data_dir.join("projection"), &log, &ledge_projection::Options::cloud())?;
+        let (projection, opened) = Projection::open(
+            &config.data_dir.join("projection"),
+            &log,
+            &ledge_projection::Options::cloud(),
+        )?;
         match opened {
-            Opened::Continuing => tracing::info!(applied = %projection.applied().block, "projection continues"),
+            Opened::Continuing => {
+                tracing::info!(applied = %projection.applied().block, "projection continues")
+            }
             Opened::Rebuilding(reason) => tracing::info!(reason, "projection is folded again from the log"),
         }
         Follower::catch_up(&log, &projection)?;
@@ -116,9 +126,21 @@ impl Daemon {
             }
             None => None,
         };
-        let parts = HubParts { log: log.clone(), cluster, heartbeat: config.heartbeat, fleet };
+        let parts = HubParts {
+            log: log.clone(),
+            cluster,
+            heartbeat: config.heartbeat,
+            fleet,
+        };
         let hub = Hub::bind(config.quic_listen, tls, parts)?;
-        Ok(Daemon { log, projection, http, health, hub, manifests })
+        Ok(Daemon {
+            log,
+            projection,
+            http,
+            health,
+            hub,
+            manifests,
+        })
     }
 
     /// Runs until a signal or a failed log, then drains: the log is closed last.
@@ -126,7 +148,14 @@ impl Daemon {
     /// # Errors
     /// See [`DaemonError`].
     pub async fn run(self) -> Result<(), DaemonError> {
-        let Daemon { log, projection, http, health, hub, manifests } = self;
+        let Daemon {
+            log,
+            projection,
+            http,
+            health,
+            hub,
+            manifests,
+        } = self;
         let shutdown = CancellationToken::new();
         let follower = Follower::start(log.clone(), projection.clone());
         let mut tasks = Tasks::new();
@@ -183,7 +212,10 @@ async fn wait(log: &Log, follower: &Follower, health: &Health) -> Option<DaemonE
                     return Some(DaemonError::LogFailed(reason));
                 }
                 if !follower.is_running() {
-                    health.fail("projection", "it stopped following the log".to_owned());
+                    // Its error is told by the drain; the next start folds it again.
+                tracing::error!("the projection stopped following the log: stopping");
+                health.fail("projection", "it stopped following the log".to_owned());
+                return None;
                 }
             }
         }

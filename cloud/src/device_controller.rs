@@ -81,7 +81,10 @@ impl DeviceController {
         told: &mut BTreeSet<Problem>,
     ) -> Result<(), RoundError> {
         let nodes = self.known_nodes()?;
-        if last.as_ref().is_some_and(|(m, n)| Arc::ptr_eq(m, manifests) && *n == nodes) {
+        if last
+            .as_ref()
+            .is_some_and(|(m, n)| Arc::ptr_eq(m, manifests) && *n == nodes)
+        {
             return Ok(());
         }
         let assignments = resolve(&manifests.objects, &nodes);
@@ -105,7 +108,9 @@ impl DeviceController {
         let mut nodes = BTreeMap::new();
         for scope in view::scopes(&view)? {
             let Some(name) = scope.node_name() else { continue };
-            let labels = view::node(&view, &scope)?.map(|state| state.content.labels).unwrap_or_default();
+            let labels = view::node(&view, &scope)?
+                .map(|state| state.content.labels)
+                .unwrap_or_default();
             nodes.insert(name.to_owned(), labels);
         }
         Ok(KnownNodes(nodes))
@@ -113,9 +118,16 @@ impl DeviceController {
 
     /// Nodes that have devices, or should have.
     fn scopes(&self, assignments: &Assignments) -> Result<BTreeSet<Scope>, RoundError> {
-        let mut scopes: BTreeSet<Scope> =
-            assignments.nodes.keys().filter_map(|node| Scope::node(node).ok()).collect();
-        scopes.extend(view::scopes(&self.projection.view())?.into_iter().filter(|s| s.node_name().is_some()));
+        let mut scopes: BTreeSet<Scope> = assignments
+            .nodes
+            .keys()
+            .filter_map(|node| Scope::node(node).ok())
+            .collect();
+        scopes.extend(
+            view::scopes(&self.projection.view())?
+                .into_iter()
+                .filter(|s| s.node_name().is_some()),
+        );
         Ok(scopes)
     }
 
@@ -127,20 +139,34 @@ impl DeviceController {
         let told_desired: BTreeMap<String, Latest<v1::TwinDesired>> =
             view::entries(&view, scope, Table::Desired)?.into_iter().collect();
         let nothing = BTreeMap::new();
-        let wanted = assignments.nodes.get(scope.node_name().unwrap_or_default()).unwrap_or(&nothing);
+        let wanted = assignments
+            .nodes
+            .get(scope.node_name().unwrap_or_default())
+            .unwrap_or(&nothing);
         let mut records = Vec::new();
-        for key in told.keys().filter(|key| !wanted.contains_key(*key) && assignments.may_remove(key)) {
+        for key in told
+            .keys()
+            .filter(|key| !wanted.contains_key(*key) && assignments.may_remove(key))
+        {
             records.push(record(key.clone(), &Payload::DeviceRemoved));
         }
         for (key, device) in wanted {
             if told.get(key).is_none_or(|told| told.content != device.spec) {
-                records.push(record(key.clone(), &Payload::DeviceSpec(Box::new(device.spec.clone()))));
+                records.push(record(
+                    key.clone(),
+                    &Payload::DeviceSpec(Box::new(device.spec.clone())),
+                ));
             }
             for (property, want) in wishes(device) {
                 let key = property_key(&device.spec.namespace, &device.spec.name, property);
-                let have = told_desired.get(&key).and_then(|told| told.content.value.as_ref());
+                let have = told_desired
+                    .get(&key)
+                    .and_then(|told| told.content.value.as_ref());
                 if want != have {
-                    records.push(record(key, &Payload::TwinDesired(v1::TwinDesired { value: want.cloned() })));
+                    records.push(record(
+                        key,
+                        &Payload::TwinDesired(v1::TwinDesired { value: want.cloned() }),
+                    ));
                 }
             }
         }
@@ -156,7 +182,10 @@ impl DeviceController {
             if folded.is_some_and(|folded| folded.seq >= last.seq.0) {
                 return Ok(());
             }
-            applied.changed().await.map_err(|_| RoundError::ProjectionStopped)?;
+            applied
+                .changed()
+                .await
+                .map_err(|_| RoundError::ProjectionStopped)?;
         }
     }
 }
@@ -171,7 +200,10 @@ fn tell<'a>(problems: impl Iterator<Item = &'a Problem>, told: &mut BTreeSet<Pro
             Severity::Error => tracing::error!("manifest {problem}"),
         }
     }
-    for problem in told.difference(&now).filter(|problem| problem.severity != Severity::Info) {
+    for problem in told
+        .difference(&now)
+        .filter(|problem| problem.severity != Severity::Info)
+    {
         tracing::info!("manifest repaired: {problem}");
     }
     *told = now;
@@ -179,8 +211,13 @@ fn tell<'a>(problems: impl Iterator<Item = &'a Problem>, told: &mut BTreeSet<Pro
 
 /// What each property should be, if anything; a wish that is there but wrong leaves what was told in force.
 fn wishes(device: &Assigned) -> impl Iterator<Item = (&str, Option<&v1::Value>)> {
-    let told = device.spec.properties.iter().map(|property| property.name.as_str());
-    told.filter(|name| !device.held_desired.contains(*name)).map(|name| (name, device.desired.get(name)))
+    let told = device
+        .spec
+        .properties
+        .iter()
+        .map(|property| property.name.as_str());
+    told.filter(|name| !device.held_desired.contains(*name))
+        .map(|name| (name, device.desired.get(name)))
 }
 
 fn record(key: String, payload: &Payload) -> v1::Record {
@@ -188,5 +225,11 @@ fn record(key: String, payload: &Payload) -> v1::Record {
     let wall_us = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
-    v1::Record { kind, key, wall_us, payload: payload.into(), ..Default::default() }
+    v1::Record {
+        kind,
+        key,
+        wall_us,
+        payload: payload.into(),
+        ..Default::default()
+    }
 }

@@ -1,5 +1,7 @@
 //! Manifests as people have them: every file under `tests/manifests` is taken from a guide to KubeEdge.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -73,6 +73,12 @@ pub struct GlobalArgs {
 /// Every command. One file each under `commands/`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// See the main job done in a minute, with real daemons, and every claim checked.
+    Quickstart(commands::quickstart::Quickstart),
+    /// Make the certificates of a cluster.
+    Cert(commands::cert::Cert),
+    /// Play a device.
+    Sim(commands::sim::Sim),
     /// Print a completion script for a shell.
     Completion(commands::completion::Completion),
     /// Print the reference of every command as Markdown.

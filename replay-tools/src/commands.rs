@@ -1,7 +1,10 @@
 //! The commands, one file each.
 
+pub mod cert;
 pub mod completion;
+pub mod quickstart;
 pub(crate) mod reference;
+pub mod sim;
 pub(crate) mod topics;
 
 use crate::cli::{Cli, Command};
@@ -33,6 +36,9 @@ pub(crate) fn run(cli: Cli) -> Result<Code, Quit> {
 
 fn dispatch(command: Command, context: &mut Context) -> Result<Code, Quit> {
     match command {
+        Command::Cert(args) => cert::run(&args, context),
+        Command::Quickstart(args) => quickstart::run(&args, context),
+        Command::Sim(args) => sim::run(args, context),
         Command::Completion(args) => completion::run(&args, context),
         Command::Reference => reference::run(context),
         Command::ExitCodes => topics::print(context, &topics::exit_codes()),

@@ -15,8 +15,8 @@ use crate::twin::{Journal, JournalError, NewRecord};
 
 /// Batches waiting per lane. A batch is what one device read at one time.
 const QUEUE: usize = 512;
-/// Most batches appended together.
-const GATHER: usize = 128;
+/// Batches are gathered until there are so many records.
+const GATHER_RECORDS: usize = 1024;
 /// First and longest delay before a full log is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -104,10 +104,13 @@ struct Writer<J> {
 
 impl<J: Journal> Writer<J> {
     async fn run(self, mut queue: mpsc::Receiver<Vec<NewRecord>>) {
-        let mut batches = Vec::new();
         let mut lost = 0;
-        while queue.recv_many(&mut batches, GATHER).await > 0 {
-            let records: Vec<NewRecord> = batches.drain(..).flatten().collect();
+        while let Some(mut records) = queue.recv().await {
+            while records.len() < GATHER_RECORDS
+                && let Ok(more) = queue.try_recv()
+            {
+                records.extend(more);
+            }
             let count = records.len();
             if !self.append(records).await {
                 lost += count;

@@ -1,7 +1,10 @@
 //! Devices that misbehave: a clear state, no panic, no busy loop, and recovery when they behave.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use ledge_edge::mapper::modbus::connection::ConnectionLimits;
+use ledge_edge::mapper::modbus::{Address, Connection, Range, Raw, Table};
 use ledge_edge::twin::value::double;
 
 use crate::support::*;
@@ -222,4 +225,56 @@ async fn a_dead_unit_does_not_take_its_neighbour_down() {
     assert_eq!(journal.state_names("dead"), ["online", "offline"]);
     let samples = journal.samples("alive", "temperature").len();
     assert!(samples >= 110, "{samples} samples in two minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn noise_in_correct_frames_breaks_nothing() {
+    let dial = MemDial::default();
+    dial.device(1).set_mood(Mood::Noise);
+    let address = Address::Tcp {
+        host: "mem".to_owned(),
+        port: 1,
+    };
+    let limits = ConnectionLimits {
+        backoff_max: Duration::from_millis(1),
+        ..Default::default()
+    };
+    let (connection, task) = Connection::new(address, Arc::new(dial.clone()), limits, 7);
+    let task = tokio::spawn(task);
+    let (mut answers, limit) = (0, Duration::from_millis(100));
+    let tables = [
+        Table::Coils,
+        Table::DiscreteInputs,
+        Table::InputRegisters,
+        Table::HoldingRegisters,
+    ];
+    for round in 0..8000u16 {
+        let table = tables[usize::from(round % 4)];
+        let range = Range {
+            table,
+            first: 0,
+            count: 1,
+        };
+        let read = if table.writable() && round % 3 == 0 {
+            let raw = if table.in_bits() {
+                Raw::Bits(vec![true])
+            } else {
+                Raw::Words(vec![1])
+            };
+            connection.write(1, limit, range, raw.clone()).await.map(|()| raw)
+        } else {
+            connection.read(1, limit, range).await
+        };
+        if let Ok(raw) = read {
+            answers += 1;
+            let len = match raw {
+                Raw::Words(words) => words.len(),
+                Raw::Bits(bits) => bits.len(),
+            };
+            assert_eq!(len, 1, "what is not asked for is never handed on");
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(!task.is_finished(), "the connection survived");
+    assert!(answers > 100, "{answers}: some noise is an answer");
 }

@@ -136,3 +136,22 @@ async fn the_same_run_twice_gives_the_same_records() {
     let (first, second) = (run().await, run().await);
     assert!(first == second, "the simulation is not deterministic");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_device_whose_task_panics_is_served_again_and_the_others_do_not_notice() {
+    let dial = MemDial::default();
+    let world = World::in_memory(&dial, vec![sensor("a", 1), sensor("b", 2)]);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    world.panic.store(true, std::sync::atomic::Ordering::SeqCst);
+    pass(18).await;
+    assert!(!world.panic.load(std::sync::atomic::Ordering::SeqCst));
+    let (journal, stopped) = world.stop().await;
+    let counts = ["a", "b"].map(|device| journal.samples(device, "temperature").len());
+    assert!(counts.contains(&21), "one was left alone: {counts:?}");
+    let missed = 21 - counts.iter().min().unwrap();
+    assert!(
+        (9..=11).contains(&missed),
+        "the other was away for ten seconds: {counts:?}"
+    );
+    assert_eq!(stopped.late, Vec::<String>::new());
+}

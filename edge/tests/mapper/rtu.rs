@@ -148,3 +148,21 @@ async fn a_line_that_is_not_there_is_offline() {
         "{states:?}"
     );
 }
+
+#[tokio::test]
+async fn a_line_that_becomes_free_is_taken_by_the_device_that_waited() {
+    let path = "/dev/ledge-no-such-line";
+    let (first, second) = (on_line(path, "a", 9600), on_line(path, "b", 19_200));
+    let world = World::start(MemJournal::default(), vec![first, second.clone()], |_| {});
+    let limit = Duration::from_secs(10);
+    world
+        .until("conflict", limit, |w| w.journal.state_names("b") == ["unhealthy"])
+        .await;
+    world.set(vec![second]);
+    world
+        .until("its turn", limit, |w| {
+            w.journal.state_names("b") == ["unhealthy", "offline"]
+        })
+        .await;
+    world.stop().await;
+}

@@ -82,7 +82,9 @@ async fn reads_and_writes_and_comes_back_when_the_server_restarts() {
     let (port, server) = serve(registers.clone(), 0).await;
     let mut entry = sensor("plc", u32::from(port));
     let tcp = v1_tcp(port);
-    entry.spec.modbus.as_mut().unwrap().transport = Some(tcp);
+    let modbus = entry.spec.modbus.as_mut().unwrap();
+    modbus.transport = Some(tcp);
+    modbus.timeout_ms = 2000;
     entry
         .spec
         .properties
@@ -159,7 +161,7 @@ async fn every_nasty_answer_arrives_over_a_socket_as_it_does_in_memory() {
         let mut entry = sensor("plc", u32::from(port));
         let modbus = entry.spec.modbus.as_mut().unwrap();
         modbus.transport = Some(v1_tcp(port));
-        modbus.timeout_ms = 100;
+        modbus.timeout_ms = 300;
         let world = World::start(MemJournal::default(), vec![entry], |_| {});
         let limit = Duration::from_secs(10);
         world

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use ledge_edge::mapper::modbus::dial::Dialling;
 use ledge_edge::mapper::modbus::{Address, Dial};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_modbus::client::tcp;
 use tokio_modbus::slave::Slave;
@@ -49,6 +51,8 @@ pub(crate) enum Mood {
     Exception(u8),
     /// Answers correctly, after a while.
     Slow(Duration),
+    /// Answers with noise in a correct frame.
+    Noise,
     /// Takes writes and does not keep them.
     Stubborn,
     /// Takes no writes.
@@ -138,6 +142,7 @@ impl MemDevice {
                 Mood::Exception(code) => answer = vec![pdu[0] | 0x80, code],
                 Mood::WrongFunction => answer[0] ^= 1,
                 Mood::Empty => answer.clear(),
+                Mood::Noise => answer = self.with(|state| noise(state.requests as u64, &answer)),
                 Mood::Short => {
                     answer.truncate(answer.len() - 2);
                     answer[1] -= 2;
@@ -159,6 +164,30 @@ impl MemDevice {
             stream.write_all(&frame).await?;
         }
     }
+}
+
+/// Deterministic noise: a right answer with a few bytes changed and its length too, or nothing right at all.
+fn noise(seed: u64, right: &[u8]) -> Vec<u8> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut answer = if rng.random() {
+        right.to_vec()
+    } else {
+        vec![0; 260]
+    };
+    let changed = rng.random_range(0..4);
+    for _ in 0..changed {
+        let at = rng.random_range(0..answer.len());
+        answer[at] = rng.random();
+    }
+    if answer.len() == 260 {
+        rng.fill(answer.as_mut_slice());
+        answer[0] = [1, 2, 3, 4, 5, 6, 15, 16, 0x83, 0x11, 0x2B][rng.random_range(0..11)];
+    }
+    let len = rng.random_range(0..=answer.len());
+    if rng.random() {
+        answer.truncate(len);
+    }
+    answer
 }
 
 fn answer(state: &mut State, pdu: &[u8]) -> Vec<u8> {

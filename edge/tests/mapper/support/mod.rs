@@ -3,6 +3,7 @@
 pub(crate) mod device;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -55,12 +56,19 @@ impl Journal for MemJournal {
     }
 }
 
-/// A clock that follows tokio's, which is paused in tests.
-pub(crate) struct TestClock(Instant);
+/// A clock that follows tokio's, which is paused in tests. Panics once when told to.
+pub(crate) struct TestClock {
+    start: Instant,
+    panic: Arc<AtomicBool>,
+}
 
 impl Clock for TestClock {
     fn stamp(&self) -> Stamp {
-        let mono_us = self.0.elapsed().as_micros() as u64;
+        assert!(
+            !self.panic.swap(false, Ordering::SeqCst),
+            "a clock that was told to"
+        );
+        let mono_us = self.start.elapsed().as_micros() as u64;
         Stamp {
             wall_us: 1_700_000_000_000_000 + mono_us as i64,
             clock: v1::ClockQuality::ClockSynced,
@@ -157,6 +165,8 @@ pub(crate) struct World {
     pub(crate) shutdown: CancellationToken,
     pub(crate) manager: JoinHandle<Stopped>,
     pub(crate) start: Instant,
+    /// Makes the clock panic once, in whichever task asks it next.
+    pub(crate) panic: Arc<AtomicBool>,
 }
 
 impl World {
@@ -175,12 +185,16 @@ impl World {
         let (table, receiver) = watch::channel(Arc::new(table(entries)));
         let shutdown = CancellationToken::new();
         let start = Instant::now();
+        let panic = Arc::new(AtomicBool::new(false));
         let mut options = MapperOptions::new(Scope::node("edge-1").unwrap());
         options.seed = 7;
         set(&mut options);
         let manager = tokio::spawn(MapperManager::new(options).run(
             journal.clone(),
-            Arc::new(TestClock(start)),
+            Arc::new(TestClock {
+                start,
+                panic: Arc::clone(&panic),
+            }),
             receiver,
             shutdown.clone(),
         ));
@@ -190,6 +204,7 @@ impl World {
             shutdown,
             manager,
             start,
+            panic,
         }
     }
 

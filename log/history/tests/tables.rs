@@ -1,0 +1,157 @@
+//! What is in each table, and that the cloud's log gives the same rows as the edge's.
+
+#![cfg(feature = "sql")]
+
+mod common;
+
+use common::{context, node_frames, run, source};
+use ledge_history::HistoryContext;
+
+fn edge() -> HistoryContext {
+    context(vec![source(node_frames("edge-1", 1))])
+}
+
+#[track_caller]
+fn check(query: &str, rows: &[&str]) {
+    assert_eq!(run(&edge(), query).unwrap(), rows, "{query}");
+}
+
+#[test]
+fn samples_hold_every_value_in_number_and_text() {
+    check(
+        "SELECT node, device, namespace, name, property, time, value, text, type, clock, stream, epoch, seq FROM samples",
+        &[
+            "edge-1|plant/pump-1|plant|pump-1|speed|2026-11-23T15:00:00Z|1480.5|1480.5|double|synced|edge-1/up.data|1|1",
+            "edge-1|plant/pump-1|plant|pump-1|mode|2026-11-23T15:00:01Z|NULL|auto|string|synced|edge-1/up.data|1|2",
+            "edge-1|plant/pump-1|plant|pump-1|speed|2026-11-23T15:00:05Z|1490.0|1490|double|synced|edge-1/up.data|1|4",
+        ],
+    );
+}
+
+#[test]
+fn events_and_gaps_are_rows() {
+    check(
+        "SELECT source, device, key, reason, message, seq FROM events",
+        &[
+            "device|plant/pump-1|plant/pump-1|DeviceUnreachable|timed out|3",
+            "daemon|NULL|edge-1|Started||6",
+        ],
+    );
+    check(
+        "SELECT node, dropped_stream, first_seq, last_seq, dropped, reason, seq FROM gaps",
+        &["edge-1|edge-1/up.data|40|49|10|disk full|5"],
+    );
+}
+
+#[test]
+fn twins_hold_the_current_state() {
+    check(
+        "SELECT device, property, desired_value, reported_value, sample_value, samples, unit, writable FROM twins",
+        &[
+            "plant/pump-1|mode|NULL|NULL|NULL|1|NULL|NULL",
+            "plant/pump-1|speed|1500.0|1490.0|1490.0|2|rpm|true",
+        ],
+    );
+    check(
+        "SELECT node, device, state, configured, protocol FROM devices",
+        &["edge-1|plant/pump-1|online|true|modbus"],
+    );
+    check("SELECT node, version FROM nodes", &["edge-1|NULL"]);
+}
+
+#[test]
+fn records_hold_every_lane_in_the_order_of_stream_names() {
+    check(
+        "SELECT stream, seq, kind, key, payload FROM records WHERE kind IN ('TwinDesired', 'TwinReported', 'Gap')",
+        &[
+            "edge-1/down|2|TwinDesired|plant/pump-1/speed|{\"value\":1500.0}",
+            "edge-1/up.state|2|TwinReported|plant/pump-1/speed|{\"value\":1490.0}",
+            "edge-1/up.data|5|Gap|gap|{\"epoch\":1,\"first_seq\":40,\"last_seq\":49,\"reason\":\"disk full\",\"stream\":\"edge-1/up.data\"}",
+        ],
+    );
+    check("SELECT count(*) FROM records", &["10"]);
+    check(
+        "SELECT lane, count(*) FROM records GROUP BY lane ORDER BY lane",
+        &["down|2", "up.data|6", "up.state|2"],
+    );
+}
+
+#[test]
+fn times_compare_with_text_and_with_intervals() {
+    check(
+        "SELECT seq FROM samples WHERE time >= '2026-11-23T15:00:01Z' AND time < '2026-11-23 15:00:05'",
+        &["2"],
+    );
+    check(
+        "SELECT seq FROM samples WHERE time > timestamp '2026-11-23T15:00:05Z' - interval '4 seconds'",
+        &["4"],
+    );
+    check("SELECT count(*) FROM samples WHERE time > now()", &["0"]);
+    check(
+        "SELECT date_trunc('minute', time) AS minute, round(avg(value), 2) FROM samples GROUP BY minute",
+        &["2026-11-23T15:00:00Z|1485.25"],
+    );
+}
+
+#[test]
+fn the_cloud_gives_the_same_rows_as_the_edge() {
+    let frames = [
+        node_frames("edge-0", 3),
+        node_frames("edge-1", 1),
+        node_frames("edge-2", 4),
+    ];
+    let cloud = context(vec![source(frames.into_iter().flatten())]);
+    for query in [
+        "SELECT * FROM samples WHERE node = 'edge-1'",
+        "SELECT * FROM events WHERE node = 'edge-1'",
+        "SELECT * FROM gaps WHERE node = 'edge-1'",
+        "SELECT * FROM records WHERE node = 'edge-1'",
+        "SELECT * FROM twins WHERE node = 'edge-1'",
+        "SELECT * FROM devices WHERE node LIKE '%-1'",
+        "SELECT * FROM nodes WHERE node = 'edge-1'",
+        "SELECT property, avg(value), count(*) FROM samples WHERE node = 'edge-1' GROUP BY property",
+    ] {
+        let rows = run(&edge(), query).unwrap();
+        assert!(!rows.is_empty(), "{query}");
+        assert_eq!(rows, run(&cloud, query).unwrap(), "{query}");
+    }
+}
+
+#[test]
+fn a_stream_in_two_sources_is_read_once() {
+    let frames = node_frames("edge-1", 1);
+    let early = source(frames[..3].to_vec());
+    let all = source(frames.clone());
+    for sources in [
+        vec![early.clone(), all.clone()],
+        vec![all.clone(), early],
+        vec![all.clone(), all],
+    ] {
+        let both = context(sources);
+        for query in [
+            "SELECT * FROM samples",
+            "SELECT count(*) FROM records",
+            "SELECT * FROM twins",
+        ] {
+            assert_eq!(
+                run(&both, query).unwrap(),
+                run(&edge(), query).unwrap(),
+                "{query}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_later_incarnation_replaces_state_but_not_history() {
+    // The later one has the smaller id: names must not decide.
+    let frames = node_frames("edge-1", 7)
+        .into_iter()
+        .chain(node_frames("edge-1", 2));
+    let log = context(vec![source(frames)]);
+    assert_eq!(run(&log, "SELECT count(*) FROM samples").unwrap(), ["6"]);
+    assert_eq!(
+        run(&log, "SELECT samples FROM twins WHERE property = 'speed'").unwrap(),
+        ["2"]
+    );
+}
