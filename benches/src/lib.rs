@@ -1,1 +1,3 @@
-//! ledge-benches
+//! Ratios against raw limits measured in the same run, and whole-system simulation.
+
+pub mod ratio;

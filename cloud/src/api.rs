@@ -51,10 +51,16 @@ async fn node(State(api): State<Api>, Path(name): Path<String>) -> Response {
         let devices: serde_json::Map<_, _> = devices
             .into_iter()
             .map(|(key, device)| {
-                let twins: serde_json::Map<_, _> =
-                    device.twins.into_iter().map(|(name, twin)| (name, twin_json(&twin))).collect();
+                let twins: serde_json::Map<_, _> = device
+                    .twins
+                    .into_iter()
+                    .map(|(name, twin)| (name, twin_json(&twin)))
+                    .collect();
                 let state = device.state.map(|state| state.content.state);
-                (key, json!({"state": state, "assigned": device.spec.is_some(), "twins": twins}))
+                (
+                    key,
+                    json!({"state": state, "assigned": device.spec.is_some(), "twins": twins}),
+                )
             })
             .collect();
         node["devices"] = Value::Object(devices);

@@ -19,7 +19,7 @@ use crate::config::{Config, LogFormat};
 use crate::device_controller::DeviceController;
 use crate::fleet::Fleet;
 use crate::hub::{Hub, HubParts, ListenError};
-use crate::manifests::{WatchError, Watcher};
+use crate::manifests::{WatchError, WatchOptions, Watcher};
 
 /// Everything that runs is told to stop and joined within this time.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -88,19 +88,32 @@ impl Daemon {
         if let Some(message) = config.without_effect_message() {
             tracing::info!("{message}");
         }
-        let files =
-            CertFiles { ca: config.tls.ca.clone(), cert: config.tls.cert.clone(), key: config.tls.key.clone() };
+        let files = CertFiles {
+            ca: config.tls.ca.clone(),
+            cert: config.tls.cert.clone(),
+            key: config.tls.key.clone(),
+        };
         let cluster = certs::identity_of_file(&files.cert)?.cluster;
         let tls = tls::server_config(&files)?;
-        let manifests = config.manifests.as_deref().map(Watcher::open).transpose()?;
-        let options =
-            Options { segment_bytes: config.log.segment_bytes, ..Options::new(cluster, "cloud".to_owned()) };
-        let (log, recovery) = Log::open(Arc::new(DiskStorage::new()), &config.data_dir.join("log"), options)?;
-        tracing::info!(%cluster, incarnation = %log.identity().incarnation, boot = log.identity().boot, %recovery, "log open");
-        let (projection, opened) =
-            Projection::open(&config.data_dir.join("projection"), &log, &ledge_projection::Options::cloud())?;
+        let manifests = match &config.manifests {
+            Some(dir) => Some(Watcher::start(dir, WatchOptions::default()).await?),
+            None => None,
+        };
+        let options = Options {
+            segment_bytes: config.log.segment_bytes,
+            ..Options::new(cluster, "cloud".to_owned())
+        };
+        let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
+        tracing::info!(%cluster, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
+        let (projection, opened) = Projection::open(
+            &config.data_dir.join("projection"),
+            &log,
+            &ledge_projection::Options::cloud(),
+        )?;
         match opened {
-            Opened::Continuing => tracing::info!(applied = %projection.applied().block, "projection continues"),
+            Opened::Continuing => {
+                tracing::info!(applied = %projection.applied().block, "projection continues")
+            }
             Opened::Rebuilding(reason) => tracing::info!(reason, "projection is folded again from the log"),
         }
         Follower::catch_up(&log, &projection)?;
@@ -113,9 +126,21 @@ impl Daemon {
             }
             None => None,
         };
-        let parts = HubParts { log: log.clone(), cluster, heartbeat: config.heartbeat, fleet };
+        let parts = HubParts {
+            log: log.clone(),
+            cluster,
+            heartbeat: config.heartbeat,
+            fleet,
+        };
         let hub = Hub::bind(config.quic_listen, tls, parts)?;
-        Ok(Daemon { log, projection, http, health, hub, manifests })
+        Ok(Daemon {
+            log,
+            projection,
+            http,
+            health,
+            hub,
+            manifests,
+        })
     }
 
     /// Runs until a signal or a failed log, then drains: the log is closed last.
@@ -123,7 +148,14 @@ impl Daemon {
     /// # Errors
     /// See [`DaemonError`].
     pub async fn run(self) -> Result<(), DaemonError> {
-        let Daemon { log, projection, http, health, hub, manifests } = self;
+        let Daemon {
+            log,
+            projection,
+            http,
+            health,
+            hub,
+            manifests,
+        } = self;
         let shutdown = CancellationToken::new();
         let follower = Follower::start(log.clone(), projection.clone());
         let mut tasks = Tasks::new();
@@ -136,13 +168,12 @@ impl Daemon {
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
         tasks.spawn("log-metrics", log_metrics::publish(log.clone(), shutdown.clone()));
-        if let Some(watcher) = manifests {
+        if let Some(watcher) = &manifests {
             let controller = DeviceController {
                 log: log.clone(),
                 projection: projection.clone(),
-                objects: watcher.subscribe(),
+                manifests: watcher.subscribe(),
             };
-            tasks.spawn("manifests", watcher.run(shutdown.clone()));
             tasks.spawn("device-controller", controller.run(shutdown.clone()));
         }
         let hub_address = told(hub.address());
@@ -151,6 +182,9 @@ impl Daemon {
         let failure = wait(&log, &follower, &health).await;
         shutdown.cancel();
         let late = tasks.join(DRAIN).await;
+        if let Some(watcher) = manifests {
+            watcher.stop().await;
+        }
         let followed = follower.stop();
         projection.persist()?;
         drop(projection);
@@ -173,12 +207,15 @@ async fn wait(log: &Log, follower: &Follower, health: &Health) -> Option<DaemonE
                 return None;
             }
             _ = check.tick() => {
-                if let Some(reason) = log.poisoned() {
+                if let Some(reason) = log.stats().poisoned {
                     tracing::error!(reason, "the log failed");
                     return Some(DaemonError::LogFailed(reason));
                 }
                 if !follower.is_running() {
-                    health.fail("projection", "it stopped following the log".to_owned());
+                    // Its error is told by the drain; the next start folds it again.
+                tracing::error!("the projection stopped following the log: stopping");
+                health.fail("projection", "it stopped following the log".to_owned());
+                return None;
                 }
             }
         }

@@ -18,7 +18,7 @@ use ledge_proto::v1;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::manifests::{Assigned, Assignments, KnownNodes, Objects, resolve};
+use crate::manifests::{Assigned, Assignments, KnownNodes, Problem, Severity, Snapshot, resolve};
 
 /// Nodes and their labels are looked at again at most this often.
 const NODES_EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub struct DeviceController {
     /// Its projection.
     pub projection: Projection,
     /// What the manifests say.
-    pub objects: watch::Receiver<Arc<Objects>>,
+    pub manifests: watch::Receiver<Arc<Snapshot>>,
 }
 
 impl DeviceController {
@@ -56,16 +56,17 @@ impl DeviceController {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut applied = self.projection.subscribe();
         let mut last = None;
+        let mut told = BTreeSet::new();
         loop {
             applied.borrow_and_update();
-            let objects = self.objects.borrow_and_update().clone();
-            match self.round(&objects, &mut last).await {
+            let manifests = self.manifests.borrow_and_update().clone();
+            match self.round(&manifests, &mut last, &mut told).await {
                 Ok(()) => {}
                 Err(err) => tracing::error!(%err, "devices cannot be assigned now; trying again"),
             }
             let pause = tokio::time::sleep(NODES_EVERY);
             tokio::select! {
-                changed = self.objects.changed() => if changed.is_err() { return },
+                changed = self.manifests.changed() => if changed.is_err() { return },
                 // A node that reports itself for the first time may match a selector.
                 () = async { pause.await; applied.changed().await.ok(); } => {}
                 () = shutdown.cancelled() => return,
@@ -75,17 +76,19 @@ impl DeviceController {
 
     async fn round(
         &self,
-        objects: &Arc<Objects>,
-        last: &mut Option<(Arc<Objects>, KnownNodes)>,
+        manifests: &Arc<Snapshot>,
+        last: &mut Option<(Arc<Snapshot>, KnownNodes)>,
+        told: &mut BTreeSet<Problem>,
     ) -> Result<(), RoundError> {
         let nodes = self.known_nodes()?;
-        if last.as_ref().is_some_and(|(o, n)| Arc::ptr_eq(o, objects) && *n == nodes) {
+        if last
+            .as_ref()
+            .is_some_and(|(m, n)| Arc::ptr_eq(m, manifests) && *n == nodes)
+        {
             return Ok(());
         }
-        let assignments = resolve(objects, &nodes);
-        for problem in &assignments.problems {
-            tracing::warn!("manifest: {problem}");
-        }
+        let assignments = resolve(&manifests.objects, &nodes);
+        tell(manifests.problems.iter().chain(&assignments.problems), told);
         for scope in self.scopes(&assignments)? {
             let records = self.difference(&scope, &assignments)?;
             if records.is_empty() {
@@ -96,7 +99,7 @@ impl DeviceController {
             let appended = self.log.append(&stream, records).await?;
             self.wait_applied(&stream, appended.last).await?;
         }
-        *last = Some((objects.clone(), nodes));
+        *last = Some((manifests.clone(), nodes));
         Ok(())
     }
 
@@ -105,7 +108,9 @@ impl DeviceController {
         let mut nodes = BTreeMap::new();
         for scope in view::scopes(&view)? {
             let Some(name) = scope.node_name() else { continue };
-            let labels = view::node(&view, &scope)?.map(|state| state.content.labels).unwrap_or_default();
+            let labels = view::node(&view, &scope)?
+                .map(|state| state.content.labels)
+                .unwrap_or_default();
             nodes.insert(name.to_owned(), labels);
         }
         Ok(KnownNodes(nodes))
@@ -113,9 +118,16 @@ impl DeviceController {
 
     /// Nodes that have devices, or should have.
     fn scopes(&self, assignments: &Assignments) -> Result<BTreeSet<Scope>, RoundError> {
-        let mut scopes: BTreeSet<Scope> =
-            assignments.nodes.keys().filter_map(|node| Scope::node(node).ok()).collect();
-        scopes.extend(view::scopes(&self.projection.view())?.into_iter().filter(|s| s.node_name().is_some()));
+        let mut scopes: BTreeSet<Scope> = assignments
+            .nodes
+            .keys()
+            .filter_map(|node| Scope::node(node).ok())
+            .collect();
+        scopes.extend(
+            view::scopes(&self.projection.view())?
+                .into_iter()
+                .filter(|s| s.node_name().is_some()),
+        );
         Ok(scopes)
     }
 
@@ -127,20 +139,34 @@ impl DeviceController {
         let told_desired: BTreeMap<String, Latest<v1::TwinDesired>> =
             view::entries(&view, scope, Table::Desired)?.into_iter().collect();
         let nothing = BTreeMap::new();
-        let wanted = assignments.nodes.get(scope.node_name().unwrap_or_default()).unwrap_or(&nothing);
+        let wanted = assignments
+            .nodes
+            .get(scope.node_name().unwrap_or_default())
+            .unwrap_or(&nothing);
         let mut records = Vec::new();
-        for key in told.keys().filter(|key| !wanted.contains_key(*key) && assignments.may_remove(key)) {
+        for key in told
+            .keys()
+            .filter(|key| !wanted.contains_key(*key) && assignments.may_remove(key))
+        {
             records.push(record(key.clone(), &Payload::DeviceRemoved));
         }
         for (key, device) in wanted {
             if told.get(key).is_none_or(|told| told.content != device.spec) {
-                records.push(record(key.clone(), &Payload::DeviceSpec(Box::new(device.spec.clone()))));
+                records.push(record(
+                    key.clone(),
+                    &Payload::DeviceSpec(Box::new(device.spec.clone())),
+                ));
             }
             for (property, want) in wishes(device) {
                 let key = property_key(&device.spec.namespace, &device.spec.name, property);
-                let have = told_desired.get(&key).and_then(|told| told.content.value.as_ref());
+                let have = told_desired
+                    .get(&key)
+                    .and_then(|told| told.content.value.as_ref());
                 if want != have {
-                    records.push(record(key, &Payload::TwinDesired(v1::TwinDesired { value: want.cloned() })));
+                    records.push(record(
+                        key,
+                        &Payload::TwinDesired(v1::TwinDesired { value: want.cloned() }),
+                    ));
                 }
             }
         }
@@ -156,15 +182,42 @@ impl DeviceController {
             if folded.is_some_and(|folded| folded.seq >= last.seq.0) {
                 return Ok(());
             }
-            applied.changed().await.map_err(|_| RoundError::ProjectionStopped)?;
+            applied
+                .changed()
+                .await
+                .map_err(|_| RoundError::ProjectionStopped)?;
         }
     }
 }
 
+/// Logs what is wrong with the manifests, each thing once, and what was repaired.
+fn tell<'a>(problems: impl Iterator<Item = &'a Problem>, told: &mut BTreeSet<Problem>) {
+    let now: BTreeSet<Problem> = problems.cloned().collect();
+    for problem in now.difference(told) {
+        match problem.severity {
+            Severity::Info => tracing::info!("manifest {problem}"),
+            Severity::Warning => tracing::warn!("manifest {problem}"),
+            Severity::Error => tracing::error!("manifest {problem}"),
+        }
+    }
+    for problem in told
+        .difference(&now)
+        .filter(|problem| problem.severity != Severity::Info)
+    {
+        tracing::info!("manifest repaired: {problem}");
+    }
+    *told = now;
+}
+
 /// What each property should be, if anything; a wish that is there but wrong leaves what was told in force.
 fn wishes(device: &Assigned) -> impl Iterator<Item = (&str, Option<&v1::Value>)> {
-    let told = device.spec.properties.iter().map(|property| property.name.as_str());
-    told.filter(|name| !device.held_desired.contains(*name)).map(|name| (name, device.desired.get(name)))
+    let told = device
+        .spec
+        .properties
+        .iter()
+        .map(|property| property.name.as_str());
+    told.filter(|name| !device.held_desired.contains(*name))
+        .map(|name| (name, device.desired.get(name)))
 }
 
 fn record(key: String, payload: &Payload) -> v1::Record {
@@ -172,5 +225,11 @@ fn record(key: String, payload: &Payload) -> v1::Record {
     let wall_us = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
-    v1::Record { kind, key, wall_us, payload: payload.into(), ..Default::default() }
+    v1::Record {
+        kind,
+        key,
+        wall_us,
+        payload: payload.into(),
+        ..Default::default()
+    }
 }

@@ -51,12 +51,18 @@ pub struct LinkStatus {
 impl Fleet {
     /// A fleet nobody of which has connected.
     pub fn new(log: Log) -> Self {
-        Fleet { log, links: Arc::default() }
+        Fleet {
+            log,
+            links: Arc::default(),
+        }
     }
 
     /// Told by the links of `node`.
     pub fn observer(&self, node: &Scope) -> Arc<FleetObserver> {
-        Arc::new(FleetObserver { fleet: self.clone(), node: node.clone() })
+        Arc::new(FleetObserver {
+            fleet: self.clone(),
+            node: node.clone(),
+        })
     }
 
     /// The link of `node` ended.
@@ -84,7 +90,10 @@ impl Fleet {
             id: StreamId::new(node.clone(), Lane::Down),
             incarnation: self.log.identity().incarnation,
         };
-        let written = self.log.durable(&down).map_or(Seq::ZERO, |mark| mark.position.seq);
+        let written = self
+            .log
+            .durable(&down)
+            .map_or(Seq::ZERO, |mark| mark.position.seq);
         Some(LinkStatus {
             connected: link.connected,
             age,
@@ -101,7 +110,10 @@ impl Fleet {
     }
 
     fn held(&self, node: &Scope, lane: Lane, peer: &Peer) -> Seq {
-        let key = StreamKey { id: StreamId::new(node.clone(), lane), incarnation: peer.incarnation };
+        let key = StreamKey {
+            id: StreamId::new(node.clone(), lane),
+            incarnation: peer.incarnation,
+        };
         self.log.durable(&key).map_or(Seq::ZERO, |mark| mark.position.seq)
     }
 
@@ -161,7 +173,10 @@ impl LinkObserver for FleetObserver {
                 if head.scope == self.node.as_wire()
                     && let Ok(lane) = Lane::from_wire(head.lane)
                 {
-                    link.heads.insert(lane, (Seq(head.seq), Duration::from_millis(head.oldest_unacked_ms)));
+                    link.heads.insert(
+                        lane,
+                        (Seq(head.seq), Duration::from_millis(head.oldest_unacked_ms)),
+                    );
                 }
             }
         });
@@ -180,6 +195,7 @@ impl LinkObserver for FleetObserver {
 /// One series per lane and direction, never per node.
 fn count(direction: &'static str, key: &StreamKey, records: u64, bytes: u64) {
     let lane = key.id.lane.name();
-    metrics::counter!("ledge_repl_records_total", "direction" => direction, "lane" => lane).increment(records);
+    metrics::counter!("ledge_repl_records_total", "direction" => direction, "lane" => lane)
+        .increment(records);
     metrics::counter!("ledge_repl_bytes_total", "direction" => direction, "lane" => lane).increment(bytes);
 }

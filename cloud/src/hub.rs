@@ -25,7 +25,9 @@ const HANDSHAKES_BEFORE_RETRY: usize = 256;
 
 /// Why the hub could not listen.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on UDP {address} for edges: {source}; choose another with --listen (port 0 takes any)")]
+#[error(
+    "cannot listen on UDP {address} for edges: {source}; choose another with --listen (port 0 takes any)"
+)]
 pub struct ListenError {
     address: SocketAddr,
     source: io::Error,
@@ -76,7 +78,11 @@ impl Hub {
     /// [`ListenError`].
     pub fn bind(address: SocketAddr, tls: quinn::ServerConfig, parts: HubParts) -> Result<Self, ListenError> {
         let endpoint = Endpoint::server(tls, address).map_err(|source| ListenError { address, source })?;
-        Ok(Hub { endpoint, parts, links: Arc::default() })
+        Ok(Hub {
+            endpoint,
+            parts,
+            links: Arc::default(),
+        })
     }
 
     /// The address, with the real port.
@@ -135,7 +141,10 @@ async fn serve(
         older.cancel();
     }
     let incarnation = parts.log.identity().incarnation;
-    let down = |scope: Scope| StreamKey { id: StreamId::new(scope, Lane::Down), incarnation };
+    let down = |scope: Scope| StreamKey {
+        id: StreamId::new(scope, Lane::Down),
+        incarnation,
+    };
     let link = LinkParts {
         log: parts.log.clone(),
         local: Local {
@@ -171,8 +180,9 @@ async fn serve(
 
 /// Completes the handshake and learns from the certificate which node this is.
 async fn admit(incoming: Incoming, cluster: ClusterId) -> Result<(Connection, Scope), RefusedLink> {
-    let connection =
-        timeout(HANDSHAKE_TIMEOUT, async { incoming.await }).await.map_err(|_| RefusedLink::Slow)??;
+    let connection = timeout(HANDSHAKE_TIMEOUT, async { incoming.await })
+        .await
+        .map_err(|_| RefusedLink::Slow)??;
     let node = peer_node(&connection, cluster).inspect_err(|err| {
         connection.close(VarInt::from_u32(1), err.to_string().as_bytes());
     })?;
@@ -182,7 +192,11 @@ async fn admit(incoming: Incoming, cluster: ClusterId) -> Result<(Connection, Sc
 fn peer_node(connection: &Connection, cluster: ClusterId) -> Result<Scope, RefusedLink> {
     let chain = connection
         .peer_identity()
-        .and_then(|identity| identity.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok())
+        .and_then(|identity| {
+            identity
+                .downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>()
+                .ok()
+        })
         .ok_or(RefusedLink::NoCertificate)?;
     let identity = certs::identity_of(chain.first().ok_or(RefusedLink::NoCertificate)?)?;
     if identity.cluster != cluster {

@@ -21,14 +21,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, LogFormat};
-use crate::hub::HubClient;
+use crate::hub::{HubClient, HubStatus};
 use crate::mapper::{MapperManager, MapperOptions};
 use crate::node::{LogJournal, SystemClock, boot_id};
 use crate::tables;
 use crate::twin::{Clock, DeviceTable, Journal, JournalError, NewRecord};
 
-/// Everything that runs is told to stop and joined within this time.
-const DRAIN: Duration = Duration::from_secs(8);
+/// Draining, in all below ten seconds: devices are let go first, then the cloud may take what is left, then the rest
+/// stops.
+const DRAIN_DEVICES: Duration = Duration::from_secs(4);
+const DRAIN_LINK: Duration = Duration::from_secs(2);
+const DRAIN_REST: Duration = Duration::from_secs(3);
 
 /// Why edgecore could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +45,9 @@ pub enum DaemonError {
     Cert(#[from] CertError),
     #[error("{0} is not a node's certificate: make one with `ledge cert node NAME`")]
     NotANode(PathBuf),
-    #[error("the certificate names node {certificate}, the configuration {configured}: use that node's certificate, or leave the name out")]
+    #[error(
+        "the certificate names node {certificate}, the configuration {configured}: use that node's certificate, or leave the name out"
+    )]
     NodeName { certificate: String, configured: String },
     #[error(transparent)]
     Name(#[from] NameError),
@@ -101,24 +106,36 @@ impl Daemon {
         if let Some(message) = config.without_effect_message() {
             tracing::info!("{message}");
         }
-        let files =
-            CertFiles { ca: config.tls.ca.clone(), cert: config.tls.cert.clone(), key: config.tls.key.clone() };
+        let files = CertFiles {
+            ca: config.tls.ca.clone(),
+            cert: config.tls.cert.clone(),
+            key: config.tls.key.clone(),
+        };
         let identity = certs::identity_of_file(&files.cert)?;
-        let scope = identity.node.ok_or_else(|| DaemonError::NotANode(files.cert.clone()))?;
+        let scope = identity
+            .node
+            .ok_or_else(|| DaemonError::NotANode(files.cert.clone()))?;
         let node = scope.node_name().unwrap_or_default().to_owned();
         if let Some(configured) = &config.node_name
             && *configured != node
         {
-            return Err(DaemonError::NodeName { certificate: node, configured: configured.clone() });
+            return Err(DaemonError::NodeName {
+                certificate: node,
+                configured: configured.clone(),
+            });
         }
         let tls = tls::client_config(&files)?;
         let options = Options {
             segment_bytes: config.log.segment_bytes,
-            linger: ledge_log::Linger { up_state: config.log.linger_state, up_data: config.log.linger_data, ..Default::default() },
+            linger: ledge_log::Linger {
+                up_state: config.log.linger_state,
+                up_data: config.log.linger_data,
+                ..Default::default()
+            },
             ..Options::new(identity.cluster, node.clone())
         };
-        let (log, recovery) = Log::open(Arc::new(DiskStorage::new()), &config.data_dir.join("log"), options)?;
-        tracing::info!(node, incarnation = %log.identity().incarnation, boot = log.identity().boot, %recovery, "log open");
+        let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
+        tracing::info!(node, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
         let projection = open_projection(&config, &log)?;
         let health = Health::new();
         let http = match config.http_listen {
@@ -141,8 +158,17 @@ impl Daemon {
                 heartbeat: config.heartbeat,
             },
             backoff: Backoff::new(config.backoff_first, config.backoff_longest),
+            status: Arc::default(),
         });
-        Ok(Daemon { config, scope, log, projection, http, health, hub })
+        Ok(Daemon {
+            config,
+            scope,
+            log,
+            projection,
+            http,
+            health,
+            hub,
+        })
     }
 
     /// Runs until a signal or a failed log, then drains: the log is closed last.
@@ -150,30 +176,55 @@ impl Daemon {
     /// # Errors
     /// See [`DaemonError`].
     pub async fn run(self) -> Result<(), DaemonError> {
-        let Daemon { config, scope, log, projection, http, health, hub } = self;
+        let Daemon {
+            config,
+            scope,
+            log,
+            projection,
+            http,
+            health,
+            hub,
+        } = self;
         let journal = LogJournal::new(log.clone(), &scope);
         announce(&journal, &config, &scope).await?;
         let shutdown = CancellationToken::new();
+        let let_go = shutdown.child_token();
         let follower = Follower::start(log.clone(), projection.clone());
-        let mut tasks = Tasks::new();
+        let (mut devices, mut tasks) = (Tasks::new(), Tasks::new());
         let mut address = "off".to_owned();
         if let Some(http) = http {
-            address = http.address().map_or_else(|err| err.to_string(), |address| address.to_string());
+            address = http
+                .address()
+                .map_or_else(|err| err.to_string(), |address| address.to_string());
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
         tasks.spawn("log-metrics", log_metrics::publish(log.clone(), shutdown.clone()));
         let (table_in, table) = watch::channel(Arc::new(DeviceTable::default()));
-        tasks.spawn("device-table", tables::follow(projection.clone(), scope.clone(), table_in, shutdown.clone()));
+        tasks.spawn(
+            "device-table",
+            tables::follow(projection.clone(), scope.clone(), table_in, shutdown.clone()),
+        );
         let (failed_in, mut failed) = watch::channel(None);
-        tasks.spawn("mappers", run_mappers(scope.clone(), journal, table, failed_in, shutdown.clone()));
-        let cloud = hub.as_ref().map_or_else(|| "none".to_owned(), |hub| hub.cloud.clone());
+        devices.spawn(
+            "mappers",
+            run_mappers(scope.clone(), journal.clone(), table, failed_in, let_go.clone()),
+        );
+        let cloud = hub
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), |hub| hub.cloud.clone());
+        let status = hub.as_ref().map(|hub| hub.status.clone());
         if let Some(hub) = hub {
             tasks.spawn("hub", hub.run(shutdown.clone()));
         }
         println!("edgecore ready: node {scope}, cloud {cloud}, metrics and health on {address}");
         let failure = wait(&mut failed, &follower, &health).await;
+        let_go.cancel();
+        let mut late = devices.join(DRAIN_DEVICES).await;
+        if failure.is_none() {
+            say_goodbye(&journal, &scope, &log, status.as_deref()).await;
+        }
         shutdown.cancel();
-        let late = tasks.join(DRAIN).await;
+        late.extend(tasks.join(DRAIN_REST).await);
         let followed = follower.stop();
         projection.persist()?;
         drop(projection);
@@ -184,9 +235,33 @@ impl Daemon {
     }
 }
 
+/// The last record of an orderly stop, and a moment for the cloud to take everything.
+async fn say_goodbye(journal: &LogJournal, scope: &Scope, log: &Log, status: Option<&HubStatus>) {
+    let stopped = NewRecord {
+        key: scope.node_name().unwrap_or_default().to_owned(),
+        payload: Payload::DaemonEvent(v1::Event {
+            reason: "Stopped".into(),
+            message: String::new(),
+        }),
+        stamp: SystemClock.stamp(),
+        cause: None,
+    };
+    if let Err(err) = journal.append(Lane::UpData, vec![stopped]).await {
+        tracing::warn!(%err, "the stop could not be recorded");
+    }
+    let Some(status) = status else { return };
+    match tokio::time::timeout(DRAIN_LINK, status.acknowledged(log)).await {
+        Ok(true) => tracing::info!("the cloud has everything"),
+        _ => tracing::info!("the cloud does not have everything yet; it gets the rest after the next start"),
+    }
+}
+
 fn open_projection(config: &Config, log: &Log) -> Result<Projection, DaemonError> {
-    let (projection, opened) =
-        Projection::open(&config.data_dir.join("projection"), log, &ledge_projection::Options::edge())?;
+    let (projection, opened) = Projection::open(
+        &config.data_dir.join("projection"),
+        log,
+        &ledge_projection::Options::edge(),
+    )?;
     match opened {
         Opened::Continuing => tracing::info!(applied = %projection.applied().block, "projection continues"),
         Opened::Rebuilding(reason) => tracing::info!(reason, "projection is folded again from the log"),
@@ -217,7 +292,10 @@ async fn wait(
                 }
             }
             _ = check.tick() => if !follower.is_running() {
+                // Its error is told by the drain; the next start folds it again.
+                tracing::error!("the projection stopped following the log: stopping");
                 health.fail("projection", "it stopped following the log".to_owned());
+                return None;
             }
         }
     }
@@ -230,7 +308,10 @@ async fn announce(journal: &LogJournal, config: &Config, scope: &Scope) -> Resul
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let started = NewRecord {
         key: node.clone(),
-        payload: Payload::DaemonEvent(v1::Event { reason: "Started".into(), message: format!("edgecore {version}") }),
+        payload: Payload::DaemonEvent(v1::Event {
+            reason: "Started".into(),
+            message: format!("edgecore {version}"),
+        }),
         stamp,
         cause: None,
     };
@@ -255,7 +336,7 @@ async fn run_mappers(
     failed: watch::Sender<Option<JournalError>>,
     shutdown: CancellationToken,
 ) {
-    let manager = MapperManager::new(MapperOptions { scope });
+    let manager = MapperManager::new(MapperOptions::new(scope));
     let stopped = manager.run(journal, Arc::new(SystemClock), table, shutdown).await;
     if !stopped.late.is_empty() {
         tracing::warn!(tasks = ?stopped.late, "mapper tasks were aborted");

@@ -1,18 +1,19 @@
 //! The hub client: dials cloudcore, runs a link, and dials again.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ledge_log::Log;
 use ledge_projection::Projection;
 use ledge_proto::fold::folded_stream;
-use ledge_proto::ids::{Incarnation, Lane, Mark, Scope, StreamId, StreamKey};
+use ledge_proto::ids::{Incarnation, Lane, Mark, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::session::{Backoff, Local, Peer, SessionError, stream_state};
 use ledge_proto::v1;
 use ledge_replication::certs::CLOUD_SERVER_NAME;
 use ledge_replication::link::{LinkError, LinkObserver, LinkParts, run_edge};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -33,8 +34,48 @@ pub struct HubClient {
     pub projection: Projection,
     /// What the node says of itself.
     pub local: Local,
-    /// Longest wait between two attempts.
+    /// Waits between two attempts.
     pub backoff: Backoff,
+    /// How the link stands, for others to see.
+    pub status: Arc<HubStatus>,
+}
+
+/// How the link stands.
+#[derive(Debug, Default)]
+pub struct HubStatus {
+    link: Mutex<LinkState>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct LinkState {
+    up: bool,
+    acked: BTreeMap<StreamKey, Seq>,
+}
+
+impl HubStatus {
+    fn lock(&self) -> MutexGuard<'_, LinkState> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the cloud has acknowledged everything in the node's own streams, or there is no link.
+    /// Returns whether it has.
+    pub async fn acknowledged(&self, log: &Log) -> bool {
+        loop {
+            let changed = self.changed.notified();
+            {
+                let link = self.lock();
+                if !link.up {
+                    return false;
+                }
+                let held = |key: &StreamKey| log.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq);
+                if link.acked.iter().all(|(key, acked)| *acked >= held(key)) {
+                    return true;
+                }
+            }
+            changed.await;
+        }
+    }
 }
 
 /// What went wrong before there was a link.
@@ -58,22 +99,35 @@ impl HubClient {
         let mut backoff = self.backoff.clone();
         metrics::gauge!("ledge_link_up").set(0.0);
         while !shutdown.is_cancelled() {
-            let observer = Arc::new(EdgeObserver::default());
+            let observer = Arc::new(EdgeObserver {
+                status: self.status.clone(),
+            });
+            *self.status.lock() = LinkState {
+                up: false,
+                acked: self
+                    .own_streams()
+                    .into_iter()
+                    .map(|key| (key, Seq::ZERO))
+                    .collect(),
+            };
             let ended = tokio::select! {
                 ended = self.dial(observer.clone(), shutdown.clone()) => ended,
                 () = shutdown.cancelled() => return,
             };
             metrics::gauge!("ledge_link_up").set(0.0);
-            if observer.established.load(Ordering::Relaxed) {
+            if std::mem::take(&mut self.status.lock().up) {
                 backoff.reset();
             }
+            self.status.changed.notify_waiters();
             let Err(err) = ended else { continue };
             let wait = backoff.next_wait(random());
             match &err {
                 DialError::Link(LinkError::Shutdown) if shutdown.is_cancelled() => return,
                 DialError::Link(LinkError::Session(
                     SessionError::Refused { .. } | SessionError::Refusing { .. },
-                )) => tracing::error!(cloud = %self.cloud, %err, "cloudcore and this node do not fit together"),
+                )) => {
+                    tracing::error!(cloud = %self.cloud, %err, "cloudcore and this node do not fit together")
+                }
                 _ => tracing::warn!(cloud = %self.cloud, %err, retry_in = ?wait, "no link; work goes on"),
             }
             tokio::select! {
@@ -86,7 +140,10 @@ impl HubClient {
     async fn dial(&self, observer: Arc<EdgeObserver>, shutdown: CancellationToken) -> Result<(), DialError> {
         let address = tokio::net::lookup_host(&self.cloud)
             .await
-            .map_err(|source| DialError::Resolve { address: self.cloud.clone(), source })?
+            .map_err(|source| DialError::Resolve {
+                address: self.cloud.clone(),
+                source,
+            })?
             .next()
             .ok_or_else(|| DialError::NoAddress(self.cloud.clone()))?;
         let any: SocketAddr = match address {
@@ -112,7 +169,9 @@ impl HubClient {
         };
         let ended = run_edge(connection, parts, self.received_streams()).await;
         // Let the farewell leave before the socket goes.
-        timeout(Duration::from_millis(200), endpoint.wait_idle()).await.ok();
+        timeout(Duration::from_millis(200), endpoint.wait_idle())
+            .await
+            .ok();
         Ok(ended?)
     }
 
@@ -154,21 +213,26 @@ fn random() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct EdgeObserver {
-    established: AtomicBool,
+    status: Arc<HubStatus>,
 }
 
 impl LinkObserver for EdgeObserver {
     fn established(&self, _peer: &Peer) {
-        self.established.store(true, Ordering::Relaxed);
+        self.status.lock().up = true;
         metrics::gauge!("ledge_link_up").set(1.0);
         metrics::counter!("ledge_link_established_total").increment(1);
         tracing::info!("link to cloudcore established");
     }
 
-    #[allow(clippy::cast_precision_loss, reason = "gauges are doubles; sequence numbers stay below 2^53")]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "gauges are doubles; sequence numbers stay below 2^53"
+    )]
     fn peer_durable(&self, key: &StreamKey, mark: Mark) {
+        self.status.lock().acked.insert(key.clone(), mark.position.seq);
+        self.status.changed.notify_waiters();
         metrics::gauge!("ledge_repl_acked_seq", "lane" => key.id.lane.name()).set(mark.position.seq.0 as f64);
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ledge_log::Log;
+use ledge_log::{AppendError, Log};
 use ledge_proto::ids::{Lane, Scope, StreamId};
 use ledge_proto::v1;
 
@@ -29,7 +29,11 @@ impl Clock for SystemClock {
         } else {
             v1::ClockQuality::ClockUnknown
         };
-        Stamp { wall_us, clock, mono_us }
+        Stamp {
+            wall_us,
+            clock,
+            mono_us,
+        }
     }
 }
 
@@ -57,14 +61,18 @@ impl Journal for LogJournal {
         let stream = match lane {
             Lane::UpState => &self.up_state,
             Lane::UpData => &self.up_data,
-            Lane::Down => return Err(JournalError::Failed("a node does not write its `down` stream".into())),
+            Lane::Down => {
+                return Err(JournalError::Failed(
+                    "a node does not write its `down` stream".into(),
+                ));
+            }
         };
         let boot = self.log.identity().boot;
         let records = records.into_iter().map(|record| to_wire(record, boot)).collect();
         match self.log.append(stream, records).await {
             Ok(_) => Ok(()),
-            Err(err) if err.is_closed() => Err(JournalError::Closed),
-            Err(err) if err.may_retry() => Err(JournalError::Full(err.to_string())),
+            Err(AppendError::Closed) => Err(JournalError::Closed),
+            Err(err @ AppendError::DiskFull { .. }) => Err(JournalError::Full(err.to_string())),
             Err(err) => Err(JournalError::Failed(err.to_string())),
         }
     }
@@ -87,5 +95,7 @@ fn to_wire(record: NewRecord, boot: u32) -> v1::Record {
 
 /// The kernel's id of this boot, or empty where there is none.
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
 }

@@ -20,13 +20,22 @@ pub fn read(projection: &Projection, scope: &Scope) -> Result<DeviceTable, ReadE
     let mut table = DeviceTable::default();
     for (key, device) in devices {
         let Some(spec) = device.spec else { continue };
-        let mut entry =
-            DeviceEntry { spec: spec.content, state: device.state.map(|s| s.content.state), ..Default::default() };
+        let mut entry = DeviceEntry {
+            spec: spec.content,
+            state: device.state.map(|s| s.content.state),
+            ..Default::default()
+        };
         for (property, twin) in device.twins {
             if let Some(desired) = twin.desired
                 && let Some(value) = desired.content.value
             {
-                entry.desired.insert(property.clone(), Desired { value, position: desired.position });
+                entry.desired.insert(
+                    property.clone(),
+                    Desired {
+                        value,
+                        position: desired.position,
+                    },
+                );
             }
             if let Some(value) = twin.reported.and_then(|reported| reported.content.value) {
                 entry.reported.insert(property.clone(), value);
@@ -64,10 +73,14 @@ pub async fn follow(
                     tracing::info!(devices = new.devices.len(), "device table read");
                     table.send_replace(Arc::new(new));
                 }
-                Err(err) => tracing::error!(%err, "cannot read the device table; the last one stays in force"),
+                Err(err) => {
+                    tracing::error!(%err, "cannot read the device table; the last one stays in force")
+                }
             },
             Ok(_) => {}
-            Err(err) => tracing::error!(%err, "cannot read the projection; the last device table stays in force"),
+            Err(err) => {
+                tracing::error!(%err, "cannot read the projection; the last device table stays in force")
+            }
         }
         tokio::select! {
             changed = applied.changed() => if changed.is_err() { return },

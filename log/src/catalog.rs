@@ -67,6 +67,11 @@ impl Segment {
         read(&self.blocks).get(n).copied()
     }
 
+    /// Blocks readers may see.
+    pub(crate) fn block_count(&self) -> usize {
+        read(&self.blocks).len()
+    }
+
     /// The last block known, or the one before the first.
     pub(crate) fn last_block(&self) -> BlockNo {
         BlockNo(self.header.first_block.0 - 1 + read(&self.blocks).len() as u64)

@@ -1,6 +1,8 @@
 //! The handle of an open log.
 
 mod append;
+mod frames;
+mod wait;
 
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,7 +12,8 @@ use std::thread::JoinHandle;
 use ledge_proto::ids::{ClusterId, Incarnation, Mark, Position, Seq, StreamId, StreamKey};
 use tokio::sync::watch;
 
-pub use self::append::{FrameTicket, Ticket};
+pub use self::append::Ticket;
+pub use self::frames::{CheckedFrame, FrameTicket};
 use crate::catalog::{Catalog, lock, start_of};
 use crate::error::{CloseError, OpenError, ReadError};
 use crate::ids::{BlockChain, BlockNo};

@@ -38,7 +38,9 @@ impl Linger {
 
 /// A source of random bytes. The log draws its incarnation and a salt per segment from it.
 #[derive(Clone)]
-pub struct Random(Arc<dyn Fn(&mut [u8]) -> std::io::Result<()> + Send + Sync>);
+pub struct Random(Arc<Fill>);
+
+type Fill = dyn Fn(&mut [u8]) -> std::io::Result<()> + Send + Sync;
 
 impl Random {
     /// The system's.

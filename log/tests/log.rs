@@ -1,5 +1,7 @@
 //! The log as its users see it, over a simulated and a real disk.
 
+#![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
 mod common;
 
 use std::sync::Arc;

@@ -81,6 +81,12 @@ pub enum Command {
     Replay(commands::replay::Replay),
     #[cfg(feature = "sql")]
     Sql(commands::sql::Sql),
+    /// See the main job done in a minute, with real daemons, and every claim checked.
+    Quickstart(commands::quickstart::Quickstart),
+    /// Make the certificates of a cluster.
+    Cert(commands::cert::Cert),
+    /// Play a device.
+    Sim(commands::sim::Sim),
     /// Print a completion script for a shell.
     Completion(commands::completion::Completion),
     /// Print the reference of every command as Markdown.

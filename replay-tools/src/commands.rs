@@ -1,11 +1,14 @@
 //! The commands, one file each.
 
 pub mod at;
+pub mod cert;
 pub mod completion;
 pub mod diff;
 pub mod log;
+pub mod quickstart;
 pub(crate) mod reference;
 pub mod replay;
+pub mod sim;
 #[cfg(feature = "sql")]
 pub mod sql;
 pub(crate) mod topics;
@@ -45,6 +48,9 @@ fn dispatch(command: Command, context: &mut Context) -> Result<Code, Quit> {
         Command::Replay(args) => replay::run(&args, context),
         #[cfg(feature = "sql")]
         Command::Sql(args) => sql::run(&args, context),
+        Command::Cert(args) => cert::run(&args, context),
+        Command::Quickstart(args) => quickstart::run(&args, context),
+        Command::Sim(args) => sim::run(args, context),
         Command::Completion(args) => completion::run(&args, context),
         Command::Reference => reference::run(context),
         Command::ExitCodes => topics::print(context, &topics::exit_codes()),

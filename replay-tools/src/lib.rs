@@ -1,7 +1,7 @@
 //! `ledge`: reads the log of a Ledge node or cloud offline. Shows what is in it, what the world looked like at
 //! any moment, and what changed since.
 //!
-//! Nothing here appends to a log. One command is one file under [`commands`]; `cli` lists them.
+//! No command appends to a log that exists; `quickstart` makes its own with real daemons. One command is one file under [`commands`]; `cli` lists them.
 
 mod cli;
 pub mod commands;
@@ -15,8 +15,10 @@ mod open;
 mod out;
 mod position;
 mod progress;
+pub mod quickstart;
 mod select;
 mod show;
+pub mod sim;
 mod table;
 
 use std::ffi::OsString;

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ledge_daemon::config::LogFormat;
+
 /// The cloud part of Ledge: keeps the fleet's log, assigns devices to edges, serves their state.
 #[derive(Debug, Clone, Default, clap::Parser)]
 #[command(name = "cloudcore", version, max_term_width = 110)]
@@ -57,14 +59,4 @@ impl Args {
             _ => None,
         }
     }
-}
-
-/// Form of the daemon's own log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }

@@ -1,10 +1,9 @@
 //! cloudcore's settings: flags over environment over file over defaults.
 //!
 //! The file has KubeEdge's shape, so that an existing `cloudcore.yaml` loads as it is; what Ledge adds is in its
-//! section `ledge`. Reading order: [`args`] (flags), `keys` (what a file may hold), [`load`](Config::load).
+//! section `ledge`. Reading order: [`Args`] (flags), `keys` (what a file may hold), [`load`](Config::load).
 
 mod args;
-mod error;
 mod keys;
 mod load;
 
@@ -12,8 +11,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use args::{Args, LogFormat};
-pub use error::ConfigError;
+pub use args::Args;
+pub use ledge_daemon::config::{ConfigError, LogFormat, TlsPaths};
 
 /// A file with every setting at its default, for `--defaultconfig`.
 pub const DEFAULT_FILE: &str = include_str!("default.yaml");
@@ -45,17 +44,6 @@ pub struct Config {
     pub without_effect: Vec<String>,
 }
 
-/// Files of the daemon's TLS identity, PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsPaths {
-    /// Certificate authority of the cluster.
-    pub ca: PathBuf,
-    /// This daemon's certificate chain.
-    pub cert: PathBuf,
-    /// This daemon's private key.
-    pub key: PathBuf,
-}
-
 /// Settings of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
@@ -66,7 +54,6 @@ pub struct LogOptions {
 impl Config {
     /// The line that tells about keys without effect, when there are any.
     pub fn without_effect_message(&self) -> Option<String> {
-        let keys = &self.without_effect;
-        (!keys.is_empty()).then(|| format!("accepted, without effect: {}", keys.join(", ")))
+        ledge_daemon::config::without_effect_message(&self.without_effect)
     }
 }

@@ -7,7 +7,7 @@ use ledge_proto::ids::Scope;
 use ledge_yaml::units::shown;
 use ledge_yaml::{Node, names};
 
-use super::fields::{Faults, Fields};
+use super::fields::{Faults, Fields, MAX_HINTS};
 use super::modbus::{Connection, Visitor};
 use super::object::{Desired, Device, DeviceProperty, Placement, Source};
 use super::selector::NodeSelector;
@@ -73,7 +73,7 @@ pub(super) fn decode(mut object: Fields<'_>, source: Source, faults: &mut Faults
         let wish = wishes.remove(&property.name);
         property.desired = property.desired.take().or(wish);
     }
-    for (name, wish) in wishes {
+    for (name, wish) in wishes.into_iter().take(MAX_HINTS) {
         let message = format!("the device has no property `{}`", shown(&name));
         let hint = names::hint(&name, seen.iter().map(String::as_str)).unwrap_or_default();
         faults.error_with_hint(wish.line, &wish.path, message, hint);

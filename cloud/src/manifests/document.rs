@@ -30,7 +30,7 @@ pub(super) enum Decoded {
 /// An object of ours.
 pub(super) enum Object {
     Device(Box<Device>),
-    Model(DeviceModel),
+    Model(Box<DeviceModel>),
     /// Not even its kind can be told.
     Unknown,
 }
@@ -100,7 +100,7 @@ pub(super) fn decode(node: &Node, file: &Arc<str>, document: usize, faults: &mut
     }
     let object = match kind {
         Kind::Device => Object::Device(Box::new(device::decode(fields, source, faults))),
-        Kind::DeviceModel => Object::Model(model::decode(fields, source, faults)),
+        Kind::DeviceModel => Object::Model(Box::new(model::decode(fields, source, faults))),
     };
     Decoded::Object { key, object }
 }

@@ -6,6 +6,9 @@ use std::ops::RangeInclusive;
 use ledge_yaml::units::shown;
 use ledge_yaml::{Node, Problem, Value, names};
 
+/// Hints are dear: an object with more mistakes than this is not what somebody mistyped.
+pub(super) const MAX_HINTS: usize = 50;
+
 /// What is wrong with one object, and what else there is to tell about it.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
@@ -229,7 +232,9 @@ impl<'a> Fields<'a> {
         for ((name, node), _) in self.entries.iter().zip(&self.taken).filter(|(_, taken)| !**taken) {
             let path = self.path_of(&shown(name));
             let mut problem = Problem::new(node.line, path, "unknown field");
-            problem.hint = names::hint(name, self.known.iter().copied());
+            if faults.errors.len() < MAX_HINTS {
+                problem.hint = names::hint(name, self.known.iter().copied());
+            }
             faults.errors.push(problem);
         }
     }

@@ -142,7 +142,7 @@ impl Loading {
                 self.loaded.objects.devices.insert(key, *device);
             }
             Object::Model(model) if good => {
-                self.loaded.objects.models.insert(key, model);
+                self.loaded.objects.models.insert(key, *model);
             }
             Object::Device(_) | Object::Model(_) | Object::Unknown => {
                 self.refused.insert(key);
@@ -243,3 +243,5 @@ impl Loading {
     }
 }
 
+#[cfg(test)]
+mod tests;

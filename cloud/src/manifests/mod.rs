@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! files --load--> Objects --resolve(nodes)--> Assignments
+//!   ^ Watcher reads them again when they change
 //! ```
 //!
 //! [`load()`] and [`resolve()`] are functions of their arguments: no files, no clock. A mistake in one object is a
@@ -9,7 +10,7 @@
 //! takes back what was accepted before.
 //!
 //! Reading order: [`object`](Objects) (what a manifest says), `device`, `model`, `modbus`, `selector` (how it says
-//! it), [`load()`], [`resolve()`].
+//! it), [`load()`], [`resolve()`], [`Watcher`].
 
 mod device;
 mod document;
@@ -22,6 +23,7 @@ mod problem;
 mod resolve;
 mod selector;
 mod value;
+mod watch;
 
 pub use load::{Loaded, SourceFile, load};
 pub use modbus::{Connection, Visitor};
@@ -31,3 +33,4 @@ pub use object::{
 pub use problem::{Problem, Severity};
 pub use resolve::{Assigned, Assignments, KnownNodes, resolve};
 pub use selector::NodeSelector;
+pub use watch::{Snapshot, WatchError, WatchOptions, Watcher};

@@ -357,3 +357,5 @@ fn set<T>(slot: &mut Option<T>, value: Option<T>) {
     }
 }
 
+#[cfg(test)]
+mod tests;

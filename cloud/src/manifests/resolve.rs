@@ -14,6 +14,9 @@ use super::value;
 /// Largest description of a device, so that it fits a record with room to spare.
 const SPEC_MAX_BYTES: usize = 1 << 20;
 
+/// Enough said about one device.
+const MAX_BAD_PROPERTIES: usize = 20;
+
 /// Every node that has ever reported, with its labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KnownNodes(pub BTreeMap<String, BTreeMap<String, String>>);
@@ -170,8 +173,11 @@ fn specify(key: &ObjectKey, device: &Device, objects: &Objects, told: &mut Told<
         }
     };
     let mut properties = Vec::with_capacity(device.properties.len());
-    for property in &device.properties {
+    for (index, property) in device.properties.iter().enumerate() {
         properties.extend(specify_property(property, model, told));
+        if properties.len() + MAX_BAD_PROPERTIES <= index {
+            break;
+        }
     }
     if properties.len() != device.properties.len() {
         return None;
@@ -298,3 +304,5 @@ fn content_version(spec: &v1::DeviceSpec) -> String {
     hash.to_hex()[..16].to_owned()
 }
 
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ledge_daemon::config::LogFormat;
+
 /// The edge part of Ledge: collects from devices, keeps everything in its log, and works with or without the cloud.
 #[derive(Debug, Clone, Default, clap::Parser)]
 #[command(name = "edgecore", version, max_term_width = 110)]
@@ -59,14 +61,4 @@ impl Args {
             _ => None,
         }
     }
-}
-
-/// Form of the daemon's own log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }

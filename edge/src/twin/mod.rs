@@ -5,7 +5,10 @@
 
 pub mod clock;
 pub mod journal;
+pub mod reconcile;
+pub mod report;
 pub mod table;
+pub mod value;
 
 pub use clock::{Clock, Stamp};
 pub use journal::{Journal, JournalError, NewRecord};

@@ -68,7 +68,10 @@ impl HttpFace {
     /// Serves `extra` beside the standard paths.
     #[must_use]
     pub fn with(self, extra: Router) -> Self {
-        HttpFace { router: self.router.merge(extra), ..self }
+        HttpFace {
+            router: self.router.merge(extra),
+            ..self
+        }
     }
 
     /// The address, with the real port.

@@ -1,7 +1,8 @@
 //! What cloudcore and edgecore do alike around their real work.
 //!
-//! Reading order: [`logging`], [`tasks`], [`health`], [`http`], [`log_metrics`], [`signal`].
+//! Reading order: [`config`], [`logging`], [`tasks`], [`health`], [`http`], [`log_metrics`], [`signal`].
 
+pub mod config;
 pub mod health;
 pub mod http;
 pub mod log_metrics;

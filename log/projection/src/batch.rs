@@ -40,7 +40,7 @@ impl<'a> Batch<'a> {
                 None => batch.remove(&projection.state, key),
             }
         }
-        batch.insert(&projection.meta, APPLIED_KEY, applied.encode());
+        batch.insert(&projection.state, APPLIED_KEY, applied.encode());
         batch.commit().map_err(|source| projection.error(source))?;
         projection.applied.send_replace(applied);
         Ok(())

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use ledge_log::{BlockNo, BlockReader, Log, ReadError as LogReadError};
 use ledge_proto::fold;
+use ledge_proto::frame::FrameError;
+use ledge_proto::ids::Chain;
 use tokio::sync::watch;
 
 use crate::batch::Batch;
@@ -23,6 +25,14 @@ pub enum FollowError {
     /// The log could not be read.
     #[error("log: {0}")]
     Log(#[from] LogReadError),
+    /// A frame could not be read.
+    #[error("block {block}: {source}")]
+    Frame {
+        /// The block it is in.
+        block: BlockNo,
+        /// Why.
+        source: FrameError,
+    },
     /// A frame could not be folded.
     #[error("block {block}: {source}")]
     Fold {
@@ -53,7 +63,8 @@ impl Follower {
     /// Starts the thread. It ends when told to, when the log closes, or at the first error.
     pub fn start(log: Log, projection: Projection) -> Self {
         let (stop, mut stopped) = watch::channel(false);
-        let run = move || -> Result<(), FollowError> {
+        let watched = projection.clone();
+        let mut run = move || -> Result<(), FollowError> {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .build()
                 .map_err(|source| ProjectionError::Io {
@@ -78,7 +89,14 @@ impl Follower {
         };
         let thread = std::thread::Builder::new()
             .name("projection".to_owned())
-            .spawn(run)
+            .spawn(move || {
+                let result = run();
+                if let Err(err) = &result {
+                    tracing::error!(%err, "the projection stopped; it is folded again at the next start");
+                    watched.mark_distrusted();
+                }
+                result
+            })
             .ok();
         if thread.is_none() {
             tracing::error!("cannot start the projection thread: the machine is out of threads or memory");
@@ -117,15 +135,22 @@ fn fold_available(
     let first = applied.block;
     while let Some(block) = reader.next_block()? {
         for frame in block.frames() {
-            let frame = frame.map_err(LogReadError::from)?;
+            let frame = frame.map_err(|source| FollowError::Frame {
+                block: block.no,
+                source,
+            })?;
             fold::apply_frame(&mut batch, &frame).map_err(|source| FollowError::Fold {
-                block: block.no(),
+                block: block.no,
                 source,
             })?;
         }
+        let chain = block.chain().map_err(|source| FollowError::Frame {
+            block: block.no,
+            source,
+        })?;
         applied = Applied {
-            block: block.no(),
-            chain: block.chain(),
+            block: block.no,
+            chain: Chain(chain),
             ..applied
         };
         if batch.bytes() >= BATCH_BYTES {

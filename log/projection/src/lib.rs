@@ -21,7 +21,12 @@ use tokio::sync::watch;
 
 pub use follow::{FollowError, Follower};
 
-const APPLIED_KEY: &[u8] = b"applied";
+/// Where the position is kept: in the same keyspace as the state, so that whatever damages the one damages the other.
+/// No key of the state begins with this byte (scopes are ASCII).
+const APPLIED_KEY: &[u8] = b"\xffapplied";
+
+/// Its presence says that the projection failed in use.
+const DISTRUSTED_FILE: &str = "DISTRUSTED";
 
 /// How much memory and disk the projection may use.
 #[derive(Debug, Clone)]
@@ -131,7 +136,6 @@ pub struct Projection {
     dir: PathBuf,
     db: Database,
     state: Keyspace,
-    meta: Keyspace,
     applied: Arc<watch::Sender<Applied>>,
 }
 
@@ -154,13 +158,15 @@ impl Projection {
         let incarnation = log.identity().incarnation;
         let existed = dir.exists();
         let reason = match open_existing(dir, options) {
-            Ok((projection, Some(applied))) => match distrust(&applied, log) {
-                None => {
-                    projection.applied.send_replace(applied);
-                    return Ok((projection, Opened::Continuing));
+            Ok((projection, Some(applied))) => {
+                match distrust(&applied, log).or_else(|| projection.unreadable()) {
+                    None => {
+                        projection.applied.send_replace(applied);
+                        return Ok((projection, Opened::Continuing));
+                    }
+                    Some(reason) => reason,
                 }
-                Some(reason) => reason,
-            },
+            }
             Ok((_, None)) if existed => "it holds no position this version understands".to_owned(),
             Ok((_, None)) => "it was missing".to_owned(),
             Err(reason) => reason,
@@ -172,6 +178,28 @@ impl Projection {
         })?;
         projection.applied.send_replace(Applied::nothing_of(incarnation));
         Ok((projection, Opened::Rebuilding(reason)))
+    }
+
+    /// Reads everything once: fjall notices damage to a block when it reads it, which may be weeks later.
+    fn unreadable(&self) -> Option<String> {
+        if self.dir.join(DISTRUSTED_FILE).exists() {
+            return Some("it failed when it was used last".to_owned());
+        }
+        let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            fold::Read::scan(&self.view(), b"", &mut |_, _| ())
+        }));
+        match read {
+            Ok(Ok(())) => None,
+            Ok(Err(err)) => Some(format!("it cannot be read through: {err}")),
+            Err(_) => Some("fjall panicked on reading it through".to_owned()),
+        }
+    }
+
+    /// Leaves a note that makes the next start fold it again.
+    fn mark_distrusted(&self) {
+        if let Err(err) = std::fs::write(self.dir.join(DISTRUSTED_FILE), b"") {
+            tracing::error!(dir = %self.dir.display(), %err, "remove the projection's directory before the next start");
+        }
     }
 
     /// Where it stands.
@@ -230,7 +258,7 @@ fn distrust(applied: &Applied, log: &Log) -> Option<String> {
             log.durable_block()
         ));
     }
-    if applied.block != BlockNo(0) && log.chain_of_block(applied.block) != Some(applied.chain) {
+    if applied.block != BlockNo(0) && log.chain_of_block(applied.block) != Some(applied.chain.0) {
         return Some(format!(
             "its history differs from the log's at block {}",
             applied.block
@@ -252,21 +280,17 @@ fn open_existing(dir: &Path, options: &Options) -> Result<(Projection, Option<Ap
         let state = db.keyspace("state", || {
             KeyspaceCreateOptions::default().max_memtable_size(memtable)
         })?;
-        let meta = db.keyspace("meta", || {
-            KeyspaceCreateOptions::default().max_memtable_size(memtable)
-        })?;
-        let applied = db.snapshot().get(&meta, APPLIED_KEY)?;
-        Ok((db, state, meta, applied))
+        let applied = db.snapshot().get(&state, APPLIED_KEY)?;
+        Ok((db, state, applied))
     });
     match opened {
-        Ok(Ok((db, state, meta, applied))) => {
+        Ok(Ok((db, state, applied))) => {
             let applied = applied.and_then(|bytes| Applied::decode(&bytes));
             let (sender, _) = watch::channel(Applied::nothing_of(Incarnation::default()));
             let projection = Projection {
                 dir: dir.to_owned(),
                 db,
                 state,
-                meta,
                 applied: Arc::new(sender),
             };
             Ok((projection, applied))

@@ -210,23 +210,25 @@ async fn drive(
             tasks.spawn(lanes::accept(link.clone()));
         }
         let deadline = { link.session().poll_timeout() };
+        // In this order: a message that arrived before its stream ended (a refusal) is heard before the ending.
         let step = tokio::select! {
-            Some(message) = messages.recv() => {
-                link.session().handle_message(message, &LogHoldings(&link.log), link.now()).map_err(LinkError::from)
-            }
-            () = link.wake.notified() => Ok(()),
+            biased;
+            () = parts.shutdown.cancelled() => Err(LinkError::Shutdown),
             () = sleep_until(link.origin, deadline) => {
                 let heads = heads(&link.log, &acked);
                 let mut session = link.session();
                 session.set_heads(heads);
                 session.handle_timeout(link.now()).map_err(LinkError::from)
             }
+            Some(message) = messages.recv() => {
+                link.session().handle_message(message, &LogHoldings(&link.log), link.now()).map_err(LinkError::from)
+            }
+            () = link.wake.notified() => Ok(()),
             Some(ended) = tasks.join_next() => match ended {
                 Ok(result) => result,
                 Err(join) => Err(LinkError::Stream(format!("a task of the link failed: {join}"))),
             },
             reason = connection.closed() => Err(LinkError::Connection(reason)),
-            () = parts.shutdown.cancelled() => Err(LinkError::Shutdown),
         };
         if let Err(err) = step {
             break Err(err);

@@ -59,7 +59,7 @@ impl Site {
 
 fn open(dir: &Path, cluster: ClusterId, node: &str) -> Log {
     let options = Options { segment_bytes: 8 << 20, ..Options::new(cluster, node.to_owned()) };
-    Log::open(Arc::new(DiskStorage::new()), dir, options).unwrap().0
+    Log::open(Arc::new(DiskStorage), dir, options).unwrap().0
 }
 
 #[derive(Default)]

@@ -9,7 +9,9 @@ use super::fields::{bytes, put, u16_at, u32_at, u64_at};
 use crate::ids::{BlockChain, BlockNo};
 
 /// Length of a block header.
-pub(crate) const BLOCK_HEADER_BYTES: usize = 64;
+pub(crate) const BLOCK_HEADER_LEN: u32 = 64;
+/// The same as an index.
+pub(crate) const BLOCK_HEADER_BYTES: usize = BLOCK_HEADER_LEN as usize;
 /// Length of one directory entry.
 pub(crate) const DIR_ENTRY_BYTES: usize = 28;
 /// Largest body: what is left of the largest block after its header.

@@ -8,7 +8,9 @@ use super::{FORMAT_VERSION, FormatError};
 use crate::ids::{BlockChain, BlockNo, SegmentNo};
 
 /// Length of the header; the first block starts here.
-pub(crate) const SEGMENT_HEADER_BYTES: usize = 4096;
+pub(crate) const SEGMENT_HEADER_LEN: u32 = 4096;
+/// The same as an index.
+pub(crate) const SEGMENT_HEADER_BYTES: usize = SEGMENT_HEADER_LEN as usize;
 
 const MAGIC: &[u8; 8] = b"LDGSEG01";
 const WHAT: &str = "segment header";

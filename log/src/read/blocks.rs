@@ -10,7 +10,8 @@ use super::window::{WINDOW_BYTES, Window};
 use crate::catalog::{Catalog, Segment};
 use crate::error::ReadError;
 use crate::format::block::{
-    BLOCK_HEADER_BYTES, BlockHeader, BlockKind, DIR_ENTRY_BYTES, DirEntry, block_chain, body_crc, decode_dir,
+    BLOCK_HEADER_BYTES, BLOCK_HEADER_LEN, BlockHeader, BlockKind, DIR_ENTRY_BYTES, DirEntry, block_chain,
+    body_crc, decode_dir,
 };
 use crate::ids::{BlockChain, BlockNo};
 
@@ -90,7 +91,7 @@ impl BlockReader {
         let bad = |reason: String| damaged(segment, off, reason);
         // Where the next block starts is where this one ends, but for padding.
         let until = segment.offset_of(no.next()).unwrap_or_else(|| segment.end());
-        let span = until.saturating_sub(off).max(BLOCK_HEADER_BYTES as u32);
+        let span = until.saturating_sub(off).max(BLOCK_HEADER_LEN);
         let block = self
             .window
             .get(segment, off, span, WINDOW_BYTES)

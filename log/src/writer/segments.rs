@@ -13,7 +13,7 @@ use crate::catalog::Segment;
 use crate::error::{AppendError, OpenError};
 use crate::format::block::{BLOCK_HEADER_BYTES, BODY_MAX_BYTES, BlockKind, DirEntry};
 use crate::format::seal::Seal;
-use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::format::segment::{SEGMENT_HEADER_BYTES, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::format::streams::StreamTail;
 use crate::ids::{BlockNo, SegmentNo};
 use crate::options::Committer;
@@ -53,7 +53,7 @@ impl Active {
     /// Bytes to keep free for a SEAL when `frames` more frames and one more block come; `None` without one.
     fn seal_span(&self, frames: usize) -> Option<usize> {
         let held = self.frames.as_ref()?.len();
-        let blocks = (self.segment.last_block().0 + 1 - self.segment.header.first_block.0) as usize;
+        let blocks = self.segment.block_count();
         let len = Seal::encoded_len(blocks + self.unsynced.len() + 1, held + frames);
         (len <= BODY_MAX_BYTES)
             .then(|| (BLOCK_HEADER_BYTES + len).next_multiple_of(usize::from(self.segment.header.align)))
@@ -87,7 +87,8 @@ impl Writer {
         if let Some(active) = &mut self.active {
             let span = len.next_multiple_of(usize::from(active.segment.header.align));
             let seal = active.seal_span(frames);
-            if active.off as usize + span + seal.unwrap_or(0) <= active.segment.header.segment_bytes as usize
+            if u64::from(active.off) + (span + seal.unwrap_or(0)) as u64
+                <= active.segment.header.segment_bytes
             {
                 if seal.is_none() {
                     active.frames = None;
@@ -120,7 +121,7 @@ impl Writer {
             Err(err) => return Err(self.poison(&format!("beginning segment {no}: {err}"))),
         };
         self.catalog.segments_mut().push_back(segment.clone());
-        self.active = Some(Active::new(segment, SEGMENT_HEADER_BYTES as u32, Vec::new()));
+        self.active = Some(Active::new(segment, SEGMENT_HEADER_LEN, Vec::new()));
         self.write_streams()
     }
 
@@ -164,7 +165,7 @@ impl Writer {
         };
         let fits = active
             .seal_span(0)
-            .is_some_and(|span| active.off as usize + span <= active.segment.header.segment_bytes as usize);
+            .is_some_and(|span| u64::from(active.off) + span as u64 <= active.segment.header.segment_bytes);
         let frames = active.frames.take().filter(|_| fits);
         let blocks = crate::catalog::write(&active.segment.blocks).clone();
         let body = frames.and_then(|frames| Seal { blocks, frames }.encode());

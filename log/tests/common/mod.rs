@@ -1,5 +1,11 @@
 //! What the tests share.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses a part; tests may unwrap"
+)]
+
+pub(crate) mod oracle;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

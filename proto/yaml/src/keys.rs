@@ -1,8 +1,11 @@
 //! Which keys a configuration file may have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Node, Problem, names};
+
+/// After so many problems a file is not looked at further.
+const MAX_PROBLEMS: usize = 100;
 
 /// Keys of one section of a configuration file. A key called `*` stands for any name.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +73,7 @@ fn tree(sections: &[Section]) -> BTreeMap<&'static str, Known> {
 }
 
 fn walk(node: &Node, known: &BTreeMap<&'static str, Known>, path: &str, silent: bool, out: &mut Checked) {
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen = BTreeSet::new();
     for (name, value) in node.map().unwrap_or_default() {
         let path = if path.is_empty() {
             name.clone()
@@ -85,15 +88,17 @@ fn walk(node: &Node, known: &BTreeMap<&'static str, Known>, path: &str, silent: 
             let mut problem = Problem::new(value.line, path, "unknown key");
             problem.hint = names::hint(name, known.keys().copied());
             out.problems.push(problem);
+            // The wrong file altogether: enough is said.
+            if out.problems.len() >= MAX_PROBLEMS {
+                return;
+            }
             continue;
         };
-        let lower = name.to_ascii_lowercase();
-        if seen.contains(&lower) {
+        if !seen.insert(name.to_ascii_lowercase()) {
             out.problems
                 .push(Problem::new(value.line, path, "the key is there twice"));
             continue;
         }
-        seen.push(lower);
         // The shallowest path that says it all.
         let inert = !silent && !found.does_something();
         if inert {

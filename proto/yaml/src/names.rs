@@ -1,5 +1,8 @@
 //! The name somebody meant.
 
+/// Most candidates compared: a comparison is dear, and a file from outside may hold many names.
+const MAX_CANDIDATES: usize = 256;
+
 /// The candidate closest to `name`, if one is close enough to be meant.
 pub fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A misspelt name is short; a long one is not a name, and the distance costs its square.
@@ -26,7 +29,7 @@ pub fn hint<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str> + Clon
     if let Some(candidate) = closest(name, candidates.clone()) {
         return Some(format!("did you mean `{candidate}`?"));
     }
-    let mut all: Vec<&str> = candidates.into_iter().collect();
+    let mut all: Vec<&str> = candidates.into_iter().take(MAX_CANDIDATES).collect();
     all.sort_unstable();
     if all.is_empty() || all.len() > 16 {
         return None;

@@ -65,17 +65,25 @@ pub(crate) fn run(args: &Cert, context: &mut Context) -> Result<Code, Quit> {
             let authority = Authority::create(dir).map_err(failure)?;
             let cluster = authority.cluster().to_string();
             if context.out.format() == Format::Table {
-                context.out.text(&format!("cluster {cluster}: authority in {}\n", dir.display()))?;
+                context
+                    .out
+                    .text(&format!("cluster {cluster}: authority in {}\n", dir.display()))?;
             } else {
-                context.out.document(&json!({"cluster": cluster, "ca": dir.join("ca.crt")}))?;
+                context
+                    .out
+                    .document(&json!({"cluster": cluster, "ca": dir.join("ca.crt")}))?;
             }
         }
         What::Cloud { ca, out, names } => {
-            let files = load(ca)?.issue_cloud(names, out.as_deref().unwrap_or(ca)).map_err(failure)?;
+            let files = load(ca)?
+                .issue_cloud(names, out.as_deref().unwrap_or(ca))
+                .map_err(failure)?;
             tell(context, &files)?;
         }
         What::Node { name, ca, out } => {
-            let files = load(ca)?.issue_node(name, out.as_deref().unwrap_or(ca)).map_err(failure)?;
+            let files = load(ca)?
+                .issue_node(name, out.as_deref().unwrap_or(ca))
+                .map_err(failure)?;
             tell(context, &files)?;
         }
     }
@@ -84,7 +92,12 @@ pub(crate) fn run(args: &Cert, context: &mut Context) -> Result<Code, Quit> {
 
 fn load(dir: &Path) -> Result<Authority, Quit> {
     Authority::load(dir).map_err(|err| {
-        Failure::new(err.to_string()).hint(format!("make an authority first: ledge cert init {}", dir.display())).into()
+        Failure::new(err.to_string())
+            .hint(format!(
+                "make an authority first: ledge cert init {}",
+                dir.display()
+            ))
+            .into()
     })
 }
 
@@ -98,7 +111,10 @@ fn tell(context: &mut Context, files: &CertFiles) -> Result<(), Quit> {
         );
         return context.out.text(&text);
     }
-    context.out.document(&json!({"ca": files.ca, "cert": files.cert, "key": files.key})).map(|_| ())
+    context
+        .out
+        .document(&json!({"ca": files.ca, "cert": files.cert, "key": files.key}))
+        .map(|_| ())
 }
 
 fn failure(err: CertError) -> Quit {

@@ -68,30 +68,46 @@ pub(crate) fn run(args: &Quickstart, context: &mut Context) -> Result<Code, Quit
         if quiet {
             writeln!(std::io::stderr(), "{line}").ok();
         } else if closed.is_none() {
-            closed = context.out.text(&format!("{line}\n")).and_then(|()| context.out.flush()).err();
+            closed = context
+                .out
+                .text(&format!("{line}\n"))
+                .and_then(|()| context.out.flush())
+                .err();
         }
     };
     tell("Ledge quickstart: one cloud, one edge, one device, and a link that will fail.");
     let mut narrator = Narrator::new(&mut tell);
-    let told = runtime.block_on(async {
-        tokio::time::timeout(LIMIT, story::tell(&choices, &mut narrator)).await
-    });
+    let told =
+        runtime.block_on(async { tokio::time::timeout(LIMIT, story::tell(&choices, &mut narrator)).await });
     let elapsed = narrator.elapsed();
     let claims = match told {
         Ok(Ok(claims)) => claims,
         Ok(Err(err)) => return Err(Failure::new(err.to_string()).hint(explore_hint(args)).into()),
-        Err(_) => return Err(Failure::new(format!("not done after {LIMIT:?}")).hint(explore_hint(args)).into()),
+        Err(_) => {
+            return Err(Failure::new(format!("not done after {LIMIT:?}"))
+                .hint(explore_hint(args))
+                .into());
+        }
     };
     report(args, context, &claims, elapsed)
 }
 
-fn report(args: &Quickstart, context: &mut Context, claims: &[Claim], elapsed: Duration) -> Result<Code, Quit> {
+fn report(
+    args: &Quickstart,
+    context: &mut Context,
+    claims: &[Claim],
+    elapsed: Duration,
+) -> Result<Code, Quit> {
     let failed = claims.iter().filter(|claim| !claim.holds).count();
     if context.out.format() == Format::Table {
         context.out.text("\n")?;
         for claim in claims {
             let mark = if claim.holds { "ok    " } else { "FAILED" };
-            context.out.text(&format!("{mark} {}\n       {}\n", claim.claim, claim.seen.replace('\n', "\n       ")))?;
+            context.out.text(&format!(
+                "{mark} {}\n       {}\n",
+                claim.claim,
+                claim.seen.replace('\n', "\n       ")
+            ))?;
         }
         if let Some(dir) = &args.keep {
             context.out.text(&format!(
@@ -100,7 +116,12 @@ fn report(args: &Quickstart, context: &mut Context, claims: &[Claim], elapsed: D
             ))?;
         }
         let verdict = if failed == 0 {
-            format!("\nEvery claim holds ({} of {}), in {:.1} s.\n", claims.len(), claims.len(), elapsed.as_secs_f64())
+            format!(
+                "\nEvery claim holds ({} of {}), in {:.1} s.\n",
+                claims.len(),
+                claims.len(),
+                elapsed.as_secs_f64()
+            )
         } else {
             format!("\n{failed} of {} claims FAILED.\n", claims.len())
         };
@@ -135,15 +156,17 @@ fn directory(args: &Quickstart) -> Result<(PathBuf, Option<tempfile::TempDir>), 
             .into());
     }
     std::fs::create_dir_all(dir).map_err(|err| Failure::new(format!("{}: {err}", dir.display())))?;
-    let dir = dir.canonicalize().map_err(|err| Failure::new(format!("{}: {err}", dir.display())))?;
+    let dir = dir
+        .canonicalize()
+        .map_err(|err| Failure::new(format!("{}: {err}", dir.display())))?;
     Ok((dir, None))
 }
 
 fn resolve(device: &str) -> Result<SocketAddr, Quit> {
     use std::net::ToSocketAddrs;
-    let addresses = device
-        .to_socket_addrs()
-        .map_err(|err| Failure::usage(format!("--device {device}: {err}")).hint("write HOST:PORT, for example 192.0.2.7:502"))?;
+    let addresses = device.to_socket_addrs().map_err(|err| {
+        Failure::usage(format!("--device {device}: {err}")).hint("write HOST:PORT, for example 192.0.2.7:502")
+    })?;
     addresses
         .into_iter()
         .next()

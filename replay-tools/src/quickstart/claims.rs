@@ -13,6 +13,8 @@ use ledge_proto::v1;
 use serde::Serialize;
 use tokio::process::Command;
 
+use crate::sim::modbus::Entry;
+
 /// One thing that must hold.
 #[derive(Debug, Clone, Serialize)]
 pub struct Claim {
@@ -27,7 +29,11 @@ pub struct Claim {
 impl Claim {
     /// A claim with what was seen.
     pub fn new(claim: &str, holds: bool, seen: impl Into<String>) -> Self {
-        Claim { claim: claim.to_owned(), holds, seen: seen.into() }
+        Claim {
+            claim: claim.to_owned(),
+            holds,
+            seen: seen.into(),
+        }
     }
 }
 
@@ -62,8 +68,13 @@ impl Side {
     /// When the log cannot be read or folded.
     pub fn read(dir: &Path, scope: &Scope, counter_key: &str) -> Result<Side, LookError> {
         let failed = |err: String| look_error(dir.display())(err);
-        let view = LogView::open(Arc::new(DiskStorage::new()), &dir.join("log")).map_err(|err| failed(err.to_string()))?;
-        let mut side = Side { ends: BTreeMap::new(), state: State::new(), counter: Vec::new() };
+        let view =
+            LogView::open(Arc::new(DiskStorage), &dir.join("log")).map_err(|err| failed(err.to_string()))?;
+        let mut side = Side {
+            ends: BTreeMap::new(),
+            state: State::new(),
+            counter: Vec::new(),
+        };
         for stream in view.streams() {
             let StreamKey { id, .. } = &stream.key;
             if id.scope != *scope {
@@ -72,7 +83,9 @@ impl Side {
             let mut records = 0;
             let mut reader = view.read_stream(&stream.key, Seq::ZERO);
             while let Some(frame) = reader.next().map_err(|err| failed(err.to_string()))? {
-                side.state.apply_frame(&frame).map_err(|err| failed(err.to_string()))?;
+                side.state
+                    .apply_frame(&frame)
+                    .map_err(|err| failed(err.to_string()))?;
                 records += u64::from(frame.count());
                 if id.lane == Lane::UpData {
                     for item in frame.records().map_err(|err| failed(err.to_string()))? {
@@ -92,7 +105,9 @@ fn counter_of(record: &v1::Record, key: &str) -> Option<i64> {
         return None;
     }
     match Payload::decode(record).ok()? {
-        Payload::Sample(v1::Sample { value: Some(v1::Value { value: Some(value) }) }) => match value {
+        Payload::Sample(v1::Sample {
+            value: Some(v1::Value { value: Some(value) }),
+        }) => match value {
             v1::value::Value::Int(v) => Some(v),
             #[allow(clippy::cast_possible_truncation, reason = "a counter of reads")]
             v1::value::Value::Double(v) => Some(v as i64),
@@ -120,10 +135,16 @@ pub fn nothing_lost_or_doubled(edge: &Side, cloud: &Side) -> Claim {
         if edge_records == cloud_records {
             seen.push(format!("{lane} {edge_records}"));
         } else {
-            seen.push(format!("{lane} {edge_records} on the edge, {cloud_records} in the cloud"));
+            seen.push(format!(
+                "{lane} {edge_records} on the edge, {cloud_records} in the cloud"
+            ));
         }
     }
-    let chains = if holds { "hash chains equal" } else { "HASH CHAINS DIFFER" };
+    let chains = if holds {
+        "hash chains equal"
+    } else {
+        "HASH CHAINS DIFFER"
+    };
     Claim::new(
         "Nothing lost, nothing doubled: both logs hold the same records in the same order",
         holds,
@@ -133,9 +154,20 @@ pub fn nothing_lost_or_doubled(edge: &Side, cloud: &Side) -> Claim {
 
 /// Folding both logs from the first record gives the same state.
 pub fn same_hash(edge: &Side, cloud: &Side, scope: &Scope) -> Claim {
-    let (one, other) = (hex::encode(edge.state.hash(scope)), hex::encode(cloud.state.hash(scope)));
-    let seen = if one == other { format!("{}…", &one[..16]) } else { format!("edge {one}, cloud {other}") };
-    Claim::new("Same state hash on both sides, folded from the first record", one == other, seen)
+    let (one, other) = (
+        hex::encode(edge.state.hash(scope)),
+        hex::encode(cloud.state.hash(scope)),
+    );
+    let seen = if one == other {
+        format!("{}…", &one[..16])
+    } else {
+        format!("edge {one}, cloud {other}")
+    };
+    Claim::new(
+        "Same state hash on both sides, folded from the first record",
+        one == other,
+        seen,
+    )
 }
 
 /// What the device handed out, it handed out once, and what the log holds of it, it holds once. A value the device
@@ -147,7 +179,10 @@ pub fn device_agrees(handed_out: &[i64], cloud: &Side, interruptions: usize) -> 
         *times.entry(*value).or_default() += 1;
     }
     let doubled = times.values().filter(|n| **n > 1).count();
-    let missing = handed_out.iter().filter(|value| !times.contains_key(value)).count();
+    let missing = handed_out
+        .iter()
+        .filter(|value| !times.contains_key(value))
+        .count();
     let invented = times.keys().filter(|value| !handed_out.contains(value)).count();
     let ordered = cloud.counter.is_sorted();
     Claim::new(
@@ -166,11 +201,14 @@ pub fn device_agrees(handed_out: &[i64], cloud: &Side, interruptions: usize) -> 
 /// # Errors
 /// When the journal cannot be read.
 pub fn handed_out(journal: &Path) -> Result<Vec<i64>, LookError> {
-    let text = std::fs::read_to_string(journal).map_err(|err| look_error(journal.display())(err.to_string()))?;
+    let text =
+        std::fs::read_to_string(journal).map_err(|err| look_error(journal.display())(err.to_string()))?;
     Ok(text
         .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter_map(|line| line.get("counter").and_then(serde_json::Value::as_i64))
+        .filter_map(|line| match serde_json::from_str(line) {
+            Ok(Entry::Counter { value, .. }) => Some(i64::from(value)),
+            _ => None,
+        })
         .collect())
 }
 
@@ -188,11 +226,20 @@ pub async fn same_answer(
     let cloud = run(ledge, &arguments(cloud_dir)).await?;
     let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
     if !edge.status.success() || !cloud.status.success() {
-        let told = [&edge, &cloud].map(|o| String::from_utf8_lossy(&o.stderr).into_owned()).concat();
+        let told = [&edge, &cloud]
+            .map(|o| String::from_utf8_lossy(&o.stderr).into_owned())
+            .concat();
         return Ok((false, told));
     }
     let same = edge.stdout == cloud.stdout && !edge.stdout.is_empty();
-    Ok((same, if same { text(&edge) } else { format!("edge:\n{}cloud:\n{}", text(&edge), text(&cloud)) }))
+    Ok((
+        same,
+        if same {
+            text(&edge)
+        } else {
+            format!("edge:\n{}cloud:\n{}", text(&edge), text(&cloud))
+        },
+    ))
 }
 
 /// `ledge log verify` of a data directory.
@@ -201,7 +248,9 @@ pub async fn same_answer(
 /// When it cannot be run.
 pub async fn verify_clean(ledge: &Path, dir: &Path) -> Result<(bool, String), LookError> {
     let output = run(ledge, &["log".into(), "verify".into(), dir.display().to_string()]).await?;
-    let told = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
+    let told = [&output.stdout, &output.stderr]
+        .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        .concat();
     Ok((output.status.success(), told))
 }
 
@@ -218,9 +267,11 @@ async fn run(ledge: &Path, arguments: &[String]) -> Result<Output, LookError> {
 /// # Errors
 /// When the log cannot be read.
 pub fn records_up(dir: &Path, scope: &Scope) -> Result<u64, LookError> {
-    let view = LogView::open(Arc::new(DiskStorage::new()), &dir.join("log"))
+    let view = LogView::open(Arc::new(DiskStorage), &dir.join("log"))
         .map_err(|err| look_error(dir.display())(err.to_string()))?;
     let streams = view.streams();
-    let own = streams.iter().filter(|s| s.key.id.scope == *scope && s.key.id.lane != Lane::Down);
+    let own = streams
+        .iter()
+        .filter(|s| s.key.id.scope == *scope && s.key.id.lane != Lane::Down);
     Ok(own.map(|stream| stream.durable.position.seq.0).sum())
 }

@@ -80,7 +80,9 @@ pub struct Launch {
 
 impl Launch {
     fn name(&self) -> String {
-        self.program.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        self.program
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
 
     /// Starts it and waits until it says it is ready.
@@ -89,8 +91,15 @@ impl Launch {
     /// See [`ProcessError`].
     pub async fn start(&self) -> Result<Daemon, ProcessError> {
         let name = self.name();
-        let io_error = |source| ProcessError::Io { program: name.clone(), source };
-        let log: File = OpenOptions::new().create(true).append(true).open(&self.log).map_err(io_error)?;
+        let io_error = |source| ProcessError::Io {
+            program: name.clone(),
+            source,
+        };
+        let log: File = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .map_err(io_error)?;
         let mut child = Command::new(&self.program)
             .args(&self.args)
             .stdin(Stdio::null())
@@ -121,7 +130,12 @@ impl Launch {
             Ok(Ok(Some(ready_line))) => {
                 // Keep the pipe open and empty, or the program would die of writing to it.
                 tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-                Ok(Daemon { name, child, ready_line, log: self.log.clone() })
+                Ok(Daemon {
+                    name,
+                    child,
+                    ready_line,
+                    log: self.log.clone(),
+                })
             }
             Ok(Ok(None)) => {
                 let status = child.wait().await.map_err(io_error)?;
@@ -142,7 +156,9 @@ impl Daemon {
     /// The word after `marker` in the ready line, without a comma behind it.
     pub fn ready_word(&self, marker: &str) -> Option<&str> {
         let (_, rest) = self.ready_line.split_once(marker)?;
-        rest.split_whitespace().next().map(|word| word.trim_end_matches(','))
+        rest.split_whitespace()
+            .next()
+            .map(|word| word.trim_end_matches(','))
     }
 
     /// Its process id.
@@ -160,7 +176,10 @@ impl Daemon {
     /// # Errors
     /// When the signal cannot be sent.
     pub async fn kill(mut self) -> Result<(), ProcessError> {
-        self.child.kill().await.map_err(|source| ProcessError::Io { program: self.name.clone(), source })
+        self.child.kill().await.map_err(|source| ProcessError::Io {
+            program: self.name.clone(),
+            source,
+        })
     }
 
     /// Asks it to stop (SIGTERM) and waits for a clean end.
@@ -173,7 +192,10 @@ impl Daemon {
             reason,
             log: self.log.clone(),
         };
-        let pid = self.child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+        let pid = self
+            .child
+            .id()
+            .and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(pid) = pid {
             rustix::process::kill_process(pid, rustix::process::Signal::TERM)
                 .map_err(|err| not_stopped(err.to_string()))?;
@@ -198,32 +220,61 @@ fn tail(log: &Path) -> String {
 /// # Errors
 /// [`ProcessError::Missing`] when they are not there.
 pub async fn find_programs() -> Result<PathBuf, ProcessError> {
-    let me = std::env::current_exe()
-        .map_err(|source| ProcessError::Io { program: "ledge".into(), source })?;
+    let me = std::env::current_exe().map_err(|source| ProcessError::Io {
+        program: "ledge".into(),
+        source,
+    })?;
     let mut beside = me.parent().map(Path::to_path_buf).unwrap_or_default();
-    if beside.ends_with("deps") {
-        beside.pop(); // A test program.
+    let is_test = beside.ends_with("deps");
+    if is_test {
+        beside.pop();
     }
-    if let (Some(cargo), Some(manifest)) = (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR")) {
-        // `cargo run` builds only the program it runs. Building the others is a moment's work when they are fresh.
-        build(&cargo, Path::new(&manifest), &beside).await?;
-    }
-    for program in ["cloudcore", "edgecore"] {
-        if !beside.join(program).is_file() {
-            return Err(ProcessError::Missing { program: program.into(), beside: me });
+    let missing = || {
+        ["cloudcore", "edgecore", "ledge"]
+            .into_iter()
+            .find(|program| !beside.join(program).is_file())
+    };
+    if let (Some(cargo), Some(manifest)) = (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR"))
+    {
+        // `cargo run` builds only the program it runs; building the others is a moment's work when they are fresh.
+        // `cargo test` has built them already, unless it was told to test this package alone.
+        if !is_test || missing().is_some() {
+            build(&cargo, Path::new(&manifest), &beside).await?;
         }
     }
-    Ok(beside)
+    match missing() {
+        Some(program) => Err(ProcessError::Missing {
+            program: program.into(),
+            beside: me,
+        }),
+        None => Ok(beside),
+    }
 }
 
 async fn build(cargo: &std::ffi::OsStr, manifest_dir: &Path, beside: &Path) -> Result<(), ProcessError> {
-    let failed = |source| ProcessError::Io { program: "cargo build".into(), source };
+    let failed = |source| ProcessError::Io {
+        program: "cargo build".into(),
+        source,
+    };
     let mut command = Command::new(cargo);
-    command.args(["build", "--bin", "cloudcore", "--bin", "edgecore", "--manifest-path"]);
+    command.args([
+        "build",
+        "--bin",
+        "cloudcore",
+        "--bin",
+        "edgecore",
+        "--bin",
+        "ledge",
+        "--manifest-path",
+    ]);
     command.arg(manifest_dir.join("../Cargo.toml"));
     if beside.ends_with("release") {
         command.arg("--release");
     }
     let status = command.status().await.map_err(failed)?;
-    if status.success() { Ok(()) } else { Err(failed(io::Error::other(format!("it ended with {status}")))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(failed(io::Error::other(format!("it ended with {status}"))))
+    }
 }

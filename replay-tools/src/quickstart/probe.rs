@@ -26,14 +26,18 @@ pub async fn http_get(address: SocketAddr, path: &str) -> io::Result<String> {
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.take(ANSWER_MAX).read_to_string(&mut answer).await?;
-        Ok(answer)
+        Ok::<_, io::Error>(answer)
     };
-    let answer = timeout(ANSWER_WITHIN, ask).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let answer = timeout(ANSWER_WITHIN, ask)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     if head.split_whitespace().nth(1) == Some("200") {
         Ok(body.to_owned())
     } else {
-        Err(io::Error::other(head.lines().next().unwrap_or("no answer").to_owned()))
+        Err(io::Error::other(
+            head.lines().next().unwrap_or("no answer").to_owned(),
+        ))
     }
 }
 
@@ -51,8 +55,10 @@ pub fn metric(text: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
         .filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
             let (found, rest) = series.split_once('{').unwrap_or((series, ""));
-            let matches =
-                found == name && labels.iter().all(|(key, value)| rest.contains(&format!("{key}=\"{value}\"")));
+            let matches = found == name
+                && labels
+                    .iter()
+                    .all(|(key, value)| rest.contains(&format!("{key}=\"{value}\"")));
             matches.then(|| value.parse::<f64>().ok()).flatten()
         })
         .sum()
@@ -66,7 +72,10 @@ pub async fn read_register(device: SocketAddr, register: u16) -> io::Result<u16>
     let mut context = connect(device).await?;
     let words = timeout(ANSWER_WITHIN, context.read_holding_registers(register, 1)).await?;
     let words = words.map_err(io::Error::other)?.map_err(io::Error::other)?;
-    words.first().copied().ok_or_else(|| io::Error::other("empty answer"))
+    words
+        .first()
+        .copied()
+        .ok_or_else(|| io::Error::other("empty answer"))
 }
 
 /// Turns a knob at the device, behind Ledge's back.

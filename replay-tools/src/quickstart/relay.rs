@@ -41,7 +41,11 @@ impl Relay {
             dropped: AtomicU64::new(0),
         });
         let task = tokio::spawn(relay(socket, shared.clone()));
-        Ok(Relay { shared, address, task })
+        Ok(Relay {
+            shared,
+            address,
+            task,
+        })
     }
 
     /// Where edgecore dials.
@@ -96,7 +100,9 @@ async fn relay(edge_side: Arc<UdpSocket>, shared: Arc<Shared>) {
     let mut back = JoinSet::new();
     let mut packet = vec![0; PACKET_MAX];
     loop {
-        let Ok((len, from)) = edge_side.recv_from(&mut packet).await else { continue };
+        let Ok((len, from)) = edge_side.recv_from(&mut packet).await else {
+            continue;
+        };
         if !shared.passes() {
             continue;
         }
@@ -104,13 +110,20 @@ async fn relay(edge_side: Arc<UdpSocket>, shared: Arc<Shared>) {
         let upstream = match upstreams.get(&(from, target)) {
             Some(upstream) => upstream.clone(),
             None => {
-                let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await else { continue };
+                let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await else {
+                    continue;
+                };
                 if socket.connect(target).await.is_err() {
                     continue;
                 }
                 let socket = Arc::new(socket);
                 upstreams.insert((from, target), socket.clone());
-                back.spawn(relay_back(socket.clone(), edge_side.clone(), from, shared.clone()));
+                back.spawn(relay_back(
+                    socket.clone(),
+                    edge_side.clone(),
+                    from,
+                    shared.clone(),
+                ));
                 socket
             }
         };
@@ -118,7 +131,12 @@ async fn relay(edge_side: Arc<UdpSocket>, shared: Arc<Shared>) {
     }
 }
 
-async fn relay_back(upstream: Arc<UdpSocket>, edge_side: Arc<UdpSocket>, to: SocketAddr, shared: Arc<Shared>) {
+async fn relay_back(
+    upstream: Arc<UdpSocket>,
+    edge_side: Arc<UdpSocket>,
+    to: SocketAddr,
+    shared: Arc<Shared>,
+) {
     let mut packet = vec![0; PACKET_MAX];
     loop {
         let Ok(len) = upstream.recv(&mut packet).await else {

@@ -88,7 +88,13 @@ impl Site {
         pace: Pace,
         registers: RegisterMap,
     ) -> Result<Site, SiteError> {
-        let site = Site { dir: dir.to_owned(), programs, ledge, pace, registers };
+        let site = Site {
+            dir: dir.to_owned(),
+            programs,
+            ledge,
+            pace,
+            registers,
+        };
         for sub in ["", "manifests"] {
             let path = dir.join(sub);
             fs::create_dir_all(&path).map_err(|source| SiteError::Io { path, source })?;
@@ -130,10 +136,15 @@ impl Site {
     /// # Errors
     /// When a file cannot be written.
     pub fn write_manifests(&self, device: SocketAddr, setpoint: f64) -> Result<(), SiteError> {
-        let RegisterMap { temperature, setpoint: setpoint_register, counter } = self.registers;
+        let RegisterMap {
+            temperature,
+            setpoint: setpoint_register,
+            counter,
+        } = self.registers;
         let collect = self.pace.collect.as_millis();
         let property = |name: &str, register: u16, limit: u16, scale: f64, desired: Option<f64>| {
-            let desired = desired.map_or_else(String::new, |v| format!("    desired:\n      value: \"{v}\"\n"));
+            let desired =
+                desired.map_or_else(String::new, |v| format!("    desired:\n      value: \"{v}\"\n"));
             format!(
                 "  - name: {name}\n{desired}    collectCycle: {collect}\n    reportCycle: 1000\n    reportToCloud: true\n    \
                  visitors:\n      protocolName: modbus\n      configData:\n        register: HoldingRegister\n        \
@@ -142,7 +153,9 @@ impl Site {
         };
         let mut properties = property("temperature", temperature, 1, 0.1, None);
         properties += &property(SETPOINT, setpoint_register, 1, 0.1, Some(setpoint));
-        let mut model = "  - name: temperature\n    type: DOUBLE\n    accessMode: ReadOnly\n    unit: Celsius\n".to_owned();
+        let mut model =
+            "  - name: temperature\n    type: DOUBLE\n    accessMode: ReadOnly\n    unit: Celsius\n"
+                .to_owned();
         model += &format!(
             "  - name: {SETPOINT}\n    type: DOUBLE\n    accessMode: ReadWrite\n    minimum: 0\n    maximum: 100\n    unit: Celsius\n"
         );
@@ -184,7 +197,12 @@ impl Site {
         self.write("cloudcore.yaml", &config)?;
         Ok(Launch {
             program: self.programs.join("cloudcore"),
-            args: vec!["--config".into(), self.path("cloudcore.yaml"), "--listen".into(), listen.to_string()],
+            args: vec![
+                "--config".into(),
+                self.path("cloudcore.yaml"),
+                "--listen".into(),
+                listen.to_string(),
+            ],
             log: self.dir.join("cloudcore.log"),
             ready: "cloudcore ready",
         })
@@ -258,8 +276,11 @@ impl Site {
 /// # Errors
 /// When there is none.
 pub fn address(daemon: &Daemon, marker: &str) -> Result<SocketAddr, ProcessError> {
-    daemon.ready_word(marker).and_then(|word| word.parse().ok()).ok_or_else(|| ProcessError::Io {
-        program: daemon.ready_line().to_owned(),
-        source: io::Error::other(format!("no address after `{marker}` in its ready line")),
-    })
+    daemon
+        .ready_word(marker)
+        .and_then(|word| word.parse().ok())
+        .ok_or_else(|| ProcessError::Io {
+            program: daemon.ready_line().to_owned(),
+            source: io::Error::other(format!("no address after `{marker}` in its ready line")),
+        })
 }

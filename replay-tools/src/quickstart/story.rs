@@ -45,7 +45,11 @@ pub enum StoryError {
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
     #[error("waited {waited:?} for {what}; last seen: {seen}")]
-    Waited { what: String, waited: Duration, seen: String },
+    Waited {
+        what: String,
+        waited: Duration,
+        seen: String,
+    },
 }
 
 fn io_error(what: &str) -> impl FnOnce(io::Error) -> StoryError {
@@ -56,15 +60,19 @@ fn io_error(what: &str) -> impl FnOnce(io::Error) -> StoryError {
 /// Tells the story as it happens.
 pub struct Narrator<'a> {
     /// Receives whole lines.
-    pub tell: &'a mut (dyn FnMut(&str) + Send),
+    pub tell: &'a mut dyn FnMut(&str),
     began: Instant,
     step: u32,
 }
 
 impl<'a> Narrator<'a> {
     /// A narrator that starts its clock now.
-    pub fn new(tell: &'a mut (dyn FnMut(&str) + Send)) -> Self {
-        Narrator { tell, began: Instant::now(), step: 0 }
+    pub fn new(tell: &'a mut dyn FnMut(&str)) -> Self {
+        Narrator {
+            tell,
+            began: Instant::now(),
+            step: 0,
+        }
     }
 
     /// Time since the beginning.
@@ -74,7 +82,11 @@ impl<'a> Narrator<'a> {
 
     fn step(&mut self, title: &str) {
         self.step += 1;
-        let line = format!("\n{}. {title}   [{:.1} s]", self.step, self.began.elapsed().as_secs_f64());
+        let line = format!(
+            "\n{}. {title}   [{:.1} s]",
+            self.step,
+            self.began.elapsed().as_secs_f64()
+        );
         (self.tell)(&line);
     }
 
@@ -87,7 +99,9 @@ impl<'a> Narrator<'a> {
 
 impl std::fmt::Debug for Narrator<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Narrator").field("step", &self.step).finish_non_exhaustive()
+        f.debug_struct("Narrator")
+            .field("step", &self.step)
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,13 +151,30 @@ async fn begin(choices: &Choices, narrator: &mut Narrator<'_>) -> Result<Running
     let cloud = site.cloudcore(any)?.start().await?;
     let cloud_http = address(&cloud, "health on ")?;
     let hub = address(&cloud, "edges on ")?;
-    narrator.say(&format!("cloudcore  edges on {hub}, fleet on http://{cloud_http}/v1/nodes"));
-    let relay = Relay::start(hub).await.map_err(io_error("the link between edge and cloud"))?;
+    narrator.say(&format!(
+        "cloudcore  edges on {hub}, fleet on http://{cloud_http}/v1/nodes"
+    ));
+    let relay = Relay::start(hub)
+        .await
+        .map_err(io_error("the link between edge and cloud"))?;
     let edge = site.edgecore(relay.address())?.start().await?;
     let edge_http = address(&edge, "health on ")?;
-    narrator.say(&format!("edgecore   node {NODE}, dials {} (a link this program can cut)", relay.address()));
+    narrator.say(&format!(
+        "edgecore   node {NODE}, dials {} (a link this program can cut)",
+        relay.address()
+    ));
     let scope = Scope::node(NODE)?;
-    Ok(Running { site, scope, relay, device, simulator, cloud, cloud_http, edge, edge_http })
+    Ok(Running {
+        site,
+        scope,
+        relay,
+        device,
+        simulator,
+        cloud,
+        cloud_http,
+        edge,
+        edge_http,
+    })
 }
 
 async fn work_online(running: &mut Running, narrator: &mut Narrator<'_>) -> Result<(), StoryError> {
@@ -156,26 +187,34 @@ async fn work_online(running: &mut Running, narrator: &mut Narrator<'_>) -> Resu
     })
     .await?;
     for _ in 0..4 {
-        let node = http_json(cloud, &format!("/v1/nodes/{NODE}")).await.map_err(io_error("cloudcore"))?;
+        let node = http_json(cloud, &format!("/v1/nodes/{NODE}"))
+            .await
+            .map_err(io_error("cloudcore"))?;
         let temperature = twin(&node, "temperature");
         narrator.say(&format!(
             "cloud sees {DEVICE}: temperature {:>5} °C, {} samples, lag {} records",
-            temperature["reported"],
-            temperature["samples"],
-            node["link"]["lagRecords"],
+            temperature["reported"], temperature["samples"], node["link"]["lagRecords"],
         ));
         sleep(Duration::from_millis(500)).await;
     }
 
     narrator.step("A desired value reaches the device");
     let register = running.site.registers().setpoint;
-    narrator.say(&format!("edit the manifest: {SETPOINT} desired 35 °C (register {register} should hold 350)"));
+    narrator.say(&format!(
+        "edit the manifest: {SETPOINT} desired 35 °C (register {register} should hold 350)"
+    ));
     let edited = Instant::now();
     running.site.write_manifests(running.device, 35.0)?;
     wait_register(running.device, register, 350).await?;
-    narrator.say(&format!("the device's register holds 350 after {:.0} ms", edited.elapsed().as_secs_f64() * 1e3));
+    narrator.say(&format!(
+        "the device's register holds 350 after {:.0} ms",
+        edited.elapsed().as_secs_f64() * 1e3
+    ));
     wait_reported(cloud, 35.0).await?;
-    narrator.say(&format!("the cloud sees it reported after {:.0} ms", edited.elapsed().as_secs_f64() * 1e3));
+    narrator.say(&format!(
+        "the cloud sees it reported after {:.0} ms",
+        edited.elapsed().as_secs_f64() * 1e3
+    ));
     Ok(())
 }
 
@@ -198,7 +237,10 @@ async fn cut_the_link(running: &mut Running, narrator: &mut Narrator<'_>) -> Res
         Ok((up == 0.0, format!("ledge_link_up {up}")))
     })
     .await?;
-    narrator.say(&format!("edgecore noticed after {:.1} s", began.elapsed().as_secs_f64()));
+    narrator.say(&format!(
+        "edgecore noticed after {:.1} s",
+        began.elapsed().as_secs_f64()
+    ));
     wait_for("cloudcore to notice", SOON, async || {
         let node = http_json(cloud, &format!("/v1/nodes/{NODE}")).await?;
         Ok((node["link"]["connected"] == false, node["link"].to_string()))
@@ -209,14 +251,23 @@ async fn cut_the_link(running: &mut Running, narrator: &mut Narrator<'_>) -> Res
     running.site.write_manifests(running.device, 42.0)?;
     let register = running.site.registers().setpoint;
     narrator.say("meanwhile at the device: somebody turns the knob to 10 °C");
-    probe::write_register(running.device, register, 100).await.map_err(io_error("the device"))?;
+    probe::write_register(running.device, register, 100)
+        .await
+        .map_err(io_error("the device"))?;
     wait_register(running.device, register, 350).await?;
     narrator.say("edgecore, alone, turned it back to 35 °C: the last desired value it knows stays in force");
     sleep(Duration::from_secs(2)).await;
-    Ok(Outage { began, middle: Moment::now(), cloud_had })
+    Ok(Outage {
+        began,
+        middle: Moment::now(),
+        cloud_had,
+    })
 }
 
-async fn lose_power(mut running: Running, narrator: &mut Narrator<'_>) -> Result<(Running, usize), StoryError> {
+async fn lose_power(
+    mut running: Running,
+    narrator: &mut Narrator<'_>,
+) -> Result<(Running, usize), StoryError> {
     narrator.step("The edge loses power");
     let edge_had = held(&running.site.edge_dir(), &running.scope)?;
     let Running { edge, .. } = running;
@@ -234,9 +285,13 @@ async fn lose_power(mut running: Running, narrator: &mut Narrator<'_>) -> Result
     })
     .await?;
     let now = held(&running.site.edge_dir(), &running.scope)?;
-    narrator.say(&format!("it goes on collecting: {edge_had} records before, {now} now"));
+    narrator.say(&format!(
+        "it goes on collecting: {edge_had} records before, {now} now"
+    ));
     let register = running.site.registers().setpoint;
-    probe::write_register(running.device, register, 100).await.map_err(io_error("the device"))?;
+    probe::write_register(running.device, register, 100)
+        .await
+        .map_err(io_error("the device"))?;
     wait_register(running.device, register, 350).await?;
     narrator.say("and controlling: the knob was turned again, edgecore turned it back");
     sleep(Duration::from_secs(2)).await;
@@ -277,7 +332,9 @@ async fn come_back(
         Ok((done, link.to_string()))
     })
     .await?;
-    let metrics = http_get(running.edge_http, "/metrics").await.map_err(io_error("edgecore"))?;
+    let metrics = http_get(running.edge_http, "/metrics")
+        .await
+        .map_err(io_error("edgecore"))?;
     let sent_records = metric(&metrics, "ledge_repl_records_total", &[("direction", "sent")]);
     let sent_bytes = metric(&metrics, "ledge_repl_bytes_total", &[("direction", "sent")]);
     narrator.say(&format!(
@@ -287,7 +344,12 @@ async fn come_back(
     wait_register(running.device, running.site.registers().setpoint, 420).await?;
     narrator.say("the desired value set during the outage is in the device: 42 °C");
     wait_reported(cloud, 42.0).await?;
-    Ok(Ending { backlog, sent_records, sent_bytes, edge_at_return })
+    Ok(Ending {
+        backlog,
+        sent_records,
+        sent_bytes,
+        edge_at_return,
+    })
 }
 
 async fn finish(
@@ -298,8 +360,18 @@ async fn finish(
     narrator: &mut Narrator<'_>,
 ) -> Result<Vec<Claim>, StoryError> {
     narrator.step("Stop, and check every claim");
-    let Running { site, scope, device, simulator, cloud, edge, .. } = running;
-    let in_device = probe::read_register(device, site.registers().setpoint).await.map_err(io_error("the device"))?;
+    let Running {
+        site,
+        scope,
+        device,
+        simulator,
+        cloud,
+        edge,
+        ..
+    } = running;
+    let in_device = probe::read_register(device, site.registers().setpoint)
+        .await
+        .map_err(io_error("the device"))?;
     edge.stop().await?;
     cloud.stop().await?;
     drop(simulator);
@@ -343,7 +415,11 @@ fn only_the_missing_part(cloud: &Side, outage: &Outage, ending: &Ending) -> Clai
     )
 }
 
-async fn answers(site: &Site, outage: &Outage, narrator: &mut Narrator<'_>) -> Result<Vec<Claim>, StoryError> {
+async fn answers(
+    site: &Site,
+    outage: &Outage,
+    narrator: &mut Narrator<'_>,
+) -> Result<Vec<Claim>, StoryError> {
     let (edge, cloud, ledge) = (site.edge_dir(), site.cloud_dir(), site.ledge());
     let query = format!(
         "SELECT property, count(*) AS samples, min(value) AS lowest, max(value) AS highest FROM samples \
@@ -353,10 +429,17 @@ async fn answers(site: &Site, outage: &Outage, narrator: &mut Narrator<'_>) -> R
     let (same, told) = claims::same_answer(ledge, &edge, &cloud, sql).await?;
     narrator.say(&format!("ledge sql DIR \"{query}\""));
     narrator.say(&told);
-    let mut claims = vec![Claim::new("The same SQL gives the same answer on edge and cloud", same, "see above")];
+    let mut claims = vec![Claim::new(
+        "The same SQL gives the same answer on edge and cloud",
+        same,
+        "see above",
+    )];
     let middle = outage.middle.to_string();
     let at = |dir: &Path| {
-        ["at", &dir.display().to_string(), "--time", &middle].into_iter().map(str::to_owned).collect::<Vec<_>>()
+        ["at", &dir.display().to_string(), "--time", &middle]
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let (same, told) = claims::same_answer(ledge, &edge, &cloud, at).await?;
     narrator.say(&format!("ledge at DIR --time {middle}"));
@@ -374,7 +457,11 @@ async fn answers(site: &Site, outage: &Outage, narrator: &mut Narrator<'_>) -> R
         clean &= ok;
         told.push(if ok { "intact".to_owned() } else { output });
     }
-    claims.push(Claim::new("`ledge log verify` finds both logs intact", clean, told.join(", ")));
+    claims.push(Claim::new(
+        "`ledge log verify` finds both logs intact",
+        clean,
+        told.join(", "),
+    ));
     Ok(claims)
 }
 
@@ -388,19 +475,32 @@ fn twin<'a>(node: &'a Value, property: &str) -> &'a Value {
 }
 
 async fn wait_reported(cloud: SocketAddr, degrees: f64) -> Result<(), StoryError> {
-    wait_for(&format!("the cloud to see {SETPOINT} reported as {degrees}"), SOON, async || {
-        let node = http_json(cloud, &format!("/v1/nodes/{NODE}")).await?;
-        let reported = &twin(&node, SETPOINT)["reported"];
-        Ok((reported.as_f64().is_some_and(|seen| (seen - degrees).abs() < 0.05), reported.to_string()))
-    })
+    wait_for(
+        &format!("the cloud to see {SETPOINT} reported as {degrees}"),
+        SOON,
+        async || {
+            let node = http_json(cloud, &format!("/v1/nodes/{NODE}")).await?;
+            let reported = &twin(&node, SETPOINT)["reported"];
+            Ok((
+                reported
+                    .as_f64()
+                    .is_some_and(|seen| (seen - degrees).abs() < 0.05),
+                reported.to_string(),
+            ))
+        },
+    )
     .await
 }
 
 async fn wait_register(device: SocketAddr, register: u16, value: u16) -> Result<(), StoryError> {
-    wait_for(&format!("register {register} of the device to hold {value}"), SOON, async || {
-        let seen = probe::read_register(device, register).await?;
-        Ok((seen == value, seen.to_string()))
-    })
+    wait_for(
+        &format!("register {register} of the device to hold {value}"),
+        SOON,
+        async || {
+            let seen = probe::read_register(device, register).await?;
+            Ok((seen == value, seen.to_string()))
+        },
+    )
     .await
 }
 
@@ -418,7 +518,11 @@ async fn wait_for(
             Err(err) => err.to_string(),
         };
         if began.elapsed() >= limit {
-            return Err(StoryError::Waited { what: what.to_owned(), waited: limit, seen });
+            return Err(StoryError::Waited {
+                what: what.to_owned(),
+                waited: limit,
+                seen,
+            });
         }
         sleep(LOOK_EVERY).await;
     }

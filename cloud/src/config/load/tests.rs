@@ -1,7 +1,7 @@
 use clap::Parser;
 
 use super::*;
-use crate::config::{DEFAULT_FILE, MINIMAL_FILE};
+use crate::config::{DEFAULT_FILE, LogFormat, MINIMAL_FILE};
 
 fn args(line: &str) -> Args {
     Args::try_parse_from(line.split_whitespace()).unwrap()
@@ -12,7 +12,7 @@ fn load(line: &str, text: &str) -> Result<Config, ConfigError> {
 }
 
 fn with(body: &str) -> String {
-    format!("apiVersion: {}\nkind: {KIND}\n{body}", API_VERSIONS[0])
+    format!("apiVersion: {}\nkind: {}\n{body}", SHAPE.versions[0], SHAPE.kind)
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn every_mistake_is_told_with_its_line() {
             "cloudcore.yaml cannot be used:",
             "  line 4: ledge.dataDirectory: unknown key (known here: dataDir, httpAddress, log, logFormat, logLevel, manifestsDir)",
             "  line 5: ledge.httpAddress: `here` is not an address such as 127.0.0.1:9091, nor `off`",
-            "  line 6: ledge.log.segmentBytes: 1048576 bytes is out of range: from 8388608 bytes to 4294967296 bytes",
+            "  line 6: ledge.log.segmentBytes: 1048576 bytes is out of range: from 8388608 bytes to 2147483648 bytes",
             "  line 7: ledge.logLevel: `loud` is not a level: one of off, error, warn, info, debug, trace",
             "  line 8: ledge.logFormat: `xml` is not a format: text or json",
             "  line 11: modules.cloudHub.keepaliveInterval: 3600s is out of range: from 50ms to 240s",

@@ -1,7 +1,7 @@
 use clap::Parser;
 
 use super::*;
-use crate::config::{DEFAULT_FILE, MINIMAL_FILE};
+use crate::config::{DEFAULT_FILE, LogFormat, MINIMAL_FILE};
 
 const KUBEEDGE: &str = include_str!("../../../tests/config/kubeedge-edgecore.yaml");
 
@@ -14,7 +14,7 @@ fn load(line: &str, text: &str) -> Result<Config, ConfigError> {
 }
 
 fn with(body: &str) -> String {
-    format!("apiVersion: {}\nkind: {KIND}\n{body}", API_VERSIONS[0])
+    format!("apiVersion: {}\nkind: {}\n{body}", SHAPE.versions[0], SHAPE.kind)
 }
 
 #[test]

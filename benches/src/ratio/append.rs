@@ -1,0 +1,183 @@
+//! B1a and B1d: one thread, one group outstanding.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use ledge_log::storage::sim::Rng;
+use ledge_log::{CheckedFrame, Log};
+use ledge_proto::frame::FrameWriter;
+use ledge_proto::ids::{Chain, Mark};
+
+use super::Context;
+use super::harness::{Comparison, Row, Slice, compare, median, repeat, round};
+use super::usage::Usage;
+use super::workload::{RawFile, frame_of, key, open};
+
+/// Header of a block and one directory entry.
+const BLOCK_OVERHEAD: usize = 64 + 28;
+const RAW_FILE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Frames of one stream made ahead of time, so that making them is not measured.
+struct Source {
+    writer: FrameWriter,
+    noise: Vec<u8>,
+    block_bytes: usize,
+    ready: VecDeque<CheckedFrame>,
+}
+
+impl Source {
+    fn new(n: usize, block_bytes: usize) -> Source {
+        let mut noise = vec![0; block_bytes];
+        Rng::new(1).fill(&mut noise);
+        Source {
+            writer: FrameWriter::new(key(n)),
+            noise,
+            block_bytes,
+            ready: VecDeque::new(),
+        }
+    }
+
+    fn make(&mut self, count: usize) -> anyhow::Result<()> {
+        while self.ready.len() < count {
+            let after: Chain = self.writer.chain();
+            let frame = frame_of(&mut self.writer, &self.noise, self.block_bytes - BLOCK_OVERHEAD)?;
+            self.ready.push_back(CheckedFrame::check(frame, after)?);
+        }
+        Ok(())
+    }
+
+    /// Appends for about `length`; every frame goes through `append`.
+    fn slice(
+        &mut self,
+        length: Duration,
+        ahead: usize,
+        append: &mut dyn FnMut(CheckedFrame) -> anyhow::Result<Mark>,
+    ) -> anyhow::Result<Slice> {
+        let mut slice = Slice::default();
+        while slice.busy < length {
+            self.make(ahead)?;
+            let start = Instant::now();
+            let mut last = start;
+            while let Some(frame) = self.ready.pop_front() {
+                append(frame)?;
+                let now = Instant::now();
+                slice.latencies_us.push((now - last).as_secs_f64() * 1e6);
+                slice.units += 1.0;
+                last = now;
+                if slice.busy + (last - start) >= length {
+                    break;
+                }
+            }
+            slice.busy += last - start;
+        }
+        Ok(slice)
+    }
+}
+
+pub(super) fn groups(context: &Context) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, block_bytes, target) in [("4K", 4096, 0.90), ("64K", 65_536, 0.93), ("1M", 1 << 20, 0.95)] {
+        let dir = context.dir.join(name);
+        let log = open(&dir)?;
+        let mut raw = RawFile::create(&context.dir.join("raw"), RAW_FILE_BYTES)?;
+        let mut noise = vec![0; block_bytes];
+        Rng::new(2).fill(&mut noise);
+        let mut source = Source::new(1, block_bytes);
+        let ahead = ((16 << 20) / block_bytes).min(2048);
+        let mut row = compare(
+            Comparison {
+                id: format!("B1a-{name}"),
+                unit: "appends/s",
+                flush: "fdatasync",
+                target,
+            },
+            context.plan,
+            &mut |length| {
+                repeat(length, || {
+                    raw.append(&noise)?;
+                    Ok(1.0)
+                })
+            },
+            &mut |length| {
+                recycle(&log)?;
+                source.slice(
+                    length,
+                    ahead,
+                    &mut |frame| Ok(log.append_checked_blocking(frame)?),
+                )
+            },
+        )?;
+        let stats = log.stats();
+        row.ours_syncs = stats.syncs;
+        row.note = format!(
+            "{} appends in {} commits, all of them chained and checksummed",
+            stats.frames, stats.commits
+        );
+        rows.push(row);
+        log.close()?;
+        std::fs::remove_dir_all(&dir)?;
+    }
+    Ok(rows)
+}
+
+/// Keeps one used segment ready, as retention does in the long run.
+fn recycle(log: &Log) -> anyhow::Result<()> {
+    let head = log.durable_block();
+    log.recycle_before(head)?;
+    Ok(())
+}
+
+pub(super) fn amplification(context: &Context) -> anyhow::Result<Vec<Row>> {
+    let block_bytes = 65_536;
+    let log = open(&context.dir.join("log"))?;
+    let mut source = Source::new(1, block_bytes);
+    // Enough to have used segments to write over: a new one is written twice, once with zeros.
+    let segment_blocks = 256 * 1024 * 1024 / block_bytes;
+    let mut append = |log: &Log, blocks: usize| -> anyhow::Result<()> {
+        for _ in 0..blocks {
+            source.make(1)?;
+            let frame = source.ready.pop_front().context("a frame was made")?;
+            log.append_checked_blocking(frame)?;
+        }
+        Ok(())
+    };
+    append(&log, segment_blocks * 5 / 2)?;
+    let rounds = if context.plan.quick { 2 } else { 6 };
+    let mut amplifications = Vec::new();
+    let started = Usage::now();
+    for _ in 0..rounds {
+        recycle(&log)?;
+        let (before, stats) = (Usage::now(), log.stats());
+        append(&log, segment_blocks / 2)?;
+        let payload = log.stats().payload_bytes - stats.payload_bytes;
+        let written = (Usage::now() - before).device_write_bytes;
+        #[allow(clippy::cast_precision_loss, reason = "a ratio of byte counts")]
+        amplifications.push(written as f64 / payload as f64);
+    }
+    let used = Usage::now() - started;
+    let amplification = median(&mut amplifications);
+    let stats = log.stats();
+    #[allow(clippy::cast_precision_loss, reason = "a ratio of byte counts")]
+    let by_format = stats.written_bytes as f64 / stats.payload_bytes as f64;
+    log.close()?;
+    Ok(vec![Row {
+        id: "B1d".to_owned(),
+        raw: 1.0,
+        ours: round(amplification),
+        ratio: round(amplification),
+        ratio_min: round(amplifications.last().copied().unwrap_or(f64::NAN)),
+        target: 1.03,
+        met: amplification <= 1.03,
+        unit: "device bytes per payload byte (lower is better)",
+        flush: "fdatasync",
+        slices: rounds,
+        raw_p99_us: None,
+        ours_p99_us: None,
+        raw_cpu_s_per_unit: 0.0,
+        ours_cpu_s_per_unit: used.cpu.as_secs_f64(),
+        ours_device_write_bytes: used.device_write_bytes,
+        ours_syncs: stats.syncs,
+        note: format!("by the log's own count {by_format:.4}; ratio_min is the worst round"),
+    }])
+}

@@ -1,0 +1,208 @@
+//! Slices of A (raw) and B (ours) in turn, and what they come to.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::usage::Usage;
+
+/// How long and how often.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Length of one slice.
+    pub slice: Duration,
+    /// Rounds of four slices: raw, ours, ours, raw.
+    pub rounds: usize,
+    /// Smaller data sets.
+    pub quick: bool,
+}
+
+impl Plan {
+    /// 250 ms, 20 slices of each.
+    pub fn full() -> Plan {
+        Plan {
+            slice: Duration::from_millis(250),
+            rounds: 10,
+            quick: false,
+        }
+    }
+
+    /// A look, not a measurement.
+    pub fn quick() -> Plan {
+        Plan {
+            slice: Duration::from_millis(60),
+            rounds: 3,
+            quick: true,
+        }
+    }
+}
+
+/// What one slice did.
+#[derive(Debug, Default)]
+pub(super) struct Slice {
+    /// Units of work.
+    pub(super) units: f64,
+    /// Time they took. Preparation inside a slice is not counted.
+    pub(super) busy: Duration,
+    /// Latency of each operation, microseconds, where that is of interest.
+    pub(super) latencies_us: Vec<f64>,
+}
+
+/// One line of output.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// Which benchmark, with its variant.
+    pub id: String,
+    /// Median of the raw slices.
+    pub raw: f64,
+    /// Median of ours.
+    pub ours: f64,
+    /// Median over rounds of ours against raw.
+    pub ratio: f64,
+    /// The worst round.
+    pub ratio_min: f64,
+    /// What the ratio should be at least; for amplification at most.
+    pub target: f64,
+    /// Whether the target is met.
+    pub met: bool,
+    /// Of `raw` and `ours`.
+    pub unit: &'static str,
+    /// How both sides make data durable.
+    pub flush: &'static str,
+    /// Slices of each side.
+    pub slices: usize,
+    /// 99th percentile of latency, microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_p99_us: Option<f64>,
+    /// 99th percentile of latency, microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ours_p99_us: Option<f64>,
+    /// Processor seconds per unit of raw.
+    pub raw_cpu_s_per_unit: f64,
+    /// Processor seconds per unit of ours.
+    pub ours_cpu_s_per_unit: f64,
+    /// Bytes ours had written to the device.
+    pub ours_device_write_bytes: u64,
+    /// `fdatasync` calls of ours that made blocks durable.
+    pub ours_syncs: u64,
+    /// Anything else worth knowing.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// What is being compared.
+pub(super) struct Comparison {
+    pub(super) id: String,
+    pub(super) unit: &'static str,
+    pub(super) flush: &'static str,
+    pub(super) target: f64,
+}
+
+/// Runs both sides in turn.
+pub(super) fn compare(
+    what: Comparison,
+    plan: Plan,
+    raw: &mut dyn FnMut(Duration) -> anyhow::Result<Slice>,
+    ours: &mut dyn FnMut(Duration) -> anyhow::Result<Slice>,
+) -> anyhow::Result<Row> {
+    let mut sides = [Side::default(), Side::default()];
+    // Once each to warm up.
+    raw(plan.slice)?;
+    ours(plan.slice)?;
+    let mut ratios = Vec::new();
+    for _ in 0..plan.rounds {
+        let mut rates = [0.0; 2];
+        for side in [0, 1, 1, 0] {
+            let before = Usage::now();
+            let slice = if side == 0 {
+                raw(plan.slice)?
+            } else {
+                ours(plan.slice)?
+            };
+            rates[side] += sides[side].add(slice, Usage::now() - before);
+        }
+        ratios.push(rates[1] / rates[0]);
+    }
+    let [raw, ours] = sides;
+    let ratio = median(&mut ratios);
+    Ok(Row {
+        id: what.id,
+        raw: round(median(&mut raw.rates.clone())),
+        ours: round(median(&mut ours.rates.clone())),
+        ratio: round(ratio),
+        ratio_min: round(ratios.iter().copied().fold(f64::INFINITY, f64::min)),
+        target: what.target,
+        met: ratio >= what.target,
+        unit: what.unit,
+        flush: what.flush,
+        slices: plan.rounds * 2,
+        raw_p99_us: raw.p99(),
+        ours_p99_us: ours.p99(),
+        raw_cpu_s_per_unit: raw.cpu_per_unit(),
+        ours_cpu_s_per_unit: ours.cpu_per_unit(),
+        ours_device_write_bytes: ours.usage.device_write_bytes,
+        ours_syncs: 0,
+        note: String::new(),
+    })
+}
+
+#[derive(Default)]
+struct Side {
+    rates: Vec<f64>,
+    latencies_us: Vec<f64>,
+    usage: Usage,
+    units: f64,
+}
+
+impl Side {
+    fn add(&mut self, slice: Slice, usage: Usage) -> f64 {
+        let rate = slice.units / slice.busy.as_secs_f64();
+        self.rates.push(rate);
+        self.latencies_us.extend(slice.latencies_us);
+        self.units += slice.units;
+        self.usage = self.usage + usage;
+        rate
+    }
+
+    fn p99(&self) -> Option<f64> {
+        let mut sorted = self.latencies_us.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() * 99 / 100).copied().map(round)
+    }
+
+    fn cpu_per_unit(&self) -> f64 {
+        self.usage.cpu.as_secs_f64() / self.units
+    }
+}
+
+/// Repeats `operation` for about `length`, timing each call. It returns the units it did.
+pub(super) fn repeat(
+    length: Duration,
+    mut operation: impl FnMut() -> anyhow::Result<f64>,
+) -> anyhow::Result<Slice> {
+    let mut slice = Slice::default();
+    let start = Instant::now();
+    let mut last = start;
+    while last - start < length {
+        slice.units += operation()?;
+        let now = Instant::now();
+        slice.latencies_us.push((now - last).as_secs_f64() * 1e6);
+        last = now;
+    }
+    slice.busy = last - start;
+    Ok(slice)
+}
+
+pub(super) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Four significant digits: more would pretend.
+pub(super) fn round(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return value;
+    }
+    let scale = 10f64.powf(3.0 - value.abs().log10().floor());
+    (value * scale).round() / scale
+}

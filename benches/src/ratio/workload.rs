@@ -1,0 +1,103 @@
+//! Logs, frames and raw files to measure with.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use ledge_log::storage::sim::Rng;
+use ledge_log::{DiskStorage, Log, Options};
+use ledge_proto::frame::{Frame, FrameWriter, push_record};
+use ledge_proto::ids::{ClusterId, Incarnation, Lane, Scope, StreamId, StreamKey};
+use ledge_proto::v1;
+
+/// A log in `dir`, with segments of the cloud's size.
+pub(super) fn open(dir: &Path) -> anyhow::Result<Log> {
+    let options = Options {
+        segment_bytes: 256 * 1024 * 1024,
+        max_queue_bytes: 64 * 1024 * 1024,
+        spare_segments: 2,
+        ..Options::new(ClusterId([1; 16]), "cloud")
+    };
+    Ok(Log::open(Arc::new(DiskStorage), dir, options)?.0)
+}
+
+/// The `n`-th node's telemetry stream.
+pub(super) fn key(n: usize) -> StreamKey {
+    let scope = Scope::node(&format!("edge-{n}")).unwrap_or_else(|_| Scope::cluster());
+    StreamKey {
+        id: StreamId::new(scope, Lane::UpData),
+        incarnation: Incarnation([9; 16]),
+    }
+}
+
+/// `count` records of `value_bytes` incompressible bytes each, encoded.
+pub(super) fn payload(rng: &mut Rng, count: u32, value_bytes: usize) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(count as usize * (value_bytes + 64));
+    for n in 0..count {
+        let mut value = vec![0; value_bytes];
+        rng.fill(&mut value);
+        let record = v1::Record {
+            kind: 1,
+            key: format!("default/pump-{n}/t"),
+            wall_us: 1_700_000_000_000_000,
+            mono_us: 1_000_000,
+            boot: 1,
+            payload: value.into(),
+            ..Default::default()
+        };
+        push_record(&mut payload, &record);
+    }
+    payload
+}
+
+/// The next frame of a stream, of `bytes` bytes or a little less.
+pub(super) fn frame_of(writer: &mut FrameWriter, noise: &[u8], bytes: usize) -> anyhow::Result<Frame> {
+    // Header and record fields take less than 160 bytes for the names used here.
+    let value = noise.get(..bytes - 160).context("more noise is needed")?;
+    let record = v1::Record {
+        kind: 1,
+        key: "k".to_owned(),
+        payload: value.to_vec().into(),
+        ..Default::default()
+    };
+    let mut payload = Vec::with_capacity(bytes);
+    push_record(&mut payload, &record);
+    Ok(writer.frame(1, &payload)?)
+}
+
+/// A file written with zeros once, as the log's segments are, that is written over from its start again and again.
+pub(super) struct RawFile {
+    pub(super) file: File,
+    len: u64,
+    at: u64,
+}
+
+impl RawFile {
+    pub(super) fn create(path: &Path, len: u64) -> anyhow::Result<RawFile> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)?;
+        let zeros = vec![0; 1 << 20];
+        for at in (0..len).step_by(1 << 20) {
+            file.write_all_at(&zeros, at)?;
+        }
+        file.sync_all()?;
+        Ok(RawFile { file, len, at: 0 })
+    }
+
+    /// One pwrite, one fdatasync.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        if self.at + bytes.len() as u64 > self.len {
+            self.at = 0;
+        }
+        self.file.write_all_at(bytes, self.at)?;
+        self.file.sync_data()?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+}

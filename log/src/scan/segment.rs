@@ -1,0 +1,418 @@
+//! Scanning one segment: where its blocks end, and whether what comes after is torn or damaged.
+
+use std::collections::VecDeque;
+
+use ledge_proto::ids::{Chain, StreamKey};
+use ledge_proto::limits;
+use ledge_proto::v1::FrameHeader;
+use prost::Message;
+
+use super::{Mode, Tail, Torn};
+use crate::catalog::{Segment, Streams, frame_ref, start_of};
+use crate::error::OpenError;
+use crate::format::block::{
+    BLOCK_HEADER_BYTES, BLOCK_HEADER_LEN, BlockHeader, BlockKind, DirEntry, body_crc, decode_dir,
+};
+use crate::format::seal::Seal;
+use crate::format::segment::SEGMENT_HEADER_LEN;
+use crate::format::streams::StreamTail;
+use crate::ids::BlockNo;
+use crate::storage::pread_exact;
+
+/// Bytes read at once where a block header is expected: enough for the directory of most blocks.
+const HEADER_READ: usize = BLOCK_HEADER_BYTES + 7 * 28;
+
+/// Scans one segment into the catalog's tables.
+pub(crate) struct SegmentScan<'a> {
+    pub(crate) segment: &'a Segment,
+    pub(crate) streams: &'a mut Streams,
+    pub(crate) tail: &'a mut Tail,
+    /// A block known to be durable from elsewhere.
+    pub(crate) witness: BlockNo,
+    pub(crate) mode: Mode,
+    /// The log was closed in order at `witness`.
+    pub(crate) clean: bool,
+}
+
+/// A block whose header is valid.
+pub(crate) struct Found {
+    pub(crate) header: BlockHeader,
+    pub(crate) off: u32,
+    pub(crate) dir: Vec<DirEntry>,
+}
+
+impl SegmentScan<'_> {
+    /// A segment that has a successor, whose first block is `end`.
+    pub(super) fn finished(&mut self, end: BlockNo, seal_at: u32, first: bool) -> Result<(), OpenError> {
+        let start = self.segment.header.first_block;
+        if seal_at != 0
+            && let Some(seal) = self.seal(seal_at, BlockNo(end.0 - 1))?
+            && seal.blocks.len() as u64 + 1 == end.0 - start.0
+        {
+            if first {
+                // The streams that were there before this segment.
+                let mut off = SEGMENT_HEADER_LEN;
+                while let Some(found) = self
+                    .block_at(off)?
+                    .filter(|b| b.header.kind == BlockKind::Streams)
+                {
+                    self.streams_block(&found)?;
+                    off += span(&found, self.segment);
+                }
+            }
+            *crate::catalog::write(&self.segment.blocks) =
+                seal.blocks.iter().copied().chain([seal_at]).collect();
+            for entry in &seal.frames {
+                self.frame(entry, 0)?;
+            }
+            return Ok(());
+        }
+        self.blocks()?;
+        if self.segment.last_block().next() != end {
+            return Err(self.damaged(
+                self.tail.off,
+                format!(
+                    "block {} cannot be read, though later segments exist",
+                    self.segment.last_block().next()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The last segment.
+    pub(super) fn last(&mut self) -> Result<(), OpenError> {
+        self.blocks()?;
+        let end = self.segment.last_block();
+        if self.clean && end == self.witness {
+            return Ok(());
+        }
+        if end < self.witness {
+            // Whatever is at the end was durable once.
+            let what = self.block_at(self.tail.off).ok().flatten();
+            let reason = format!("block {} was durable and cannot be read", end.next());
+            return match what {
+                None if self.is_blank(self.tail.off)? => Ok(()), // Reported by the caller as lost data.
+                _ => Err(self.damaged(self.tail.off, reason)),
+            };
+        }
+        Ok(())
+    }
+
+    fn is_blank(&self, off: u32) -> Result<bool, OpenError> {
+        let mut head = [0; BLOCK_HEADER_BYTES];
+        let read = self
+            .segment
+            .file
+            .pread(&mut head, u64::from(off))
+            .map_err(self.io())?;
+        Ok(head[..read].iter().all(|byte| *byte == 0))
+    }
+
+    /// Takes in blocks from `tail.off` on, up to the first that is not valid, and decides what that one is.
+    fn blocks(&mut self) -> Result<(), OpenError> {
+        self.tail.off = SEGMENT_HEADER_LEN;
+        self.tail.sealed = false;
+        self.tail.frames.clear();
+        self.tail.last_block = None;
+        self.tail.torn = None;
+        self.resume()
+    }
+
+    /// As [`SegmentScan::blocks`], from where an earlier scan of the same segment ended.
+    fn resume(&mut self) -> Result<(), OpenError> {
+        // Blocks that no later block has vouched for yet.
+        let mut open: VecDeque<Found> = VecDeque::new();
+        let mut off = self.tail.off;
+        while let Some(found) = self.block_at(off)? {
+            let expected = open
+                .back()
+                .map_or(self.segment.last_block(), |b| b.header.block_no)
+                .next();
+            if found.header.block_no != expected {
+                return Err(self.damaged(
+                    off,
+                    format!("block {} where block {expected} belongs", found.header.block_no),
+                ));
+            }
+            off += span(&found, self.segment);
+            let durable = found.header.durable_block.max(self.witness);
+            while open.front().is_some_and(|b| b.header.block_no <= durable) {
+                let vouched = open.pop_front();
+                vouched.map_or(Ok(()), |b| self.take(b))?;
+            }
+            open.push_back(found);
+        }
+        while let Some(found) = open.pop_front() {
+            if let Err(reason) = self.check_body(&found)? {
+                let block = found.header.block_no;
+                if self.mode == Mode::Stopped && block <= self.witness {
+                    return Err(self.damaged(found.off, format!("block {block} was durable, but {reason}")));
+                }
+                return self.end_at(found.off, block, Some(off));
+            }
+            self.take(found)?;
+        }
+        let next = self.segment.last_block().next();
+        self.end_at(off, next, None)
+    }
+
+    /// Nothing valid at `off`, where block `next` belongs. Torn, or damage? `end`: how far whole headers went.
+    fn end_at(&mut self, off: u32, next: BlockNo, end: Option<u32>) -> Result<(), OpenError> {
+        self.tail.off = off;
+        if self.mode == Mode::Live || self.tail.sealed {
+            return Ok(());
+        }
+        if self.clean && next.previous() == self.witness && end.is_none() {
+            return Ok(());
+        }
+        // I4: a later block that says `next` was durable proves damage.
+        let mut later_end = None;
+        let mut first_bytes = [0; 24];
+        let mut at = off;
+        let align = u32::from(self.segment.header.align);
+        let file_end = u32::try_from(self.segment.header.segment_bytes).unwrap_or(u32::MAX);
+        let mut window = Window::default();
+        while at.saturating_add(BLOCK_HEADER_LEN) <= file_end {
+            let head = window.get(self.segment, at, file_end).map_err(self.io())?;
+            if at == off {
+                first_bytes.copy_from_slice(&head[..24]);
+            }
+            if let Ok(header) = BlockHeader::decode(head, self.segment.header.seed())
+                && header.block_no >= next
+            {
+                if header.durable_block >= next {
+                    return Err(self.damaged(
+                        off,
+                        format!(
+                            "block {next} cannot be read, but block {} says it was durable",
+                            header.block_no
+                        ),
+                    ));
+                }
+                let span = u32::try_from(header.span(self.segment.header.align)).unwrap_or(u32::MAX);
+                later_end = Some(at.saturating_add(span));
+            }
+            at += align;
+        }
+        let started = first_bytes[..4] == *b"LBK1" && first_bytes[16..24] == next.0.to_le_bytes();
+        if end.is_some() || later_end.is_some() || started {
+            let largest = u32::try_from(limits::BLOCK_MAX_BYTES).unwrap_or(u32::MAX);
+            let end = later_end
+                .max(end)
+                .unwrap_or(0)
+                .max(off.saturating_add(largest))
+                .min(file_end);
+            self.tail.torn = Some(Torn { block: next, end });
+        }
+        Ok(())
+    }
+
+    /// The block at `off`, if its header and directory are valid.
+    fn block_at(&self, off: u32) -> Result<Option<Found>, OpenError> {
+        let file_end = self.segment.header.segment_bytes;
+        if u64::from(off) + BLOCK_HEADER_BYTES as u64 > file_end {
+            return Ok(None);
+        }
+        let mut buf = [0; HEADER_READ];
+        let read = self
+            .segment
+            .file
+            .pread(&mut buf, u64::from(off))
+            .map_err(self.io())?;
+        let Ok(header) = BlockHeader::decode(&buf[..read], self.segment.header.seed()) else {
+            return Ok(None);
+        };
+        if u64::from(off) + header.block_len() as u64 > file_end {
+            return Ok(None);
+        }
+        let dir_len = header.dir_len();
+        let dir = if BLOCK_HEADER_BYTES + dir_len <= read {
+            decode_dir(
+                &buf[BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + dir_len],
+                dir_len,
+                header.body_len(),
+            )
+        } else {
+            let mut dir = vec![0; dir_len];
+            pread_exact(
+                &*self.segment.file,
+                &mut dir,
+                u64::from(off) + BLOCK_HEADER_BYTES as u64,
+            )
+            .map_err(self.io())?;
+            decode_dir(&dir, dir_len, header.body_len())
+        };
+        // A directory that makes no sense under a valid header: the body is not what was written. The block
+        // counts as one that fails its checksum.
+        Ok(dir.ok().map(|dir| Found { header, off, dir }))
+    }
+
+    fn check_body(&self, found: &Found) -> Result<Result<(), &'static str>, OpenError> {
+        let body = self.body(found)?;
+        let crc = body_crc(self.segment.header.seed(), std::iter::once(&body[..]));
+        Ok(if crc == found.header.body_crc {
+            Ok(())
+        } else {
+            Err("its body's checksum does not match")
+        })
+    }
+
+    fn body(&self, found: &Found) -> Result<Vec<u8>, OpenError> {
+        let mut body = vec![0; found.header.body_len()];
+        pread_exact(
+            &*self.segment.file,
+            &mut body,
+            u64::from(found.off) + BLOCK_HEADER_BYTES as u64,
+        )
+        .map_err(self.io())?;
+        Ok(body)
+    }
+
+    /// Enters a valid block.
+    fn take(&mut self, found: Found) -> Result<(), OpenError> {
+        if found.header.kind == BlockKind::Streams {
+            self.streams_block(&found)?;
+        }
+        let body_at = found.off + BLOCK_HEADER_LEN;
+        for entry in &found.dir {
+            self.frame(entry, body_at)?;
+            self.tail.frames.push(DirEntry {
+                off: body_at + entry.off,
+                ..*entry
+            });
+        }
+        crate::catalog::write(&self.segment.blocks).push(found.off);
+        self.tail.sealed = found.header.kind == BlockKind::Seal;
+        self.tail.last_block = Some((found.off, found.header.block_len()));
+        self.tail.off = found.off + span(&found, self.segment);
+        self.tail.scanned += 1;
+        Ok(())
+    }
+
+    fn streams_block(&mut self, found: &Found) -> Result<(), OpenError> {
+        let body = self.body(found)?;
+        let tails = StreamTail::decode_all(&body)
+            .map_err(|e| OpenError::format(&self.segment.path, found.off.into(), e))?;
+        for tail in tails {
+            let known = self
+                .streams
+                .get(&tail.key)
+                .is_some_and(|stream| stream.slot == tail.slot);
+            if !known && !self.streams.adopt(tail.slot, &tail.key, tail.mark) {
+                return Err(self.damaged(found.off, format!("two streams have the number {}", tail.slot)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters one frame whose body starts at `body_at`.
+    fn frame(&mut self, entry: &DirEntry, body_at: u32) -> Result<(), OpenError> {
+        let (frame, mark) = frame_ref(self.segment.no(), body_at, entry);
+        let stream = match self.streams.by_slot(entry.slot) {
+            Some(stream) => stream.clone(),
+            None => {
+                let (key, _) = peek(self.segment, frame.off, frame.len)?;
+                if !self.streams.adopt(entry.slot, &key, start_of(&key)) {
+                    return Err(self.damaged(frame.off, format!("{key} has two numbers")));
+                }
+                self.streams.get_or_create(&key)
+            }
+        };
+        let mut state = stream.state();
+        let have = state.durable.position;
+        if entry.first_seq != have.seq.next() || entry.epoch < have.epoch {
+            return Err(self.damaged(
+                frame.off,
+                format!(
+                    "{} goes from {have} to {}:{}",
+                    stream.key, entry.epoch, entry.first_seq
+                ),
+            ));
+        }
+        state.frames.push(frame);
+        state.bytes += u64::from(frame.len);
+        state.durable = mark;
+        Ok(())
+    }
+
+    fn seal(&self, at: u32, no: BlockNo) -> Result<Option<Seal>, OpenError> {
+        let Some(found) = self.block_at(at)? else {
+            return Ok(None);
+        };
+        if found.header.kind != BlockKind::Seal
+            || found.header.block_no != no
+            || self.check_body(&found)?.is_err()
+        {
+            return Ok(None);
+        }
+        Ok(Seal::decode(&self.body(&found)?, at as usize).ok())
+    }
+
+    fn io(&self) -> impl FnOnce(std::io::Error) -> OpenError + use<> {
+        OpenError::io("read", self.segment.path.clone())
+    }
+
+    fn damaged(&self, off: u32, reason: String) -> OpenError {
+        OpenError::Damaged {
+            path: self.segment.path.clone(),
+            offset: off.into(),
+            reason,
+        }
+    }
+}
+
+fn span(found: &Found, segment: &Segment) -> u32 {
+    u32::try_from(found.header.span(segment.header.align)).unwrap_or(u32::MAX)
+}
+
+/// Reads ahead while looking for headers at every aligned offset.
+#[derive(Default)]
+struct Window {
+    buf: Vec<u8>,
+    at: u32,
+}
+
+impl Window {
+    fn get(&mut self, segment: &Segment, at: u32, file_end: u32) -> std::io::Result<&[u8]> {
+        let end = self.at as usize + self.buf.len();
+        if self.buf.is_empty() || at < self.at || at as usize + BLOCK_HEADER_BYTES > end {
+            let len = (file_end - at).min(1 << 20) as usize;
+            self.buf.resize(len, 0);
+            pread_exact(&*segment.file, &mut self.buf, at.into())?;
+            self.at = at;
+        }
+        let from = (at - self.at) as usize;
+        Ok(&self.buf[from..from + BLOCK_HEADER_BYTES])
+    }
+}
+
+/// Stream and chain from the header of the frame at `off`.
+pub(crate) fn peek(segment: &Segment, off: u32, len: u32) -> Result<(StreamKey, Chain), OpenError> {
+    let damaged = |reason: String| OpenError::Damaged {
+        path: segment.path.clone(),
+        offset: off.into(),
+        reason,
+    };
+    let mut buf = [0; limits::FRAME_HEADER_MAX_BYTES + 10];
+    let want = buf.len().min(len as usize);
+    pread_exact(&*segment.file, &mut buf[..want], off.into())
+        .map_err(OpenError::io("read", &segment.path))?;
+    let mut head = &buf[..want];
+    let header_len = prost::encoding::decode_varint(&mut head).map_err(|err| damaged(err.to_string()))?;
+    let header = usize::try_from(header_len)
+        .ok()
+        .and_then(|len| head.get(..len))
+        .ok_or_else(|| damaged("the frame's header is cut off".to_owned()))?;
+    let header = FrameHeader::decode(header).map_err(|err| damaged(err.to_string()))?;
+    let names = || {
+        use ledge_proto::ids::{Incarnation, Lane, Scope, StreamId};
+        let id = StreamId::new(Scope::from_wire(&header.scope)?, Lane::from_wire(header.lane)?);
+        let key = StreamKey {
+            id,
+            incarnation: Incarnation::from_slice(&header.incarnation)?,
+        };
+        Ok((key, Chain::from_slice(&header.chain)?))
+    };
+    names().map_err(|err: ledge_proto::ids::NameError| damaged(err.to_string()))
+}
