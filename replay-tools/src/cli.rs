@@ -74,6 +74,9 @@ pub struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs, reason = "a doc comment here would replace that help")]
 pub enum Command {
+    Quickstart(commands::quickstart::Quickstart),
+    Cert(commands::cert::Cert),
+    Sim(commands::sim::Sim),
     /// Look into a log: info, cat, tail, verify, stats.
     Log(commands::log::Log),
     At(commands::at::At),
@@ -81,12 +84,6 @@ pub enum Command {
     Replay(commands::replay::Replay),
     #[cfg(feature = "sql")]
     Sql(commands::sql::Sql),
-    /// See the main job done in a minute, with real daemons, and every claim checked.
-    Quickstart(commands::quickstart::Quickstart),
-    /// Make the certificates of a cluster.
-    Cert(commands::cert::Cert),
-    /// Play a device.
-    Sim(commands::sim::Sim),
     /// Print a completion script for a shell.
     Completion(commands::completion::Completion),
     /// Print the reference of every command as Markdown.

@@ -42,15 +42,15 @@ pub(crate) fn run(cli: Cli) -> Result<Code, Quit> {
 
 fn dispatch(command: Command, context: &mut Context) -> Result<Code, Quit> {
     match command {
+        Command::Cert(args) => cert::run(&args, context),
+        Command::Quickstart(args) => quickstart::run(&args, context),
+        Command::Sim(args) => sim::run(args, context),
         Command::Log(args) => log::run(&args, context),
         Command::At(args) => at::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),
         Command::Replay(args) => replay::run(&args, context),
         #[cfg(feature = "sql")]
         Command::Sql(args) => sql::run(&args, context),
-        Command::Cert(args) => cert::run(&args, context),
-        Command::Quickstart(args) => quickstart::run(&args, context),
-        Command::Sim(args) => sim::run(args, context),
         Command::Completion(args) => completion::run(&args, context),
         Command::Reference => reference::run(context),
         Command::ExitCodes => topics::print(context, &topics::exit_codes()),
