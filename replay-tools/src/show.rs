@@ -71,13 +71,8 @@ fn time_of(record: &v1::Record, date: bool) -> String {
         v1::ClockQuality::ClockUnsynced => "?",
         v1::ClockQuality::ClockBeforeBuild => "!",
     };
-    let time = time(Moment::from_us(record.wall_us));
-    let shown = if date {
-        &time
-    } else {
-        time.split_once(' ').map_or(time.as_str(), |(_, time)| time)
-    };
-    format!("{shown}{mark}")
+    let moment = Moment::from_us(record.wall_us);
+    format!("{}{mark}", if date { time(moment) } else { time_of_day(moment) })
 }
 
 /// A moment for a table: shorter than RFC 3339, to the millisecond, UTC.
@@ -89,6 +84,13 @@ pub(crate) fn time(moment: Moment) -> String {
     } else {
         text
     }
+}
+
+/// As [`time`], without the date, for narrow terminals.
+pub(crate) fn time_of_day(moment: Moment) -> String {
+    let text = time(moment);
+    text.split_once(' ')
+        .map_or_else(|| text.clone(), |(_, time)| time.to_owned())
 }
 
 /// A value for a table; a dash when there is none.
@@ -112,6 +114,10 @@ mod tests {
             "2026-11-23 15:00:00.123"
         );
         assert_eq!(time(Moment::from_us(i64::MAX)), format!("{}us", i64::MAX));
+        assert_eq!(
+            time_of_day(Moment::from_us(1_795_446_000_123_456)),
+            "15:00:00.123"
+        );
         assert_eq!(time(Moment::from_us(0)), "1970-01-01 00:00:00.000");
     }
 }

@@ -1,5 +1,7 @@
 //! `ledge log`: what it prints, and its exit codes on logs broken by hand.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+
 mod common;
 
 use std::fs;
@@ -192,7 +194,7 @@ fn first_segment(data: &Data) -> PathBuf {
     segments.remove(0)
 }
 
-/// Changes a byte of the `nth` place (from the end for -1) where `needle` stands in the first segment.
+/// Changes a byte of the first or last place where `needle` stands in the first segment.
 fn damage(data: &Data, needle: &[u8], last: bool) {
     let path = first_segment(data);
     let mut bytes = fs::read(&path).unwrap();
@@ -201,7 +203,7 @@ fn damage(data: &Data, needle: &[u8], last: bool) {
         .enumerate()
         .filter(|(_, part)| *part == needle)
         .map(|(at, _)| at);
-    let at = if last { places.last() } else { places.next() }.unwrap();
+    let at = if last { places.next_back() } else { places.next() }.unwrap();
     bytes[at] ^= 0xff;
     fs::write(path, bytes).unwrap();
 }

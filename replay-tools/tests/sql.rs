@@ -1,5 +1,6 @@
 //! `ledge sql`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 #![cfg(feature = "sql")]
 
 mod common;

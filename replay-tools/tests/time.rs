@@ -1,5 +1,7 @@
 //! `ledge at`, `diff` and `replay`: the past, by place and by clock.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+
 mod common;
 
 use common::{Data, double, json, lines, on, record, sample};

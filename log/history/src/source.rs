@@ -189,7 +189,8 @@ impl FrameSource for MemorySource {
             return Err(SourceError::reading(stream, "there is no such stream"));
         };
         let begin = frames.partition_point(|frame| frame.last_seq() <= after);
-        Ok(Box::new(frames[begin..].to_vec().into_iter().map(Ok)))
+        let rest: Vec<Frame> = frames[begin..].to_vec();
+        Ok(Box::new(rest.into_iter().map(Ok)))
     }
 
     fn in_order(&self) -> Result<Frames, SourceError> {

@@ -236,6 +236,11 @@ fn print(folded: &Folded, until: &Until, nodes: &[NodeAt], out: &mut Out) -> Res
         text("SAMPLE"),
         whole("SAMPLED (UTC)"),
     ]);
+    let time = if out.is_narrow() {
+        show::time_of_day
+    } else {
+        show::time
+    };
     let any_device = each(nodes).next().is_some();
     let any_twin = each(nodes).any(|(_, _, device)| !device.twins.is_empty());
     if any_device {
@@ -249,7 +254,7 @@ fn print(folded: &Folded, until: &Until, nodes: &[NodeAt], out: &mut Out) -> Res
         out.text("\n")?;
         for (node, name, device) in each(nodes) {
             for (property, twin) in &device.twins {
-                twins.row(out, twin_cells(node, name, property, twin))?;
+                twins.row(out, twin_cells(node, name, property, twin, time))?;
             }
         }
         twins.flush(out)?;
@@ -281,7 +286,13 @@ fn device_cells(node: &NodeAt, name: &str, device: &Device) -> Vec<String> {
     cells
 }
 
-fn twin_cells(node: &NodeAt, name: &str, property: &str, twin: &Twin) -> Vec<String> {
+fn twin_cells(
+    node: &NodeAt,
+    name: &str,
+    property: &str,
+    twin: &Twin,
+    time: fn(Moment) -> String,
+) -> Vec<String> {
     vec![
         node.scope.to_string(),
         name.to_owned(),
@@ -294,6 +305,6 @@ fn twin_cells(node: &NodeAt, name: &str, property: &str, twin: &Twin) -> Vec<Str
         show::value(twin.sample.as_ref().and_then(|it| it.content.value.as_ref())),
         twin.sample
             .as_ref()
-            .map_or_else(show::dash, |it| show::time(Moment::from_us(it.wall_us))),
+            .map_or_else(show::dash, |it| time(Moment::from_us(it.wall_us))),
     ]
 }

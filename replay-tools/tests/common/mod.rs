@@ -1,12 +1,19 @@
 //! Logs written by the real log, and the real program run on them.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    reason = "each test uses its part, and stops where it cannot go on"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use ledge_log::{DiskStorage, Log, Options};
+use ledge_log::{DiskStorage, Log, OpenError, Options};
 use ledge_proto::ids::{ClusterId, StreamId};
 use ledge_proto::record::Payload;
 use ledge_proto::v1;
@@ -108,9 +115,14 @@ impl Data {
             segment_bytes: 64 * 1024,
             ..Options::deterministic(ClusterId([7; 16]), node, seed)
         };
-        Log::open(Arc::new(DiskStorage), &self.log_dir(), options)
-            .unwrap()
-            .0
+        loop {
+            match Log::open(Arc::new(DiskStorage), &self.log_dir(), options.clone()) {
+                Ok((log, _)) => return log,
+                // A child that another test is just starting holds our lock until it becomes another program.
+                Err(OpenError::Locked { .. }) => std::thread::yield_now(),
+                Err(err) => panic!("{err}"),
+            }
+        }
     }
 
     /// The log of the story every test knows: a pump is configured, comes online, is sampled ten times a second

@@ -1,6 +1,13 @@
 //! Small logs in memory, and their tables as text.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    reason = "each test uses its part, and stops where it cannot go on"
+)]
 
 use std::sync::Arc;
 

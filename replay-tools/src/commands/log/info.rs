@@ -115,7 +115,7 @@ fn print(view: &LogView, lines: &[Line], context: &mut Context) -> Result<(), Qu
     out.text(&format!("Node         {}\n", human::plain(&identity.node)))?;
     out.text(&format!("Cluster      {}\n", identity.cluster))?;
     out.text(&format!(
-        "Incarnation  {}, opened {} times\n",
+        "Incarnation  {}, boot {}\n",
         identity.incarnation, identity.boot
     ))?;
     out.text(&format!(
