@@ -1,8 +1,5 @@
 //! The mapper against a Modbus server we did not write: pymodbus, with values that pymodbus encoded.
-//!
-//! Needs `pip install pymodbus==3.16.1`, into the Python that `python3` is, a virtual environment or a folder
-//! (`pip install --target`) named by `LEDGE_PYMODBUS`. Without it the test says that it was skipped, and fails where
-//! `CI` is set.
+//! See `pymodbus/mod.rs` for what it needs.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -14,117 +11,16 @@
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+#[path = "pymodbus/mod.rs"]
+mod pymodbus;
 
 use ledge_edge::twin::DeviceEntry;
 use ledge_edge::twin::value::{boolean, double, int, text};
 use ledge_proto::v1::modbus_visitor::Register;
 use ledge_proto::v1::write_result::Outcome;
 use ledge_proto::v1::{self, DataType};
+use pymodbus::{LIMIT, Python, Server, free_port};
 use support::*;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
-
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// A Python that can import pymodbus.
-struct Python {
-    program: OsString,
-    path: Option<PathBuf>,
-}
-
-impl Python {
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        if let Some(path) = &self.path {
-            command.env("PYTHONPATH", path);
-        }
-        command.kill_on_drop(true);
-        command
-    }
-
-    async fn find() -> Option<Python> {
-        let given = std::env::var_os("LEDGE_PYMODBUS").map(PathBuf::from);
-        let venv = given
-            .as_ref()
-            .map(|folder| folder.join("bin/python"))
-            .filter(|program| program.exists());
-        let python = match venv {
-            Some(program) => Python {
-                program: program.into(),
-                path: None,
-            },
-            None => Python {
-                program: "python3".into(),
-                path: given,
-            },
-        };
-        let import = "import pymodbus.server, pymodbus.simulator; print(pymodbus.__version__)";
-        let tried = python.command().args(["-c", import]).output().await.ok()?;
-        let version = String::from_utf8_lossy(&tried.stdout).trim().to_owned();
-        tried.status.success().then(|| {
-            println!("pymodbus {version}");
-            python
-        })
-    }
-
-    async fn or_skip() -> Option<Python> {
-        let python = Python::find().await;
-        if python.is_none() {
-            let message = "component_pymodbus: pymodbus is not installed (pip install pymodbus)";
-            assert!(std::env::var_os("CI").is_none(), "{message}");
-            // Past the test harness, which keeps what a passing test prints.
-            use std::io::Write as _;
-            writeln!(std::io::stderr(), "SKIPPED {message}").ok();
-        }
-        python
-    }
-}
-
-/// A running server.
-struct Server {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Server {
-    async fn start(python: &Python, port: u16) -> Server {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pymodbus_server.py");
-        let mut child = python
-            .command()
-            .arg(script)
-            .arg(port.to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut server = Server { child, lines };
-        assert_eq!(server.line().await, "ready");
-        server
-    }
-
-    async fn line(&mut self) -> String {
-        let line = tokio::time::timeout(LIMIT, self.lines.next_line()).await;
-        line.expect("the server says nothing")
-            .unwrap()
-            .expect("the server has ended")
-    }
-
-    async fn kill(mut self) {
-        self.child.kill().await.unwrap();
-    }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
 
 fn device(port: u16) -> DeviceEntry {
     use DataType::{Boolean, Double, Float, Int, String};
@@ -166,7 +62,7 @@ fn latest(world: &World, property: &str) -> Option<v1::Value> {
 
 #[tokio::test]
 async fn every_kind_of_register_is_read_and_exceptions_stay_with_their_property() {
-    let Some(python) = Python::or_skip().await else {
+    let Some(python) = Python::or_skip("component_pymodbus").await else {
         return;
     };
     let port = free_port();
@@ -207,7 +103,7 @@ async fn every_kind_of_register_is_read_and_exceptions_stay_with_their_property(
 
 #[tokio::test]
 async fn desired_values_reach_the_server_and_again_after_it_restarts() {
-    let Some(python) = Python::or_skip().await else {
+    let Some(python) = Python::or_skip("component_pymodbus").await else {
         return;
     };
     let port = free_port();

@@ -1,6 +1,6 @@
-"""A Modbus TCP server that Ledge's authors did not write, for component_pymodbus.rs.
+"""A Modbus TCP server that Ledge's authors did not write, for the tests beside it and the quickstart's.
 
-Usage: pymodbus_server.py PORT
+Usage: server.py PORT
 
 Prints `ready` when it listens, then one JSON line for every write it receives. Its values are encoded by pymodbus.
 Always starts with the same values, like a device that forgets its settings when it loses power.
@@ -28,6 +28,7 @@ def device():
     coils = [SimData(0, values=[False, True, True, False, True, False, False, False], datatype=DataType.BITS)]
     discrete = [SimData(0, values=[True, False, True, False, False, False, False, False], datatype=DataType.BITS)]
     holding = [
+        SimData(0, values=215, datatype=DataType.INT16),
         SimData(10, values=300, datatype=DataType.INT16),
         SimData(20, values=[23.4], datatype=DataType.FLOAT32),
         SimData(30, values="Ledge!", datatype=DataType.STRING),

@@ -1,0 +1,6 @@
+//! What the tests of the real programs share.
+
+#![allow(dead_code, reason = "each test uses its part of it")]
+
+pub(crate) mod place;
+pub(crate) mod story;
