@@ -305,5 +305,6 @@ fn slice(bytes: u64, busy: Duration) -> Slice {
         units: giga(bytes),
         busy,
         latencies_us: Vec::new(),
+        usage: None,
     }
 }
