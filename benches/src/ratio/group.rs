@@ -75,10 +75,13 @@ pub(super) fn commit(context: &Context) -> anyhow::Result<Vec<Row>> {
     let rate = super::harness::median(&mut records_per_s);
     row.ours_syncs = stats.syncs;
     row.note = format!(
-        "{:.2} M durable records/s (target 3), {} KiB per block, {} commits, {} fdatasync ({} beginning segments)",
+        "{:.2} M durable records/s (target 3), {} KiB per block, {} commits of {} us on average, {} us of it in \
+         fdatasync; {} fdatasync ({} beginning segments)",
         rate / 1e6,
         block_bytes / 1024,
         stats.commits,
+        stats.commit_time.sum_us / stats.commits.max(1),
+        stats.sync_time.sum_us / stats.syncs.max(1),
         stats.syncs,
         stats.syncs - stats.commits,
     );
