@@ -50,12 +50,12 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         id: "B2a",
-        about: "replay by blocks, without and with chains: pread and CRC",
+        about: "replay by blocks; with the chain of blocks; with all content hashed: pread, CRC (and BLAKE3)",
         run: replay::blocks,
     },
     Bench {
         id: "B2b",
-        about: "replay of a stream with decoding: pread, CRC and decode loop",
+        about: "replay of a stream with decoding: pread, CRC, zstd and decode loop",
         run: replay::records,
     },
     Bench {

@@ -24,6 +24,9 @@ use crate::stats::LogStats;
 use crate::storage::Storage;
 use crate::writer::queue::{Next, Shared};
 
+/// While one writes and syncs, the other wakes those whose records the last sync made durable.
+const COMMITTING_THREADS: usize = 2;
+
 /// Whose log it is, and which life of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -71,7 +74,7 @@ struct Handle {
     shared: Arc<Shared>,
     identity: Identity,
     durable: watch::Receiver<BlockNo>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Log {
@@ -88,23 +91,28 @@ impl Log {
         let identity = writer.identity.clone();
         let committer = writer.options.committer;
         let shared = Arc::new(Shared::new(writer));
-        let thread = match committer {
-            Committer::Caller => None,
-            Committer::Thread => {
-                let shared = shared.clone();
-                let thread = std::thread::Builder::new().name("ledge-log".to_owned());
-                Some(
-                    thread
-                        .spawn(move || run(&shared))
-                        .map_err(OpenError::io("start a thread for", dir))?,
-                )
-            }
+        let count = if committer == Committer::Thread {
+            COMMITTING_THREADS
+        } else {
+            0
         };
+        let mut threads = Vec::with_capacity(count);
+        for _ in 0..count {
+            let thread = std::thread::Builder::new().name("ledge-log".to_owned());
+            let own = shared.clone();
+            match thread.spawn(move || run(&own)) {
+                Ok(spawned) => threads.push(spawned),
+                Err(err) => {
+                    shared.begin_close();
+                    return Err(OpenError::io("start a thread for", dir)(err));
+                }
+            }
+        }
         let handle = Handle {
             shared,
             identity,
             durable,
-            thread: Mutex::new(thread),
+            threads: Mutex::new(threads),
         };
         Ok((
             Log {
@@ -248,8 +256,8 @@ impl std::fmt::Debug for Log {
 impl Handle {
     fn close(&self) -> Result<(), CloseError> {
         self.shared.begin_close();
-        if let Some(thread) = lock(&self.thread).take() {
-            // The thread does not panic; if it did, what follows still holds.
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            // They do not panic; if one did, what follows still holds.
             let _ = thread.join();
         }
         self.shared.commit_all();
@@ -280,7 +288,7 @@ fn run(shared: &Shared) {
     loop {
         match shared.wait(idle) {
             Next::Commit => {
-                shared.commit_next(&mut shared.writer());
+                shared.commit_next();
                 idle = shared.options.mark_after_idle;
             }
             Next::Idle => {

@@ -32,6 +32,13 @@ use crate::storage::StorageLock;
 
 static ZEROS: [u8; 4096] = [0; 4096];
 
+/// What became of a group, not yet told to those who wait.
+pub(crate) enum Committed {
+    Group(Group, Result<(), AppendError>),
+    /// Nothing was tried.
+    Refused(Vec<Request>, AppendError),
+}
+
 /// Everything the writer owns. Whoever holds it may commit.
 pub(crate) struct Writer {
     pub(crate) catalog: Arc<Catalog>,
@@ -57,32 +64,24 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Commits `requests` as one group and answers them.
-    ///
-    /// # Errors
-    /// What they were answered with. What waits behind them may build on them, so the caller refuses it too.
-    pub(crate) fn commit(&mut self, requests: Vec<Request>) -> Result<(), AppendError> {
+    /// Commits `requests` as one group. The answers are given when the writer is free for the next one.
+    pub(crate) fn commit(&mut self, requests: Vec<Request>) -> Committed {
         if let Some(reason) = &self.poisoned {
-            let err = AppendError::Poisoned {
-                reason: reason.clone(),
-            };
-            group::refuse(requests, &err);
-            return Err(err);
+            return Committed::Refused(
+                requests,
+                AppendError::Poisoned {
+                    reason: reason.clone(),
+                },
+            );
         }
         let started = Instant::now();
         let group = Group::build(requests, self);
-        match self.write_group(&group) {
-            Ok(()) => {
-                self.counters.commits.fetch_add(1, Relaxed);
-                self.counters.commit_time.record(started.elapsed());
-                group.done();
-                Ok(())
-            }
-            Err(err) => {
-                group.failed(&err);
-                Err(err)
-            }
+        let result = self.write_group(&group);
+        if result.is_ok() {
+            self.counters.commits.fetch_add(1, Relaxed);
+            self.counters.commit_time.record(started.elapsed());
         }
+        Committed::Group(group, result)
     }
 
     fn write_group(&mut self, group: &Group) -> Result<(), AppendError> {

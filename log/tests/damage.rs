@@ -311,7 +311,7 @@ fn the_frozen_log_of_version_1_is_readable() {
     assert!(report.findings.is_empty(), "{:?}", report.findings);
 }
 
-const FIXTURE_CHAIN: &str = "3ae1bb7c79f56876fbbd9a0bf7d8ce92";
+const FIXTURE_CHAIN: &str = "234a4688d1fea497118053134dd108cb";
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -12,6 +12,8 @@ use crate::ids::{
 use crate::limits;
 use crate::v1;
 
+mod compress;
+
 /// Length of the two closing fields of a header: chain (tag, length, 16 bytes) and CRC (tag, 4 bytes).
 const TAIL: usize = 2 + 16 + 1 + 4;
 const TAG_CHAIN: [u8; 2] = [(14 << 3) | 2, 16];
@@ -19,7 +21,6 @@ const TAG_CRC: u8 = (15 << 3) | 5;
 
 /// Frames with at least this many records are worth compressing without a dictionary.
 const COMPRESS_FROM_RECORDS: usize = 8;
-const ZSTD_LEVEL: i32 = 1;
 
 /// How a frame's payload is compressed. Persisted: never renumber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,7 +276,7 @@ impl Frame {
         match self.codec {
             Codec::Raw => Ok(stored),
             Codec::Zstd => {
-                let raw = zstd::bulk::decompress(&stored, self.raw_len)
+                let raw = compress::unpack(&stored, self.raw_len)
                     .map_err(|err| FrameError::Payload(err.to_string()))?;
                 if raw.len() != self.raw_len {
                     return Err(FrameError::Payload(format!(
@@ -367,12 +368,13 @@ impl Iterator for Records {
     }
 }
 
-/// BLAKE3(previous chain | header up to the chain | payload), first 16 bytes.
+/// BLAKE3(previous chain | header up to the chain | BLAKE3(payload)), first 16 bytes. The payload is hashed by itself
+/// so that it begins at the root of BLAKE3's tree, where many of its chunks are hashed at once.
 fn link(previous: Chain, prefix: &[u8], payload: &[u8]) -> Chain {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&previous.0);
     hasher.update(prefix);
-    hasher.update(payload);
+    hasher.update(blake3::hash(payload).as_bytes());
     Chain(truncate16(&hasher))
 }
 
@@ -439,8 +441,7 @@ impl FrameWriter {
             });
         }
         let compressed = if count as usize >= COMPRESS_FROM_RECORDS {
-            let packed = zstd::bulk::compress(payload, ZSTD_LEVEL)
-                .map_err(|err| FrameError::Payload(err.to_string()))?;
+            let packed = compress::pack(payload).map_err(|err| FrameError::Payload(err.to_string()))?;
             (packed.len() < payload.len()).then_some(packed)
         } else {
             None

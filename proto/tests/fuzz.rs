@@ -11,7 +11,9 @@ use ledge_proto::{limits, v1};
 
 /// Whatever parses as a frame stays within its limits, and folding it does not panic.
 fn check_frame(bytes: &[u8]) {
-    let Ok(frame) = Frame::parse(Bytes::copy_from_slice(bytes)) else { return };
+    let Ok(frame) = Frame::parse(Bytes::copy_from_slice(bytes)) else {
+        return;
+    };
     assert_eq!(&frame.bytes()[..], bytes, "a frame is its bytes");
     assert!(frame.raw_len() <= limits::FRAME_MAX_RAW_BYTES);
     if let Ok(records) = frame.records() {
@@ -30,7 +32,10 @@ fn frame() {
 fn frame_of_arbitrary_payload() {
     bolero::check!().for_each(|bytes: &[u8]| {
         let id = StreamId::new(Scope::cluster(), Lane::Down);
-        let mut writer = FrameWriter::new(StreamKey { id, incarnation: Incarnation([1; 16]) });
+        let mut writer = FrameWriter::new(StreamKey {
+            id,
+            incarnation: Incarnation([1; 16]),
+        });
         let count = bytes.first().copied().unwrap_or(1).max(1);
         if let Ok(frame) = writer.frame(u32::from(count), bytes) {
             check_frame(frame.bytes());
@@ -52,11 +57,18 @@ fn control_message() {
 fn record_payload() {
     bolero::check!().for_each(|bytes: &[u8]| {
         for kind in RecordKind::ALL {
-            let record =
-                v1::Record { kind: kind.as_wire(), payload: Bytes::copy_from_slice(bytes), ..Default::default() };
+            let record = v1::Record {
+                kind: kind.as_wire(),
+                payload: Bytes::copy_from_slice(bytes),
+                ..Default::default()
+            };
             if let Ok(payload) = Payload::decode(&record) {
                 let (number, encoded) = payload.encode();
-                let again = v1::Record { kind: number, payload: encoded.into(), ..Default::default() };
+                let again = v1::Record {
+                    kind: number,
+                    payload: encoded.into(),
+                    ..Default::default()
+                };
                 assert!(Payload::decode(&again).is_ok());
             }
         }

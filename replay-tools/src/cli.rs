@@ -70,15 +70,20 @@ pub struct GlobalArgs {
     pub(crate) now: Option<When>,
 }
 
-/// Every command. One file each under `commands/`.
+/// Every command. One file each under `commands/`; a command's help is the doc comment of its options.
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs, reason = "a doc comment here would replace that help")]
 pub enum Command {
-    /// See the main job done in a minute, with real daemons, and every claim checked.
     Quickstart(commands::quickstart::Quickstart),
-    /// Make the certificates of a cluster.
     Cert(commands::cert::Cert),
-    /// Play a device.
     Sim(commands::sim::Sim),
+    /// Look into a log: info, cat, tail, verify, stats.
+    Log(commands::log::Log),
+    At(commands::at::At),
+    Diff(commands::diff::Diff),
+    Replay(commands::replay::Replay),
+    #[cfg(feature = "sql")]
+    Sql(commands::sql::Sql),
     /// Print a completion script for a shell.
     Completion(commands::completion::Completion),
     /// Print the reference of every command as Markdown.
@@ -87,4 +92,7 @@ pub enum Command {
     #[command(name = "exit-codes", hide = true, help_template = "{about}\n", about = commands::topics::exit_codes())]
     #[allow(missing_docs, reason = "a doc comment would become the help")]
     ExitCodes,
+    #[command(name = "positions", hide = true, help_template = "{about}\n", about = commands::topics::POSITIONS)]
+    #[allow(missing_docs, reason = "a doc comment would become the help")]
+    Positions,
 }

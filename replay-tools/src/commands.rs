@@ -1,10 +1,16 @@
 //! The commands, one file each.
 
+pub mod at;
 pub mod cert;
 pub mod completion;
+pub mod diff;
+pub mod log;
 pub mod quickstart;
 pub(crate) mod reference;
+pub mod replay;
 pub mod sim;
+#[cfg(feature = "sql")]
+pub mod sql;
 pub(crate) mod topics;
 
 use crate::cli::{Cli, Command};
@@ -39,8 +45,15 @@ fn dispatch(command: Command, context: &mut Context) -> Result<Code, Quit> {
         Command::Cert(args) => cert::run(&args, context),
         Command::Quickstart(args) => quickstart::run(&args, context),
         Command::Sim(args) => sim::run(args, context),
+        Command::Log(args) => log::run(&args, context),
+        Command::At(args) => at::run(&args, context),
+        Command::Diff(args) => diff::run(&args, context),
+        Command::Replay(args) => replay::run(&args, context),
+        #[cfg(feature = "sql")]
+        Command::Sql(args) => sql::run(&args, context),
         Command::Completion(args) => completion::run(&args, context),
         Command::Reference => reference::run(context),
         Command::ExitCodes => topics::print(context, &topics::exit_codes()),
+        Command::Positions => topics::print(context, topics::POSITIONS),
     }
 }

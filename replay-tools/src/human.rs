@@ -38,6 +38,11 @@ pub(crate) fn count(number: u64) -> String {
     out
 }
 
+/// `1 block`, `2 blocks`.
+pub(crate) fn plural(number: u64, one: &str) -> String {
+    format!("{} {one}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// Bytes with a binary unit: `17.3 MiB`.
 #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
 pub(crate) fn bytes(number: u64) -> String {
@@ -54,6 +59,25 @@ pub(crate) fn bytes(number: u64) -> String {
     } else {
         format!("{value:.1} {}", UNITS[unit])
     }
+}
+
+/// `64MiB`, `1 GiB`, `500kB` or plain bytes, as a number of bytes.
+#[cfg(feature = "sql")]
+pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit: u64 = match text[digits..].trim() {
+        "" | "B" => 1,
+        "kB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" | "K" | "k" => 1024,
+        "MiB" | "M" | "m" => 1024 * 1024,
+        "GiB" | "G" | "g" => 1024 * 1024 * 1024,
+        _ => return None,
+    };
+    number.checked_mul(unit)
 }
 
 /// A duration in its two largest units: `2h 05m`, `1.4s`.
@@ -96,6 +120,29 @@ mod tests {
             (u64::MAX, "16384.0 PiB"),
         ] {
             assert_eq!(bytes(number), text);
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "sql")]
+    fn sizes_are_read_in_binary_and_decimal_units() {
+        for (text, number) in [
+            ("64MiB", Some(67_108_864)),
+            ("1 GiB", Some(1 << 30)),
+            ("500kB", Some(500_000)),
+            ("7", Some(7)),
+        ] {
+            assert_eq!(parse_bytes(text), number, "{text}");
+        }
+        for bad in [
+            "",
+            "MiB",
+            "-1",
+            "1.5MiB",
+            "99999999999999999999",
+            "99999999999GiB",
+        ] {
+            assert_eq!(parse_bytes(bad), None, "{bad}");
         }
     }
 

@@ -7,11 +7,17 @@ mod cli;
 pub mod commands;
 mod error;
 mod exit;
+mod facts;
+mod fold;
 mod human;
 mod moment;
+mod open;
 mod out;
+mod position;
 mod progress;
 pub mod quickstart;
+mod select;
+mod show;
 pub mod sim;
 mod table;
 

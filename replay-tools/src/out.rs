@@ -5,6 +5,8 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use serde::Serialize;
 
 use crate::error::{Failure, Quit};
+#[cfg(feature = "sql")]
+use crate::table::Lean;
 use crate::table::{Column, Table};
 
 /// How results are printed.
@@ -45,6 +47,11 @@ impl Out {
         self.format
     }
 
+    /// Whether this is a terminal too narrow for everything.
+    pub(crate) fn is_narrow(&self) -> bool {
+        self.width.is_some_and(|width| width < 100)
+    }
+
     /// Writes `text` as it is.
     pub fn text(&mut self, text: &str) -> Result<(), Quit> {
         self.stdout.write_all(text.as_bytes()).map_err(Quit::from_output)
@@ -77,6 +84,12 @@ impl Out {
     /// A table that fits this output.
     pub(crate) fn table(&self, columns: &[Column]) -> Table {
         Table::new(columns, self.width)
+    }
+
+    /// A table whose headings are known only at run time.
+    #[cfg(feature = "sql")]
+    pub(crate) fn table_with_titles(&self, titles: Vec<String>, lean: Vec<Lean>) -> Table {
+        Table::with_titles(titles, lean, self.width)
     }
 
     /// Hands everything written so far to the reader.

@@ -81,6 +81,38 @@ impl Drop for Progress {
     }
 }
 
+/// Runs `work`, showing how long it has been `doing` it.
+pub(crate) fn while_running<T: Send>(doing: &str, work: impl FnOnce() -> T + Send) -> T {
+    if !io::stderr().is_terminal() {
+        return work();
+    }
+    let start = Instant::now();
+    let (finished, wait) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut shown = false;
+            // Ends when the other side is dropped, that is when the work is done.
+            while wait.recv_timeout(EVERY) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                if start.elapsed() >= QUIET {
+                    write!(
+                        io::stderr(),
+                        "\r\x1b[K{doing}, {}",
+                        human::duration(start.elapsed())
+                    )
+                    .ok();
+                    shown = true;
+                }
+            }
+            if shown {
+                write!(io::stderr(), "\r\x1b[K").ok();
+            }
+        });
+        let result = work();
+        drop(finished);
+        result
+    })
+}
+
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -13,31 +13,56 @@ use crate::out::Out;
 const ROWS_FOR_WIDTHS: usize = 1000;
 /// A column never gets wider than this because of one long value, except the last.
 const COLUMN_MAX: usize = 60;
-/// On a narrow terminal the last column still gets this much.
-const LAST_MIN: usize = 16;
+/// On a narrow terminal text is cut, but never to less than this.
+const CUT_MIN: usize = 10;
 const BETWEEN: &str = "  ";
 
 /// A column: its heading and which side its values lean to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column {
     title: &'static str,
-    right: bool,
+    lean: Lean,
+}
+
+/// How the values of a column are set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lean {
+    /// To the left; cut where a terminal is too narrow.
+    Left,
+    /// To the left, never cut: half a time is no time.
+    Whole,
+    /// To the right, never cut.
+    Right,
 }
 
 /// A column of text.
 pub(crate) const fn text(title: &'static str) -> Column {
-    Column { title, right: false }
+    Column {
+        title,
+        lean: Lean::Left,
+    }
+}
+
+/// A column of text that is useless when cut.
+pub(crate) const fn whole(title: &'static str) -> Column {
+    Column {
+        title,
+        lean: Lean::Whole,
+    }
 }
 
 /// A column of numbers.
 pub(crate) const fn number(title: &'static str) -> Column {
-    Column { title, right: true }
+    Column {
+        title,
+        lean: Lean::Right,
+    }
 }
 
 /// Rows on their way to the output.
 pub(crate) struct Table {
     titles: Vec<String>,
-    right: Vec<bool>,
+    lean: Vec<Lean>,
     waiting: Vec<Vec<String>>,
     widths: Option<Vec<usize>>,
     terminal_width: Option<usize>,
@@ -50,17 +75,17 @@ impl Table {
         let titles = columns.iter().map(|column| column.title.to_owned()).collect();
         Table::with_titles(
             titles,
-            columns.iter().map(|column| column.right).collect(),
+            columns.iter().map(|column| column.lean).collect(),
             terminal_width,
         )
     }
 
     /// As [`Table::new`] with headings known only at run time.
-    pub(crate) fn with_titles(titles: Vec<String>, right: Vec<bool>, terminal_width: Option<usize>) -> Self {
+    pub(crate) fn with_titles(titles: Vec<String>, lean: Vec<Lean>, terminal_width: Option<usize>) -> Self {
         let titles = titles.iter().map(|title| plain(title).into_owned()).collect();
         Table {
             titles,
-            right,
+            lean,
             waiting: Vec::new(),
             widths: None,
             terminal_width,
@@ -110,11 +135,34 @@ impl Table {
         for width in &mut widths[..last] {
             *width = (*width).min(COLUMN_MAX);
         }
-        if let (Some(terminal), Some(width)) = (self.terminal_width, widths.last().copied()) {
-            let before: usize = widths[..last].iter().map(|width| width + BETWEEN.len()).sum();
-            widths[last] = width.min(terminal.saturating_sub(before).max(LAST_MIN));
+        if let Some(terminal) = self.terminal_width {
+            self.narrow(&mut widths, terminal);
         }
         widths
+    }
+
+    /// Takes from the widest column that may be cut until all fit the terminal, as far as that is possible.
+    fn narrow(&self, widths: &mut [usize], terminal: usize) {
+        let between = BETWEEN.len() * widths.len().saturating_sub(1);
+        loop {
+            let over = (widths.iter().sum::<usize>() + between).saturating_sub(terminal);
+            let may_be_cut = |(place, width): &(usize, &mut usize)| {
+                self.lean_of(*place) == Lean::Left && **width > CUT_MIN
+            };
+            let widest = widths
+                .iter_mut()
+                .enumerate()
+                .filter(may_be_cut)
+                .max_by_key(|(_, width)| **width);
+            match widest {
+                Some((_, width)) if over > 0 => *width -= 1,
+                _ => return,
+            }
+        }
+    }
+
+    fn lean_of(&self, place: usize) -> Lean {
+        self.lean.get(place).copied().unwrap_or(Lean::Left)
     }
 
     fn line(&self, cells: &[String]) -> String {
@@ -123,13 +171,11 @@ impl Table {
         let mut line = String::new();
         for (place, cell) in cells.iter().enumerate() {
             let width = widths.get(place).copied().unwrap_or(0);
-            let cell = if place == last && self.terminal_width.is_some() {
-                cut(cell, width)
-            } else {
-                cell.clone()
-            };
+            let lean = self.lean_of(place);
+            let cut_here = self.terminal_width.is_some() && lean == Lean::Left;
+            let cell = if cut_here { cut(cell, width) } else { cell.clone() };
             let pad = width.saturating_sub(cell.width());
-            if self.right.get(place).copied().unwrap_or(false) {
+            if lean == Lean::Right {
                 line.extend(std::iter::repeat_n(' ', pad));
                 line.push_str(&cell);
             } else {
@@ -186,12 +232,21 @@ mod tests {
     }
 
     #[test]
-    fn only_a_terminal_cuts_the_last_column() {
-        let row = [["n", "1", "a value that is rather long"]];
+    fn only_a_terminal_cuts_and_it_cuts_the_widest_text() {
+        let row = [["a-name-that-is-long", "1", "a value that is rather long"]];
         assert!(render(None, &row).contains("rather long"));
-        let narrow = render(Some(30), &row);
-        assert_eq!(narrow, "NAME  SEQ  VALUE\nn       1  a value that is ra…\n");
-        assert!(narrow.lines().all(|line| line.width() <= 30), "{narrow}");
+        let narrow = render(Some(40), &row);
+        assert_eq!(
+            narrow,
+            "NAME                 SEQ  VALUE\na-name-that-is-l…      1  a value that is…\n"
+                .replace("NAME                 SEQ", "NAME               SEQ")
+                .replace("l…      1", "l…    1")
+        );
+        assert!(narrow.lines().all(|line| line.width() <= 40), "{narrow}");
+        assert!(
+            render(Some(5), &row).contains("a-name-th…"),
+            "no column is cut to nothing"
+        );
     }
 
     #[test]

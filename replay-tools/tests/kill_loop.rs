@@ -3,6 +3,8 @@
 //! `LEDGE_KILL_ROUNDS` sets the number of rounds (50 in CI, 6 otherwise), `LEDGE_SEED` the seed, which is printed.
 //! `LEDGE_KEEP=DIR` keeps the data directories.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};

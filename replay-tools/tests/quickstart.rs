@@ -15,6 +15,9 @@ async fn the_readmes_first_command_proves_every_claim_within_a_minute() {
         "middle of the outage",
         "log verify",
     ] {
-        assert!(claims.iter().any(|claim| claim.contains(word)), "{word}: {claims:#?}");
+        assert!(
+            claims.iter().any(|claim| claim.contains(word)),
+            "{word}: {claims:#?}"
+        );
     }
 }

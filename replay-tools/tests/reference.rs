@@ -1,5 +1,7 @@
 //! The command line reference in `docs/cli.md` is what the program prints, word for word.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+
 use std::path::Path;
 use std::process::Command;
 

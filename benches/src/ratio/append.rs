@@ -1,6 +1,7 @@
 //! B1a and B1d: one thread, one group outstanding.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -57,6 +58,7 @@ impl Source {
         let mut slice = Slice::default();
         while slice.busy < length {
             self.make(ahead)?;
+            let before = Usage::now();
             let start = Instant::now();
             let mut last = start;
             while let Some(frame) = self.ready.pop_front() {
@@ -70,6 +72,7 @@ impl Source {
                 }
             }
             slice.busy += last - start;
+            slice.usage = Some(slice.usage.unwrap_or_default() + (Usage::now() - before));
         }
         Ok(slice)
     }
@@ -81,10 +84,12 @@ pub(super) fn groups(context: &Context) -> anyhow::Result<Vec<Row>> {
         let dir = context.dir.join(name);
         let log = open(&dir)?;
         let mut raw = RawFile::create(&context.dir.join("raw"), RAW_FILE_BYTES)?;
-        let mut noise = vec![0; block_bytes];
-        Rng::new(2).fill(&mut noise);
-        let mut source = Source::new(1, block_bytes);
+        // As many different buffers as ours has frames, so that both read them from memory, not from the cache.
         let ahead = ((16 << 20) / block_bytes).min(2048);
+        let mut noise = vec![0; block_bytes * ahead];
+        Rng::new(2).fill(&mut noise);
+        let mut buffers = noise.chunks(block_bytes).cycle();
+        let mut source = Source::new(1, block_bytes);
         let mut row = compare(
             Comparison {
                 id: format!("B1a-{name}"),
@@ -95,7 +100,7 @@ pub(super) fn groups(context: &Context) -> anyhow::Result<Vec<Row>> {
             context.plan,
             &mut |length| {
                 repeat(length, || {
-                    raw.append(&noise)?;
+                    raw.append(buffers.next().context("at least one buffer")?)?;
                     Ok(1.0)
                 })
             },
@@ -148,6 +153,7 @@ pub(super) fn amplification(context: &Context) -> anyhow::Result<Vec<Row>> {
     let started = Usage::now();
     for _ in 0..rounds {
         recycle(&log)?;
+        forget_cached(&context.dir.join("log"))?;
         let (before, stats) = (Usage::now(), log.stats());
         append(&log, segment_blocks / 2)?;
         let payload = log.stats().payload_bytes - stats.payload_bytes;
@@ -180,4 +186,15 @@ pub(super) fn amplification(context: &Context) -> anyhow::Result<Vec<Row>> {
         ours_syncs: stats.syncs,
         note: format!("by the log's own count {by_format:.4}; ratio_min is the worst round"),
     }])
+}
+
+/// Drops clean pages of all files in `dir` from the cache. The kernel counts whole folios as written when a part of
+/// one is made dirty: files just filled with zeros are in the cache as large ones, after this writing makes small
+/// ones.
+fn forget_cached(dir: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let file = std::fs::File::open(entry?.path())?;
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    }
+    Ok(())
 }

@@ -1,21 +1,24 @@
 //! B1b: 10,000 tasks, each with one small frame outstanding.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ledge_log::storage::sim::Rng;
+use ledge_log::{Log, LogStats};
 use ledge_proto::frame::{Frame, FrameWriter};
 
 use super::Context;
 use super::harness::{Comparison, Row, Slice, compare, repeat};
+use super::usage::Usage;
 use super::workload::{RawFile, key, open, payload};
 
 const TASKS: usize = 10_000;
 const RECORDS: u32 = 8;
 const VALUE_BYTES: usize = 256;
 /// Frames each task has ready per slice.
-const READY: usize = 24;
+const READY: usize = 28;
 
 pub(super) fn commit(context: &Context) -> anyhow::Result<Vec<Row>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -24,7 +27,12 @@ pub(super) fn commit(context: &Context) -> anyhow::Result<Vec<Row>> {
         .build()?;
     let log = open(&context.dir.join("log"))?;
     let payload = Arc::new(payload(&mut Rng::new(3), RECORDS, VALUE_BYTES));
-    let mut writers: Vec<FrameWriter> = (0..TASKS).map(|n| FrameWriter::new(key(n))).collect();
+    let mut sources: Vec<Source> = (0..TASKS)
+        .map(|n| Source {
+            writer: FrameWriter::new(key(n)),
+            ready: VecDeque::new(),
+        })
+        .collect();
     let mut block_bytes = 1 << 20;
     let mut records_per_s = Vec::new();
     let mut raw_file = RawFile::create(&context.dir.join("raw"), 256 * 1024 * 1024)?;
@@ -47,16 +55,12 @@ pub(super) fn commit(context: &Context) -> anyhow::Result<Vec<Row>> {
         },
         &mut |length| {
             log.recycle_before(log.durable_block())?;
-            let before = log.stats();
-            let frames = make(&mut writers, &payload)?;
-            let (slice, rest) = runtime.block_on(run(&log, frames, length))?;
-            // What was made and not sent has to be made again, with the same numbers.
-            for (writer, first) in writers.iter_mut().zip(rest) {
-                if let Some(first) = first {
-                    *writer = first;
-                }
+            for source in &mut sources {
+                source.fill(&payload)?;
             }
-            let after = log.stats();
+            let (run, rest) = runtime.block_on(run(&log, std::mem::take(&mut sources), length))?;
+            sources = rest;
+            let Run { slice, before, after } = run;
             let records = after.records - before.records;
             let blocks = (after.commits - before.commits).max(1);
             block_bytes = usize::try_from((after.written_bytes - before.written_bytes) / blocks)?;
@@ -71,10 +75,13 @@ pub(super) fn commit(context: &Context) -> anyhow::Result<Vec<Row>> {
     let rate = super::harness::median(&mut records_per_s);
     row.ours_syncs = stats.syncs;
     row.note = format!(
-        "{:.2} M durable records/s (target 3), {} KiB per block, {} commits, {} fdatasync ({} beginning segments)",
+        "{:.2} M durable records/s (target 3), {} KiB per block, {} commits of {} us on average, {} us of it in \
+         fdatasync; {} fdatasync ({} beginning segments)",
         rate / 1e6,
         block_bytes / 1024,
         stats.commits,
+        stats.commit_time.sum_us / stats.commits.max(1),
+        stats.sync_time.sum_us / stats.syncs.max(1),
         stats.syncs,
         stats.syncs - stats.commits,
     );
@@ -88,56 +95,70 @@ fn mega(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-/// Each task's next frames, with the writer as it was before each.
-type Ready = Vec<(FrameWriter, Frame)>;
-
-fn make(writers: &mut [FrameWriter], payload: &[u8]) -> anyhow::Result<Vec<Ready>> {
-    let make_one = |writer: &mut FrameWriter| -> anyhow::Result<Ready> {
-        (0..READY)
-            .map(|_| Ok((writer.clone(), writer.frame(RECORDS, payload)?)))
-            .collect()
-    };
-    writers.iter_mut().map(make_one).collect()
+/// One node: its writer, and the frames it has ready.
+struct Source {
+    writer: FrameWriter,
+    ready: VecDeque<Frame>,
 }
 
-/// Runs all tasks for about `length`. Returns, per task, the writer before its first frame that was not sent.
-async fn run(
-    log: &ledge_log::Log,
-    ready: Vec<Ready>,
-    length: Duration,
-) -> anyhow::Result<(Slice, Vec<Option<FrameWriter>>)> {
+impl Source {
+    fn fill(&mut self, payload: &[u8]) -> anyhow::Result<()> {
+        while self.ready.len() < READY {
+            self.ready.push_back(self.writer.frame(RECORDS, payload)?);
+        }
+        Ok(())
+    }
+}
+
+struct Run {
+    slice: Slice,
+    before: LogStats,
+    after: LogStats,
+}
+
+/// Runs all tasks and watches them for `length`, once all of them are running. Returns what is left.
+async fn run(log: &Log, sources: Vec<Source>, length: Duration) -> anyhow::Result<(Run, Vec<Source>)> {
     let over = Arc::new(AtomicBool::new(false));
     let latency = Arc::new(LatencySample::default());
-    let start = Instant::now();
-    let mut tasks = Vec::with_capacity(ready.len());
-    for (n, frames) in ready.into_iter().enumerate() {
+    let mut tasks = Vec::with_capacity(sources.len());
+    for (n, mut source) in sources.into_iter().enumerate() {
         let (log, over, latency) = (log.clone(), over.clone(), latency.clone());
         tasks.push(tokio::spawn(async move {
-            for (writer, frame) in frames {
-                if over.load(Ordering::Relaxed) {
-                    return Ok(Some(writer));
-                }
+            while !over.load(Ordering::Relaxed) {
+                let Some(frame) = source.ready.pop_front() else {
+                    break;
+                };
                 let sent = Instant::now();
                 log.append_frame(frame).await?;
                 if n % 64 == 0 {
                     latency.add(sent.elapsed());
                 }
             }
-            anyhow::Ok(None)
+            anyhow::Ok(source)
         }));
     }
+    tokio::time::sleep(length / 5).await;
+    let (before, used, start) = (log.stats(), Usage::now(), Instant::now());
+    latency.take();
     tokio::time::sleep(length).await;
+    let (after, used, busy) = (log.stats(), Usage::now() - used, start.elapsed());
     over.store(true, Ordering::Relaxed);
+    let latencies_us = latency.take();
     let mut rest = Vec::with_capacity(tasks.len());
+    let mut dry = 0;
     for task in tasks {
-        rest.push(task.await??);
+        let source = task.await??;
+        dry += usize::from(source.ready.is_empty());
+        rest.push(source);
     }
+    anyhow::ensure!(dry < TASKS / 2, "the tasks ran out of frames: raise READY");
     let slice = Slice {
         units: 0.0,
-        busy: start.elapsed(),
-        latencies_us: latency.take(),
+        busy,
+        latencies_us,
+        usage: Some(used),
     };
-    Ok((slice, rest))
+    Ok((Run { slice, before, after }, rest))
 }
 
 /// Some of the latencies: a lock per frame would be measured too.

@@ -46,6 +46,8 @@ pub(super) struct Slice {
     pub(super) busy: Duration,
     /// Latency of each operation, microseconds, where that is of interest.
     pub(super) latencies_us: Vec<f64>,
+    /// What was used in the time that counts; `None`: in all of the slice.
+    pub(super) usage: Option<Usage>,
 }
 
 /// One line of output.
@@ -119,7 +121,8 @@ pub(super) fn compare(
             } else {
                 ours(plan.slice)?
             };
-            rates[side] += sides[side].add(slice, Usage::now() - before);
+            let usage = slice.usage.unwrap_or_else(|| Usage::now() - before);
+            rates[side] += sides[side].add(slice, usage);
         }
         ratios.push(rates[1] / rates[0]);
     }

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use ledge_log::storage::sim::Rng;
 use ledge_log::{BlockNo, Log};
 use ledge_proto::checksum::crc32c;
-use ledge_proto::frame::FrameWriter;
+use ledge_proto::frame::{Codec, FrameWriter};
 use ledge_proto::ids::Seq;
 use ledge_proto::v1;
 use prost::Message;
@@ -24,11 +23,13 @@ const WINDOW: usize = 1 << 20;
 const RECORDS: u32 = 256;
 const VALUE_BYTES: usize = 208;
 
-/// A log of one stream, and its payloads one after the other in a plain file.
+/// A log of one stream, and its frames' payloads one after the other in a plain file.
 struct Data {
     log: Log,
     raw: PathBuf,
     raw_len: u64,
+    /// Compressed and uncompressed length of each payload.
+    payloads: Vec<(usize, usize)>,
     records: u64,
 }
 
@@ -39,16 +40,22 @@ fn prepare(dir: &Path, quick: bool) -> anyhow::Result<Data> {
     let mut rng = Rng::new(4);
     let frames = if quick { 512 } else { 3072 };
     let mut flat = Vec::new();
+    let mut payloads = Vec::new();
     for _ in 0..frames {
         let payload = payload(&mut rng, RECORDS, VALUE_BYTES);
-        log.append_frame_blocking(writer.frame(RECORDS, &payload)?)?;
-        flat.extend_from_slice(&payload);
+        let frame = writer.frame(RECORDS, &payload)?;
+        anyhow::ensure!(frame.codec() == Codec::Zstd, "records like these compress");
+        let stored = zstd::bulk::compress(&payload, 1)?;
+        flat.extend_from_slice(&stored);
+        payloads.push((stored.len(), payload.len()));
+        log.append_frame_blocking(frame)?;
     }
     std::fs::write(&raw, &flat)?;
     Ok(Data {
         log,
         raw,
         raw_len: flat.len() as u64,
+        payloads,
         records: u64::from(RECORDS) * frames,
     })
 }
@@ -58,11 +65,26 @@ fn giga(bytes: u64) -> f64 {
     bytes as f64 / 1e9
 }
 
+/// What is checked beyond the checksum of each block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    Nothing,
+    /// The chain of blocks.
+    Blocks,
+    /// The chain of frames, which hashes all content.
+    Content,
+}
+
 pub(super) fn blocks(context: &Context) -> anyhow::Result<Vec<Row>> {
     let data = prepare(&context.dir, context.plan.quick)?;
     let file = File::open(&data.raw)?;
     let mut rows = Vec::new();
-    for (id, chains, target) in [("B2a", false, 0.90), ("B2a-chain", true, 0.50)] {
+    let variants = [
+        ("B2a", Check::Nothing, 0.90),
+        ("B2a-chain", Check::Blocks, 0.50),
+        ("B2a-content", Check::Content, 0.90),
+    ];
+    for (id, check, target) in variants {
         let mut buf = vec![0; WINDOW];
         let row = compare(
             Comparison {
@@ -78,12 +100,18 @@ pub(super) fn blocks(context: &Context) -> anyhow::Result<Vec<Row>> {
                     while at < data.raw_len {
                         let read = file.read_at(&mut buf, at)?;
                         std::hint::black_box(crc32c(&buf[..read]));
+                        if check == Check::Content {
+                            // In pieces of the size of a frame, as anybody would have to.
+                            for piece in buf[..read].chunks(56 * 1024) {
+                                std::hint::black_box(blake3::hash(piece));
+                            }
+                        }
                         at += read as u64;
                     }
                     Ok(giga(data.raw_len))
                 })
             },
-            &mut |length| repeat(length, || read_blocks(&data, chains)),
+            &mut |length| repeat(length, || read_blocks(&data, check)),
         )?;
         rows.push(Row {
             raw_p99_us: None,
@@ -94,17 +122,28 @@ pub(super) fn blocks(context: &Context) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn read_blocks(data: &Data, chains: bool) -> anyhow::Result<f64> {
+fn read_blocks(data: &Data, check: Check) -> anyhow::Result<f64> {
     let mut reader = data.log.read_blocks(BlockNo::ZERO);
     let mut bytes = 0;
     let mut chain = key(1).genesis_chain();
+    let mut block_chain = None;
     while let Some(block) = reader.next_block()? {
         bytes += block.len_bytes() as u64;
-        if chains {
-            for frame in block.frames() {
-                let frame = frame?;
-                frame.follows(chain)?;
-                chain = frame.chain();
+        match check {
+            Check::Nothing => {}
+            Check::Blocks => {
+                anyhow::ensure!(
+                    block_chain.is_none_or(|before| before == block.prev_chain),
+                    "chain broken"
+                );
+                block_chain = Some(block.chain()?);
+            }
+            Check::Content => {
+                for frame in block.frames() {
+                    let frame = frame?;
+                    frame.follows(chain)?;
+                    chain = frame.chain();
+                }
             }
         }
     }
@@ -122,7 +161,7 @@ pub(super) fn records(context: &Context) -> anyhow::Result<Vec<Row>> {
             target: 0.95,
         },
         context.plan,
-        &mut |length| repeat(length, || decode_raw(&file, data.raw_len)),
+        &mut |length| repeat(length, || decode_raw(&file, &data)),
         &mut |length| {
             repeat(length, || {
                 let mut reader = data.log.read_stream(&key(1), Seq::ZERO);
@@ -150,44 +189,27 @@ fn mega(records: u64) -> f64 {
     records as f64 / 1e6
 }
 
-/// pread 1 MiB, checksum it, decode the records in it.
-fn decode_raw(file: &File, len: u64) -> anyhow::Result<f64> {
+/// pread 1 MiB, checksum it, decompress and decode what is in it.
+fn decode_raw(file: &File, data: &Data) -> anyhow::Result<f64> {
     let mut at = 0;
     let mut count = 0;
-    let mut spare = BytesMut::zeroed(WINDOW);
-    while at < len {
-        let mut buf = std::mem::take(&mut spare);
-        if buf.len() < WINDOW {
-            buf = BytesMut::zeroed(WINDOW);
-        }
+    let mut buf = vec![0; WINDOW];
+    let mut payloads = data.payloads.iter().peekable();
+    while payloads.peek().is_some() {
         let read = file.read_at(&mut buf, at)?;
         std::hint::black_box(crc32c(&buf[..read]));
-        let whole: Bytes = buf.freeze();
-        let mut left = whole.slice(..read);
         let mut used = 0;
-        while left.has_remaining() {
-            let mut head = &left[..];
-            let Ok(record_len) = decode_varint(&mut head) else {
-                break;
-            };
-            let record_len = usize::try_from(record_len)?;
-            let skip = left.len() - head.len();
-            if head.len() < record_len {
-                break;
+        while let Some((stored, raw)) = payloads.next_if(|(stored, _)| used + stored <= read) {
+            let mut left = Bytes::from(zstd::bulk::decompress(&buf[used..used + stored], *raw)?);
+            while left.has_remaining() {
+                let len = usize::try_from(decode_varint(&mut left)?)?;
+                std::hint::black_box(v1::Record::decode(left.split_to(len))?);
+                count += 1;
             }
-            left.advance(skip);
-            std::hint::black_box(v1::Record::decode(left.split_to(record_len))?);
-            used += skip + record_len;
-            count += 1;
+            used += stored;
         }
-        anyhow::ensure!(used > 0, "no record in a window");
+        anyhow::ensure!(used > 0, "a window holds at least one payload");
         at += used as u64;
-        drop(left);
-        spare = whole
-            .try_into_mut()
-            .ok()
-            .context("nobody holds the window")
-            .unwrap_or_default();
     }
     Ok(mega(count))
 }

@@ -304,6 +304,6 @@ fn slice(bytes: u64, busy: Duration) -> Slice {
     Slice {
         units: giga(bytes),
         busy,
-        latencies_us: Vec::new(),
+        ..Slice::default()
     }
 }

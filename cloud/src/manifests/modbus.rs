@@ -169,10 +169,17 @@ impl Connection {
                 (Transport::Tcp(tcp), unit_id.unwrap_or(DEFAULT_TCP_UNIT))
             }
             (Some(Mode::Rtu), Some(path), _) => {
+                let data_bits = self.data_bits.or(model.data_bits).unwrap_or(DEFAULT_DATA_BITS);
+                if data_bits != DEFAULT_DATA_BITS {
+                    return Err((
+                        format!("dataBits is {data_bits}, but Modbus RTU sends whole bytes"),
+                        "write dataBits: 8".to_owned(),
+                    ));
+                }
                 let rtu = v1::ModbusRtu {
                     path: path.clone(),
                     baud_rate: self.baud_rate.or(model.baud_rate).unwrap_or(DEFAULT_BAUD_RATE),
-                    data_bits: self.data_bits.or(model.data_bits).unwrap_or(DEFAULT_DATA_BITS),
+                    data_bits,
                     parity: self.parity.or(model.parity).unwrap_or("none").to_owned(),
                     stop_bits: self.stop_bits.or(model.stop_bits).unwrap_or(DEFAULT_STOP_BITS),
                 };
@@ -182,7 +189,15 @@ impl Connection {
                         "add slaveID".to_owned(),
                     )
                 };
-                (Transport::Rtu(rtu), unit_id.ok_or_else(missing)?)
+                let unit_id = unit_id.ok_or_else(missing)?;
+                if unit_id == 0 {
+                    return Err((
+                        "slaveID 0 speaks to every device on a serial line at once, and none answers"
+                            .to_owned(),
+                        "give the device's own number, 1 to 247".to_owned(),
+                    ));
+                }
+                (Transport::Rtu(rtu), unit_id)
             }
             (None, Some(_), Some(_)) => {
                 return Err((
@@ -310,8 +325,18 @@ fn check_limit(limit: i64, data_type: v1::DataType, bits: bool) -> Result<(), (S
             ));
         }
         (T::String | T::Bytes, false) => ("from 1 to 125", (1..=MAX_REGISTERS).contains(&limit)),
-        (T::Bytes, true) => ("from 1 to 2000", (1..=MAX_BITS).contains(&limit)),
-        (T::Boolean, _) | (_, true) => ("1", limit == 1),
+        // Bits are a flag, or a number made of a few of them; nothing else is.
+        (T::Int, true) => ("from 1 to 32", (1..=32).contains(&limit)),
+        (T::Float | T::Double | T::String | T::Bytes, true) => {
+            return Err((
+                format!(
+                    "a coil or discrete input cannot hold a value of type {}",
+                    data_type.as_str_name()
+                ),
+                "BOOLEAN and INT can; or read another register".to_owned(),
+            ));
+        }
+        (T::Boolean, _) => ("1", limit == 1),
         (T::Int | T::Float | T::Double, false) => ("1, 2 or 4", matches!(limit, 1 | 2 | 4)),
     };
     if ok {

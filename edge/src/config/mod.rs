@@ -1,7 +1,7 @@
 //! edgecore's settings: flags over environment over file over defaults.
 //!
 //! The file has KubeEdge's shape, so that an existing `edgecore.yaml` loads as it is; what Ledge adds is in its
-//! section `ledge`. Reading order: [`args`] (flags), `keys` (what a file may hold), [`load`](Config::load).
+//! section `ledge`. Reading order: [`Args`] (flags), `keys` (what a file may hold), [`load`](Config::load).
 
 mod args;
 mod keys;

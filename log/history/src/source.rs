@@ -1,8 +1,10 @@
 //! Where history comes from: a set of streams whose frames can be read in order.
 
 use std::fmt;
+use std::sync::Arc;
 
-use ledge_proto::frame::Frame;
+use ledge_log::{BlockNo, LogView, ReadError};
+use ledge_proto::frame::{Frame, FrameError};
 use ledge_proto::ids::{Seq, StreamKey};
 
 /// A stream of a source, as far as it is known when the source was opened.
@@ -59,6 +61,98 @@ impl SourceError {
     }
 }
 
+/// A log's directory, opened read-only.
+#[derive(Clone)]
+pub struct LogSource {
+    view: Arc<LogView>,
+}
+
+impl LogSource {
+    /// The streams of `view`, as far as it sees them now.
+    pub fn new(view: Arc<LogView>) -> Self {
+        LogSource { view }
+    }
+}
+
+impl fmt::Debug for LogSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LogSource").field(self.view.identity()).finish()
+    }
+}
+
+impl FrameSource for LogSource {
+    fn streams(&self) -> Vec<StreamSpan> {
+        let span = |info: ledge_log::StreamInfo| StreamSpan {
+            key: info.key,
+            first: info.first_seq,
+            last: info.durable.position.seq,
+        };
+        self.view.streams().into_iter().map(span).collect()
+    }
+
+    fn frames(&self, stream: &StreamKey, after: Seq) -> Result<Frames, SourceError> {
+        let Some(span) = self.streams().into_iter().find(|span| span.key == *stream) else {
+            return Err(SourceError::reading(stream, "there is no such stream"));
+        };
+        // What is no longer held cannot be asked for.
+        let begin = after.max(Seq(span.first.0.saturating_sub(1)));
+        let mut reader = self.view.read_stream(stream, begin);
+        let stream = stream.clone();
+        let mut failed = false;
+        Ok(Box::new(std::iter::from_fn(move || {
+            if failed || reader.position() >= span.last {
+                return None;
+            }
+            let next = reader
+                .next()
+                .map_err(|err| SourceError::reading(&stream, err))
+                .transpose();
+            failed = matches!(next, Some(Err(_)));
+            next
+        })))
+    }
+
+    fn in_order(&self) -> Result<Frames, SourceError> {
+        let last = self.view.last_block();
+        let mut reader = self.view.read_blocks(self.view.first_block().previous());
+        let mut frames = Vec::new().into_iter();
+        let mut failed = false;
+        Ok(Box::new(std::iter::from_fn(move || {
+            loop {
+                if let Some(frame) = frames.next() {
+                    return Some(Ok(frame));
+                }
+                if failed || reader.position() >= last {
+                    return None;
+                }
+                match block_frames(&mut reader) {
+                    Ok(Some(read)) => frames = read.into_iter(),
+                    Ok(None) => return None,
+                    Err(err) => {
+                        failed = true;
+                        return Some(Err(err));
+                    }
+                }
+            }
+        })))
+    }
+}
+
+fn block_frames(reader: &mut ledge_log::BlockReader) -> Result<Option<Vec<Frame>>, SourceError> {
+    let at = |no: BlockNo| format!("cannot read block {no}");
+    let next = reader.position().next();
+    let block = reader.next_block().map_err(|reason: ReadError| SourceError {
+        context: at(next),
+        reason: Box::new(reason),
+    })?;
+    let Some(block) = block else { return Ok(None) };
+    let frames: Result<Vec<Frame>, FrameError> = block.frames().collect();
+    frames.map(Some).map_err(|reason| SourceError {
+        context: at(block.no),
+        reason: Box::new(reason),
+    })
+}
+
 /// Streams held in memory: for tests, and for a tail that is not on disk.
 #[derive(Debug, Clone, Default)]
 pub struct MemorySource {
@@ -95,7 +189,8 @@ impl FrameSource for MemorySource {
             return Err(SourceError::reading(stream, "there is no such stream"));
         };
         let begin = frames.partition_point(|frame| frame.last_seq() <= after);
-        Ok(Box::new(frames[begin..].to_vec().into_iter().map(Ok)))
+        let rest: Vec<Frame> = frames[begin..].to_vec();
+        Ok(Box::new(rest.into_iter().map(Ok)))
     }
 
     fn in_order(&self) -> Result<Frames, SourceError> {

@@ -1,5 +1,6 @@
 //! What queries may do, how they fail, and that they stop.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 #![cfg(feature = "sql")]
 
 mod common;
@@ -184,7 +185,13 @@ fn sorting_spills_to_disk_and_what_cannot_spill_fails_with_a_hint() {
     let mut data = writer("edge-1", Lane::UpData, 1);
     let rows = 400_000_i64;
     let frames = (0..rows / 8000).map(|block| {
-        let of = |n| sample("a/b/c", n * 7919 % rows, double(n as f64));
+        let of = |n| {
+            sample(
+                "a/b/c",
+                n * 7919 % rows,
+                double(f64::from(i32::try_from(n).unwrap())),
+            )
+        };
         frame(
             &mut data,
             &(block * 8000..(block + 1) * 8000).map(of).collect::<Vec<_>>(),
@@ -200,7 +207,7 @@ fn sorting_spills_to_disk_and_what_cannot_spill_fails_with_a_hint() {
         "SELECT seq, device, property, node, text FROM samples ORDER BY time, seq",
     )
     .unwrap();
-    assert_eq!(sorted.len(), rows as usize);
+    assert_eq!(Ok(sorted.len()), usize::try_from(rows));
     let err = run(
         &log,
         "SELECT array_agg(text || device || node || stream || seq) FROM samples",

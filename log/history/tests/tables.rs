@@ -1,5 +1,6 @@
 //! What is in each table, and that the cloud's log gives the same rows as the edge's.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 #![cfg(feature = "sql")]
 
 mod common;

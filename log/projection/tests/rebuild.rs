@@ -1,5 +1,7 @@
 //! A projection that is missing, stale, of another log or damaged is folded again, to an equal state hash.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 //! length, with the lane's priority. Received frames are appended as they are and acknowledged once they are
 //! on stable storage here.
 
+mod frames;
 mod lanes;
 mod observer;
 

@@ -1,5 +1,7 @@
 //! Two logs, two ends of a link over real QUIC on loopback.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -33,7 +35,12 @@ impl Site {
         let authority = Authority::create(&dir.path().join("pki")).unwrap();
         let cloud_files = authority.issue_cloud(&[], &dir.path().join("pki")).unwrap();
         let edge_files = authority.issue_node("edge-1", &dir.path().join("pki")).unwrap();
-        Site { dir, authority, cloud_files, edge_files }
+        Site {
+            dir,
+            authority,
+            cloud_files,
+            edge_files,
+        }
     }
 
     fn log(&self, name: &str) -> Log {
@@ -58,7 +65,10 @@ impl Site {
 }
 
 fn open(dir: &Path, cluster: ClusterId, node: &str) -> Log {
-    let options = Options { segment_bytes: 8 << 20, ..Options::new(cluster, node.to_owned()) };
+    let options = Options {
+        segment_bytes: 8 << 20,
+        ..Options::new(cluster, node.to_owned())
+    };
     Log::open(Arc::new(DiskStorage), dir, options).unwrap().0
 }
 
@@ -101,7 +111,10 @@ async fn link(site: &Site, edge: &Log, cloud: &Log, says: &str, cert: &str) -> L
     let cloud_parts = LinkParts {
         log: cloud.clone(),
         local: site.local(cert, cloud),
-        sends: vec![key(cloud, node, Lane::Down), key(cloud, Scope::cluster(), Lane::Down)],
+        sends: vec![
+            key(cloud, node, Lane::Down),
+            key(cloud, Scope::cluster(), Lane::Down),
+        ],
         observer: cloud_counts.clone(),
         shutdown: stop.clone(),
     };
@@ -109,7 +122,10 @@ async fn link(site: &Site, edge: &Log, cloud: &Log, says: &str, cert: &str) -> L
     let edge_parts = LinkParts {
         log: edge.clone(),
         local: site.local(says.node_name().unwrap(), edge),
-        sends: vec![key(edge, says.clone(), Lane::UpState), key(edge, says.clone(), Lane::UpData)],
+        sends: vec![
+            key(edge, says.clone(), Lane::UpState),
+            key(edge, says.clone(), Lane::UpData),
+        ],
         observer: edge_counts.clone(),
         shutdown: stop.clone(),
     };
@@ -120,30 +136,59 @@ async fn link(site: &Site, edge: &Log, cloud: &Log, says: &str, cert: &str) -> L
         let connection = accepting.accept().await.unwrap().await.unwrap();
         run_cloud(connection, cloud_parts).await
     });
-    let connection = client.connect_with(config, address, CLOUD_SERVER_NAME).unwrap().await.unwrap();
+    let connection = client
+        .connect_with(config, address, CLOUD_SERVER_NAME)
+        .unwrap()
+        .await
+        .unwrap();
     let edge = tokio::spawn(run_edge(connection, edge_parts, receives));
-    Link { edge, cloud, stop, edge_counts, cloud_counts, endpoints: (client, server) }
+    Link {
+        edge,
+        cloud,
+        stop,
+        edge_counts,
+        cloud_counts,
+        endpoints: (client, server),
+    }
 }
 
 impl Link {
     async fn stop(self) {
         self.stop.cancel();
-        assert!(matches!(self.edge.await.unwrap(), Err(LinkError::Shutdown | LinkError::Connection(_))));
-        assert!(matches!(self.cloud.await.unwrap(), Err(LinkError::Shutdown | LinkError::Connection(_))));
+        assert!(matches!(
+            self.edge.await.unwrap(),
+            Err(LinkError::Shutdown | LinkError::Connection(_))
+        ));
+        assert!(matches!(
+            self.cloud.await.unwrap(),
+            Err(LinkError::Shutdown | LinkError::Connection(_))
+        ));
     }
 }
 
 fn records(n: u64) -> Vec<v1::Record> {
-    (0..n).map(|n| v1::Record { kind: 1, key: format!("d/p/{n}"), wall_us: 1, ..Default::default() }).collect()
+    (0..n)
+        .map(|n| v1::Record {
+            kind: 1,
+            key: format!("d/p/{n}"),
+            wall_us: 1,
+            ..Default::default()
+        })
+        .collect()
 }
 
 async fn append(log: &Log, scope: &str, lane: Lane, n: u64) {
-    log.append(&StreamId::new(Scope::node(scope).unwrap(), lane), records(n)).await.unwrap();
+    log.append(&StreamId::new(Scope::node(scope).unwrap(), lane), records(n))
+        .await
+        .unwrap();
 }
 
 fn end(log: &Log, writer: &Log, lane: Lane) -> Seq {
     let id = StreamId::new(Scope::node("edge-1").unwrap(), lane);
-    let key = StreamKey { id, incarnation: writer.identity().incarnation };
+    let key = StreamKey {
+        id,
+        incarnation: writer.identity().incarnation,
+    };
     log.durable(&key).map_or(Seq::ZERO, |mark| mark.position.seq)
 }
 
@@ -200,9 +245,14 @@ async fn a_node_cannot_speak_for_another_and_is_told_why() {
     append(&edge, "edge-2", Lane::UpData, 3).await;
     let link = link(&site, &edge, &cloud, "edge-2", "edge-1").await;
     let told = link.edge.await.unwrap().unwrap_err();
-    let LinkError::Session(SessionError::Refused { reason, message }) = told else { panic!("{told}") };
+    let LinkError::Session(SessionError::Refused { reason, message }) = told else {
+        panic!("{told}")
+    };
     assert_eq!(reason, "NodeMismatch");
-    assert!(message.contains("edge-1") && message.contains("edge-2"), "{message}");
+    assert!(
+        message.contains("edge-1") && message.contains("edge-2"),
+        "{message}"
+    );
     assert!(cloud.streams().is_empty());
 }
 
@@ -229,10 +279,16 @@ async fn a_peer_that_falls_silent_is_given_up_within_two_heartbeats() {
     wait_until("the first records", || end(&cloud, &edge, Lane::UpData) == Seq(3)).await;
     // The cloud's tasks stop answering; its endpoint still acknowledges packets, as a hung process' kernel would.
     link.cloud.abort();
-    let ended = tokio::time::timeout(Duration::from_secs(5), link.edge).await.expect("half-open").unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), link.edge)
+        .await
+        .expect("half-open")
+        .unwrap();
     let err = ended.unwrap_err();
     assert!(
-        matches!(err, LinkError::Session(SessionError::Silent(_)) | LinkError::Connection(_) | LinkError::Stream(_)),
+        matches!(
+            err,
+            LinkError::Session(SessionError::Silent(_)) | LinkError::Connection(_) | LinkError::Stream(_)
+        ),
         "{err}"
     );
     drop(link.endpoints);
@@ -247,7 +303,10 @@ async fn a_certificate_of_another_authority_gets_no_connection() {
     let accepted = tokio::spawn(async move { server.accept().await.unwrap().await });
     let client = quinn::Endpoint::client(any).unwrap();
     let config = tls::client_config(&other.edge_files).unwrap();
-    let connected = client.connect_with(config, address, CLOUD_SERVER_NAME).unwrap().await;
+    let connected = client
+        .connect_with(config, address, CLOUD_SERVER_NAME)
+        .unwrap()
+        .await;
     assert!(connected.is_err(), "the edge must not trust a foreign cloud");
     assert!(accepted.await.unwrap().is_err());
 }

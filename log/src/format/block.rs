@@ -269,7 +269,7 @@ mod tests {
             kind in prop::sample::select(BlockKind::ALL.to_vec()), flags: u8, dir_count: u16, extra in 0u32..100_000,
             block_no in 1u64.., behind in 1u64.., prev_chain: [u8; 16], body_crc: u32,
         ) -> BlockHeader {
-            let body_len = u32::from(dir_count) * DIR_ENTRY_BYTES as u32 + extra;
+            let body_len = u32::from(dir_count) * 28 + extra;
             BlockHeader {
                 kind, flags, dir_count, body_len, block_no: BlockNo(block_no),
                 durable_block: BlockNo(block_no.saturating_sub(behind)), prev_chain, body_crc,

@@ -68,10 +68,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn seals_round_trip(steps in prop::collection::vec(1u32..1000, 0..50), frames in 0usize..50) {
+        fn seals_round_trip(steps in prop::collection::vec(1u32..1000, 0..50), frames in 0u32..50) {
             let blocks: Vec<u32> = steps.iter().scan(4096, |at, step| { *at += step; Some(*at) }).collect();
             let frames = (0..frames).map(|n| DirEntry {
-                slot: n as u32, epoch: Epoch(1), first_seq: Seq(1 + n as u64), count: 1, off: 4096 + n as u32, len: 7,
+                slot: n, epoch: Epoch(1), first_seq: Seq(1 + u64::from(n)), count: 1, off: 4096 + n, len: 7,
             }).collect();
             let seal = Seal { blocks, frames };
             prop_assert_eq!(Seal::decode(&seal.encode().unwrap(), 1 << 20).unwrap(), seal);

@@ -39,10 +39,10 @@ impl Window {
             Err(_) => BytesMut::new(),
         };
         self.segment = None;
-        if buf.len() < want {
-            buf = BytesMut::zeroed(want);
+        if buf.capacity() < want {
+            buf = BytesMut::zeroed(want.max(WINDOW_BYTES as usize));
         }
-        buf.truncate(want);
+        buf.resize(want, 0);
         pread_exact(&*segment.file, &mut buf, off.into())?;
         self.bytes = buf.freeze();
         self.segment = Some(segment.clone());

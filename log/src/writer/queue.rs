@@ -8,8 +8,8 @@ use ledge_proto::frame::Frame;
 use ledge_proto::ids::Mark;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::Writer;
 use super::group;
+use super::{Committed, Writer};
 use crate::catalog::{Catalog, Stream, lock};
 use crate::error::AppendError;
 use crate::format::block::{BLOCK_MAX_FRAMES, DIR_ENTRY_BYTES};
@@ -90,6 +90,8 @@ struct Queue {
     /// Until when what waits may go on waiting; `None`: commit now.
     linger_until: Option<Instant>,
     closing: bool,
+    /// Committing threads that wait to be woken.
+    sleepers: usize,
 }
 
 /// What the committing thread is to do next.
@@ -156,6 +158,8 @@ impl Shared {
             queue.bytes += request.bytes;
             queue.requests.push_back(request);
         }
+        // Waking costs a system call, whether or not anybody sleeps.
+        let wake = wake && queue.sleepers > 0;
         drop(queue);
         if wake {
             self.work.notify_one();
@@ -191,8 +195,9 @@ impl Shared {
         }
     }
 
-    fn sleep<'a>(&self, queue: MutexGuard<'a, Queue>, most: Option<Duration>) -> MutexGuard<'a, Queue> {
-        match most {
+    fn sleep<'a>(&self, mut queue: MutexGuard<'a, Queue>, most: Option<Duration>) -> MutexGuard<'a, Queue> {
+        queue.sleepers += 1;
+        let mut queue = match most {
             None => self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
             Some(most) => {
                 self.work
@@ -200,46 +205,73 @@ impl Shared {
                     .unwrap_or_else(PoisonError::into_inner)
                     .0
             }
-        }
+        };
+        queue.sleepers -= 1;
+        queue
     }
 
     /// Commits one group, if anything waits. Returns whether something did.
-    pub(crate) fn commit_next(&self, writer: &mut Writer) -> bool {
+    ///
+    /// Those who wait are answered after the writer is unlocked, so that another thread's write and sync overlap
+    /// with waking them.
+    pub(crate) fn commit_next(&self) -> bool {
+        self.commit_with(self.writer())
+    }
+
+    fn commit_with(&self, mut writer: MutexGuard<'_, Writer>) -> bool {
         let requests = self.take();
         if requests.is_empty() {
             return false;
         }
         let bytes = requests.iter().map(|request| request.bytes).sum();
-        let result = writer.commit(requests);
-        self.room.add_permits(bytes);
-        if let Err(err) = result {
-            // What waits may follow what just failed.
+        let committed = writer.commit(requests);
+        let failed = match committed {
+            Committed::Group(group, Ok(())) => {
+                drop(writer);
+                group.done();
+                None
+            }
+            // The writer stays locked until what waits behind is refused too: it may follow what just failed.
+            Committed::Group(group, Err(err)) => {
+                group.failed(&err);
+                Some(err)
+            }
+            Committed::Refused(requests, err) => {
+                group::refuse(requests, &err);
+                Some(err)
+            }
+        };
+        if let Some(err) = failed {
             self.refuse_all(&err);
         }
+        self.room.add_permits(bytes);
         true
     }
 
     /// Commits on the caller's thread until `done`, unless somebody else is committing right now.
     pub(crate) fn help(&self, mut done: impl FnMut() -> bool) {
-        let mut writer = match self.writer.try_lock() {
-            Ok(writer) => writer,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                self.work.notify_one();
-                return;
+        loop {
+            let writer = match self.writer.try_lock() {
+                Ok(writer) => writer,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => break,
+            };
+            if !self.commit_with(writer) || done() {
+                break;
             }
-        };
-        while !done() && self.commit_next(&mut writer) {}
-        drop(writer);
-        if !lock(&self.queue).requests.is_empty() {
+        }
+        // What came meanwhile did not wake anybody.
+        let queue = lock(&self.queue);
+        let wake = queue.sleepers > 0 && !queue.requests.is_empty();
+        drop(queue);
+        if wake {
             self.work.notify_one();
         }
     }
 
     /// Commits everything that waits, on the caller's thread.
     pub(crate) fn commit_all(&self) {
-        let mut writer = self.writer();
-        while self.commit_next(&mut writer) {}
+        while self.commit_next() {}
     }
 
     /// Nothing more is accepted.

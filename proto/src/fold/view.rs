@@ -27,6 +27,12 @@ pub struct Latest<T> {
     pub count: u64,
 }
 
+/// What reading a store gives, or why not.
+pub type Found<T, S> = Result<T, FoldError<<S as Read>::Error>>;
+
+/// The latest record about each of several things, by key.
+pub type Keyed<T> = Vec<(String, Latest<T>)>;
+
 /// One property of a device: what it should be, what it was reported to be, what was last sampled.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Twin {
@@ -55,7 +61,7 @@ pub struct Device {
 ///
 /// # Errors
 /// When the store fails or an entry is damaged.
-pub fn devices<S: Read>(store: &S, scope: &Scope) -> Result<BTreeMap<String, Device>, FoldError<S::Error>> {
+pub fn devices<S: Read>(store: &S, scope: &Scope) -> Found<BTreeMap<String, Device>, S> {
     let mut devices: BTreeMap<String, Device> = BTreeMap::new();
     for (key, spec) in entries(store, scope, Table::Devices)? {
         devices.entry(key).or_default().spec = Some(spec);
@@ -102,7 +108,7 @@ fn twin_of<'a>(devices: &'a mut BTreeMap<String, Device>, key: &str) -> Option<&
 ///
 /// # Errors
 /// When the store fails or an entry is damaged.
-pub fn node<S: Read>(store: &S, scope: &Scope) -> Result<Option<Latest<v1::NodeState>>, FoldError<S::Error>> {
+pub fn node<S: Read>(store: &S, scope: &Scope) -> Found<Option<Latest<v1::NodeState>>, S> {
     Ok(entries(store, scope, Table::NodeStates)?
         .into_iter()
         .next()
@@ -113,10 +119,7 @@ pub fn node<S: Read>(store: &S, scope: &Scope) -> Result<Option<Latest<v1::NodeS
 ///
 /// # Errors
 /// When the store fails or an entry is damaged.
-pub fn gaps<S: Read>(
-    store: &S,
-    scope: &Scope,
-) -> Result<Vec<(String, Latest<v1::Gap>)>, FoldError<S::Error>> {
+pub fn gaps<S: Read>(store: &S, scope: &Scope) -> Found<Keyed<v1::Gap>, S> {
     entries(store, scope, Table::Gaps)
 }
 
@@ -141,11 +144,7 @@ pub fn scopes<S: Read>(store: &S) -> Result<Vec<Scope>, S::Error> {
 ///
 /// # Errors
 /// When the store fails or an entry is damaged.
-pub fn entries<S: Read, T: Message + Default>(
-    store: &S,
-    scope: &Scope,
-    table: Table,
-) -> Result<Vec<(String, Latest<T>)>, FoldError<S::Error>> {
+pub fn entries<S: Read, T: Message + Default>(store: &S, scope: &Scope, table: Table) -> Found<Keyed<T>, S> {
     let prefix = table_key(scope, table, b"");
     let mut raw = Vec::new();
     store

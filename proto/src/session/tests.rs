@@ -116,13 +116,13 @@ impl Pair {
 fn each_end_sends_only_what_the_other_lacks() {
     let (edge_log, cloud_log) = (Marks::default(), Marks::default());
     let (data, down) = (key(Lane::UpData, EDGE), key(Lane::Down, CLOUD));
-    for seq in [10, 20, 30] {
-        edge_log.push(&data, seq, seq as u8);
+    for seq in [10u8, 20, 30] {
+        edge_log.push(&data, seq.into(), seq);
     }
     cloud_log.push(&data, 10, 10);
     cloud_log.push(&data, 20, 20);
-    for seq in [1, 2, 3] {
-        cloud_log.push(&down, seq, seq as u8);
+    for seq in [1u8, 2, 3] {
+        cloud_log.push(&down, seq.into(), seq);
     }
     edge_log.push(&down, 1, 1);
     let mut pair = Pair::new(edge_log, cloud_log);

@@ -19,7 +19,7 @@ Examples:
 
 Keep ca.key where nodes cannot read it: whoever has it can speak for every node.";
 
-/// Options of `ledge cert`.
+/// Make the certificates of a cluster.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Cert {

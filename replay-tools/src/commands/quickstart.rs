@@ -28,7 +28,7 @@ Examples:
   ledge quickstart --keep demo                      then: ledge sql demo/edge \"SELECT * FROM samples LIMIT 5\"
   ledge quickstart --device 192.0.2.7:502           your device: reads holding register 0, WRITES register 10";
 
-/// Options of `ledge quickstart`.
+/// See the main job done in a minute, with real daemons, and every claim checked.
 #[derive(Debug, Args)]
 #[command(after_long_help = ABOUT)]
 pub struct Quickstart {

@@ -18,7 +18,7 @@ Unit 1. Registers, input and holding alike: 0 temperature in tenths of a degree,
 2 and 3 a 32-bit count of reads (high word first), 10 alarm threshold in tenths (writable), 11 (writable);
 coil 0: temperature above the threshold.";
 
-/// Options of `ledge sim`.
+/// Play a device.
 #[derive(Debug, Args)]
 pub struct Sim {
     #[command(subcommand)]

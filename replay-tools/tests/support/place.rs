@@ -200,7 +200,12 @@ pub(crate) struct Everything {
 /// The log in the data directory `dir` is as it was written, from the first to the last record.
 pub(crate) fn assert_whole(dir: &Path) {
     let report = verify(&DiskStorage, &dir.join("log")).unwrap();
-    assert!(report.findings.is_empty(), "{}: {:#?}", dir.display(), report.findings);
+    assert!(
+        report.findings.is_empty(),
+        "{}: {:#?}",
+        dir.display(),
+        report.findings
+    );
 }
 
 pub(crate) fn node() -> Scope {
@@ -217,7 +222,10 @@ fn said(log: &Path) -> String {
 
 async fn says(log: &Path, words: &[&str]) {
     let began = Instant::now();
-    while !said(log).lines().any(|line| words.iter().all(|word| line.contains(word))) {
+    while !said(log)
+        .lines()
+        .any(|line| words.iter().all(|word| line.contains(word)))
+    {
         assert!(began.elapsed() < SOON, "waited for {words:?} in:\n{}", said(log));
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -240,7 +248,9 @@ pub(crate) async fn ends(launch: &Launch) -> Ended {
         .kill_on_drop(true)
         .output();
     let output = tokio::time::timeout(SOON, run).await;
-    let output = output.unwrap_or_else(|_| panic!("{launch:?} still runs")).unwrap();
+    let output = output
+        .unwrap_or_else(|_| panic!("{launch:?} still runs"))
+        .unwrap();
     let said = [&output.stdout, &output.stderr]
         .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
         .concat();
@@ -258,7 +268,11 @@ pub(crate) async fn refuses(launch: &Launch, code: i32, words: &[&str]) -> Ended
     assert_eq!(ended.code, Some(code), "{}", ended.said);
     let error = ended.said.split("error: ").last().unwrap_or_default();
     for word in words {
-        assert!(error.contains(word), "`{word}` is not in: {error}\n\n{}", ended.said);
+        assert!(
+            error.contains(word),
+            "`{word}` is not in: {error}\n\n{}",
+            ended.said
+        );
     }
     ended
 }
@@ -267,7 +281,9 @@ pub(crate) async fn refuses(launch: &Launch, code: i32, words: &[&str]) -> Ended
 pub(crate) fn with(launch: Launch, flags: &[(&str, &Path)]) -> Launch {
     let mut launch = launch;
     for (flag, value) in flags {
-        launch.args.extend([(*flag).to_owned(), value.display().to_string()]);
+        launch
+            .args
+            .extend([(*flag).to_owned(), value.display().to_string()]);
     }
     launch
 }

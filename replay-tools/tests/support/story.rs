@@ -19,7 +19,10 @@ pub(crate) async fn every_claim_holds(arguments: &[&str]) -> Vec<String> {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(LIMIT, run).await.expect("still running").unwrap();
+    let output = tokio::time::timeout(LIMIT, run)
+        .await
+        .expect("still running")
+        .unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     println!("{told}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|err| panic!("{err}: {told}"));
@@ -30,5 +33,8 @@ pub(crate) async fn every_claim_holds(arguments: &[&str]) -> Vec<String> {
     assert_eq!(output.status.code(), Some(0), "{told}");
     let seconds = report["seconds"].as_f64().unwrap();
     assert!(seconds < 60.0, "took {seconds} s");
-    claims.iter().map(|claim| claim["claim"].as_str().unwrap().to_owned()).collect()
+    claims
+        .iter()
+        .map(|claim| claim["claim"].as_str().unwrap().to_owned())
+        .collect()
 }

@@ -69,15 +69,15 @@ fn every_shape_of_a_tcp_connection_is_read() {
 #[test]
 fn every_shape_of_a_serial_connection_is_read() {
     for text in [
-        "{serialPort: /dev/ttyS0, baudRate: 115200, dataBits: 7, parity: even, stopBits: 2, slaveID: 3}",
-        "{serialPort: /dev/ttyS0, baudRate: '115200', dataBits: '7', parity: E, stopBits: '2', slaveID: '3'}",
-        "{com: {serialPort: /dev/ttyS0, baudRate: 115200, dataBits: 7, parity: Even, stopBits: 2}, slaveID: 3}",
-        "{rtu: {serialPort: /dev/ttyS0, baudRate: 115200, dataBits: 7, parity: even, stopBits: 2, slaveID: 3}}",
-        "{communicateMode: rtu, serialPort: /dev/ttyS0, baudRate: 115200, dataBits: 7, parity: even, stopBits: 2, slaveID: 3, ip: ''}",
+        "{serialPort: /dev/ttyS0, baudRate: 115200, dataBits: 8, parity: even, stopBits: 2, slaveID: 3}",
+        "{serialPort: /dev/ttyS0, baudRate: '115200', dataBits: '8', parity: E, stopBits: '2', slaveID: '3'}",
+        "{com: {serialPort: /dev/ttyS0, baudRate: 115200, dataBits: 8, parity: Even, stopBits: 2}, slaveID: 3}",
+        "{rtu: {serialPort: /dev/ttyS0, baudRate: 115200, dataBits: 8, parity: even, stopBits: 2, slaveID: 3}}",
+        "{communicateMode: rtu, serialPort: /dev/ttyS0, baudRate: 115200, dataBits: 8, parity: even, stopBits: 2, slaveID: 3, ip: ''}",
     ] {
         assert_eq!(
             rtu(&complete(text)),
-            ("/dev/ttyS0", 115_200, 7, "even", 2, 3),
+            ("/dev/ttyS0", 115_200, 8, "even", 2, 3),
             "{text}"
         );
     }
@@ -85,6 +85,25 @@ fn every_shape_of_a_serial_connection_is_read() {
         rtu(&complete("{serialPort: '1', slaveID: 1}")),
         ("1", 9600, 8, "none", 1, 1)
     );
+}
+
+#[test]
+fn a_serial_line_carries_whole_bytes_and_speaks_to_one_device() {
+    for (text, why) in [
+        (
+            "{serialPort: /dev/ttyS0, slaveID: 0}",
+            "give the device's own number",
+        ),
+        (
+            "{serialPort: /dev/ttyS0, slaveID: 1, dataBits: 7}",
+            "write dataBits: 8",
+        ),
+    ] {
+        let (connection, faults) = connection(text);
+        assert_eq!(faults, Vec::<String>::new());
+        let (message, hint) = connection.complete(&Connection::default()).unwrap_err();
+        assert!(hint.contains(why), "{message}: {hint}");
+    }
 }
 
 #[test]
@@ -223,11 +242,12 @@ fn a_visitor_that_cannot_be_says_why() {
             Some("from 1 to 125"),
         ),
         (
-            "{register: coil, offset: 0, limit: 2}",
+            "{register: coil, offset: 0, limit: 33}",
             T::Int,
-            Some("allowed: 1"),
+            Some("from 1 to 32"),
         ),
-        ("{register: coil, offset: 0, limit: 2000}", T::Bytes, None),
+        ("{register: coil, offset: 0, limit: 32}", T::Int, None),
+        ("{register: coil, offset: 0, limit: 8}", T::Bytes, Some("BYTES")),
         (
             "{register: holding, offset: 0}",
             T::Stream,

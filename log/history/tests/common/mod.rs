@@ -2,9 +2,11 @@
 
 #![allow(
     dead_code,
-    clippy::unwrap_used,
+    unreachable_pub,
     missing_docs,
-    reason = "each test uses its part"
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    reason = "each test uses its part, and stops where it cannot go on"
 )]
 
 use std::sync::Arc;

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use ledge_log::CheckedFrame;
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Lane, Seq, StreamKey};
-use ledge_proto::limits;
-use quinn::{ReadExactError, RecvStream};
+use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
+use quinn::RecvStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::frames::FrameStream;
 use super::{Link, LinkError};
 
 /// Frames of one lane that may wait for fsync at once. With quinn's windows this bounds the memory of a link.
@@ -74,7 +75,8 @@ pub(super) async fn accept(link: Arc<Link>) -> Result<(), LinkError> {
 }
 
 /// Appends what arrives on one lane, and tells the session when it is durable.
-async fn receive(link: Arc<Link>, mut stream: RecvStream) -> Result<(), LinkError> {
+async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
+    let mut frames = FrameStream::new(stream);
     let (tickets, mut waiting) = mpsc::channel(UNSYNCED_FRAMES);
     let acknowledge = async {
         while let Some((key, ticket)) = waiting.recv().await {
@@ -88,7 +90,8 @@ async fn receive(link: Arc<Link>, mut stream: RecvStream) -> Result<(), LinkErro
     };
     let append = async {
         let tickets = tickets; // Dropped at the end of the stream, which ends `acknowledge` too.
-        while let Some(bytes) = read_frame(&mut stream).await? {
+        let mut previous: Option<Mark> = None;
+        while let Some(bytes) = frames.next().await? {
             let len = 4 + bytes.len() as u64;
             let frame = Frame::parse(bytes)?;
             let key = frame.key().clone();
@@ -100,7 +103,17 @@ async fn receive(link: Arc<Link>, mut stream: RecvStream) -> Result<(), LinkErro
                 }
             }
             let records = u64::from(frame.count());
-            let ticket = link.log.enqueue_frame(frame).await?;
+            let end = frame.mark();
+            let ticket = match previous {
+                // Hashed here, on this connection's share of the processor; the log only compares chains.
+                Some(before) if frame.first_seq() == before.position.seq.next() => {
+                    link.log
+                        .enqueue_checked(CheckedFrame::check(frame, before.chain)?)
+                        .await?
+                }
+                _ => link.log.enqueue_frame(frame).await?,
+            };
+            previous = Some(end);
             link.observer.received(&key, records, len);
             if tickets.send((key, ticket)).await.is_err() {
                 break;
@@ -109,28 +122,4 @@ async fn receive(link: Arc<Link>, mut stream: RecvStream) -> Result<(), LinkErro
         Ok(())
     };
     tokio::try_join!(append, acknowledge).map(|_| ())
-}
-
-/// The next frame's bytes, or `None` at the end of the stream.
-async fn read_frame(stream: &mut RecvStream) -> Result<Option<Bytes>, LinkError> {
-    let mut prefix = [0; 4];
-    match stream.read_exact(&mut prefix).await {
-        Ok(()) => {}
-        Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
-        Err(err) => return Err(LinkError::Stream(err.to_string())),
-    }
-    let len = usize::try_from(u32::from_be_bytes(prefix)).unwrap_or(usize::MAX);
-    if len > limits::FRAME_MAX_BYTES {
-        return Err(ledge_proto::frame::FrameError::TooLarge {
-            len,
-            limit: limits::FRAME_MAX_BYTES,
-        }
-        .into());
-    }
-    let mut body = BytesMut::zeroed(len);
-    stream
-        .read_exact(&mut body)
-        .await
-        .map_err(|err| LinkError::Stream(err.to_string()))?;
-    Ok(Some(body.freeze()))
 }
