@@ -108,7 +108,10 @@ impl Daemon {
         };
         let identity = certs::identity_of_file(&files.cert)?;
         if let Some(node) = identity.node {
-            return Err(DaemonError::NotACloud { cert: files.cert, node });
+            return Err(DaemonError::NotACloud {
+                cert: files.cert,
+                node,
+            });
         }
         let cluster = identity.cluster;
         let tls = tls::server_config(&files)?;

@@ -264,11 +264,7 @@ async fn say_goodbye(journal: &LogJournal, scope: &Scope, log: &Log, status: Opt
     }
 }
 
-fn open_projection(
-    config: &Config,
-    log: &Log,
-    stop: &CancellationToken,
-) -> Result<Projection, DaemonError> {
+fn open_projection(config: &Config, log: &Log, stop: &CancellationToken) -> Result<Projection, DaemonError> {
     let (projection, opened) = Projection::open(
         &config.data_dir.join("projection"),
         log,

@@ -1,5 +1,7 @@
 //! The quickstart's whole story, outage and power cut included, against a Modbus server we did not write.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 #[path = "../../edge/tests/pymodbus/mod.rs"]

@@ -1,5 +1,7 @@
 //! `ledge quickstart`: the README's first command, with its own device.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 #[tokio::test]

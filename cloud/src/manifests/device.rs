@@ -91,7 +91,11 @@ fn placement(spec: &mut Fields<'_>, faults: &mut Faults) -> Placement {
     match (name, selector) {
         (Some(name), _) => {
             if let Err(err) = Scope::node(name) {
-                faults.error(spec.line_of("nodeName"), &spec.path_of("nodeName"), err.to_string());
+                faults.error(
+                    spec.line_of("nodeName"),
+                    &spec.path_of("nodeName"),
+                    err.to_string(),
+                );
             }
             Placement::Node(name.to_owned())
         }

@@ -22,27 +22,66 @@ fn files(place: &Place, name: &str) -> CertFiles {
 async fn a_certificate_that_names_another_node() {
     let place = Place::new().await;
     let other = place.issue_node("edge-2");
-    let edge = with(place.edge_alone(), &[("--cert", &other.cert), ("--key", &other.key)]);
-    refuses(&edge, 1, &["certificate names node edge-2", "configuration edge-1", "leave the name out"]).await;
+    let edge = with(
+        place.edge_alone(),
+        &[("--cert", &other.cert), ("--key", &other.key)],
+    );
+    refuses(
+        &edge,
+        1,
+        &[
+            "certificate names node edge-2",
+            "configuration edge-1",
+            "leave the name out",
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_clouds_certificate_at_the_edge_and_a_nodes_in_the_cloud() {
     let place = Place::new().await;
     let (cloud, node) = (files(&place, "cloudcore"), files(&place, NODE));
-    let edge = with(place.edge_alone(), &[("--cert", &cloud.cert), ("--key", &cloud.key)]);
-    refuses(&edge, 1, &["cloudcore.crt", "not a node's certificate", "ledge cert node NAME"]).await;
+    let edge = with(
+        place.edge_alone(),
+        &[("--cert", &cloud.cert), ("--key", &cloud.key)],
+    );
+    refuses(
+        &edge,
+        1,
+        &[
+            "cloudcore.crt",
+            "not a node's certificate",
+            "ledge cert node NAME",
+        ],
+    )
+    .await;
     let cloud = with(place.cloud(), &[("--cert", &node.cert), ("--key", &node.key)]);
-    refuses(&cloud, 1, &["edge-1.crt", "the certificate of edge-1", "ledge cert cloud"]).await;
-    assert!(!place.site.edge_dir().join("log").exists(), "nothing is made with a wrong certificate");
-    assert!(!place.site.cloud_dir().join("log").exists(), "nothing is made with a wrong certificate");
+    refuses(
+        &cloud,
+        1,
+        &["edge-1.crt", "the certificate of edge-1", "ledge cert cloud"],
+    )
+    .await;
+    assert!(
+        !place.site.edge_dir().join("log").exists(),
+        "nothing is made with a wrong certificate"
+    );
+    assert!(
+        !place.site.cloud_dir().join("log").exists(),
+        "nothing is made with a wrong certificate"
+    );
 }
 
 #[tokio::test]
 async fn files_that_are_missing_garbage_or_do_not_belong_together() {
     let place = Place::new().await;
     let garbage = place.path("garbage.pem");
-    fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nbm90aGluZw==\n-----END CERTIFICATE-----\n").unwrap();
+    fs::write(
+        &garbage,
+        "-----BEGIN CERTIFICATE-----\nbm90aGluZw==\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
     let nothing = place.path("nothing.pem");
     let other = place.issue_node("edge-2").key;
     let other = other.as_path();
@@ -56,7 +95,12 @@ async fn files_that_are_missing_garbage_or_do_not_belong_together() {
         }
         let cert = own(name).cert;
         let mixed = with(launch.clone(), &[("--cert", cert.as_path()), ("--key", other)]);
-        refuses(&mixed, 1, &["edge-2.key", "does not belong to", cert.to_str().unwrap()]).await;
+        refuses(
+            &mixed,
+            1,
+            &["edge-2.key", "does not belong to", cert.to_str().unwrap()],
+        )
+        .await;
         // Easily confused: a key where a certificate belongs.
         let swapped = with(launch, &[("--cert", other)]);
         refuses(&swapped, 1, &["edge-2.key", "certificate"]).await;
@@ -71,7 +115,9 @@ async fn a_foreign_authority_gets_no_link_and_stops_no_work() {
     let (_simulator, device) = place.site.start_device().await.unwrap();
     place.site.write_manifests(device, 30.0).unwrap();
     let edge = place.start_edge(cloud.hub).await;
-    place.edge_says(&["no link", "certificate", "UnknownIssuer", "work goes on"]).await;
+    place
+        .edge_says(&["no link", "certificate", "UnknownIssuer", "work goes on"])
+        .await;
     until("edgecore to write", || place.edge_records() >= 2).await;
     // The other way round: the edge trusts the cloud, but its own certificate is foreign to it.
     edge.stop().await.unwrap();
@@ -99,7 +145,9 @@ async fn a_certificate_that_has_expired_gets_no_link_and_stops_no_work() {
         &[("--cert", &expired.cert), ("--key", &expired.key)],
     );
     let edge = launch.start().await.unwrap();
-    place.edge_says(&["expired.crt", "expired", "ledge cert node"]).await;
+    place
+        .edge_says(&["expired.crt", "expired", "ledge cert node"])
+        .await;
     place.cloud_says(&["connection refused", "expired"]).await;
     place.edge_says(&["no link", "expired", "work goes on"]).await;
     until("edgecore to write", || place.edge_records() >= 2).await;
@@ -120,11 +168,17 @@ fn expired_node(place: &Place, dir: &Path) -> CertFiles {
     let authority = KeyPair::from_pem(&read("pki/ca.key")).unwrap();
     let issuer = Issuer::from_ca_cert_pem(&read("pki/ca.crt"), authority).unwrap();
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, format!("system:node:{NODE}"));
-    params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("system:node:{NODE}"));
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "system:nodes");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let cluster = format!("urn:ledge:cluster:{}", place.authority().cluster());
-    params.subject_alt_names.push(SanType::URI(cluster.try_into().unwrap()));
+    params
+        .subject_alt_names
+        .push(SanType::URI(cluster.try_into().unwrap()));
     params.not_before = rcgen::date_time_ymd(2024, 1, 1);
     params.not_after = rcgen::date_time_ymd(2025, 1, 1);
     let key = KeyPair::generate().unwrap();

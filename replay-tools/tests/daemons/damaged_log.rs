@@ -41,7 +41,9 @@ async fn fill(place: &Place, dir: &Path, writer: &str, scope: Scope, lane: Lane)
             payload: payload.into(),
             ..Default::default()
         };
-        log.append(&StreamId::new(scope.clone(), lane), vec![record]).await.unwrap();
+        log.append(&StreamId::new(scope.clone(), lane), vec![record])
+            .await
+            .unwrap();
     }
     log.close().unwrap();
 }
@@ -89,7 +91,13 @@ fn middle_block(segment: &[u8]) -> usize {
 
 /// Damages `path` with `damage`, checks that the daemon refuses it with all of `words` and leaves the file alone,
 /// and that with the right bytes back nothing is missing.
-async fn refused_when(launch: &Launch, dir: &Path, path: &Path, damage: impl FnOnce(&mut Vec<u8>), words: &[&str]) {
+async fn refused_when(
+    launch: &Launch,
+    dir: &Path,
+    path: &Path,
+    damage: impl FnOnce(&mut Vec<u8>),
+    words: &[&str],
+) {
     let before = fs::read(path).unwrap();
     let mut damaged = before.clone();
     damage(&mut damaged);
@@ -125,10 +133,21 @@ async fn a_flipped_bit_in_an_old_segment_stops_folding_it() {
             let at = middle_block(bytes) + 100;
             bytes[at] ^= 1;
         };
-        refused_when(&launch, &dir, &first_segment(&dir), flip, &["projection", "is damaged at byte"]).await;
+        refused_when(
+            &launch,
+            &dir,
+            &first_segment(&dir),
+            flip,
+            &["projection", "is damaged at byte"],
+        )
+        .await;
         launch.start().await.unwrap().stop().await.unwrap();
     }
-    assert_eq!(place.edge_records() - u64::from(APPENDS), 3, "Started, NodeState, Stopped");
+    assert_eq!(
+        place.edge_records() - u64::from(APPENDS),
+        3,
+        "Started, NodeState, Stopped"
+    );
     place.assert_sound();
 }
 
@@ -142,7 +161,12 @@ async fn a_file_that_was_cut_off_and_a_file_that_is_gone() {
         let middle = segments(&dir).remove(1);
         let away = dir.join("away");
         fs::rename(&middle, &away).unwrap();
-        refuses(&launch, 1, &["segment 1 is missing", dir.to_str().unwrap(), "restore the file"]).await;
+        refuses(
+            &launch,
+            1,
+            &["segment 1 is missing", dir.to_str().unwrap(), "restore the file"],
+        )
+        .await;
         fs::rename(&away, &middle).unwrap();
         assert_whole(&dir);
     }
@@ -163,7 +187,14 @@ async fn a_flipped_bit_that_only_the_link_meets() {
 
     let cloud = place.start_cloud().await;
     let edge = place.start_edge(cloud.hub).await;
-    place.edge_says(&["no link", first.to_str().unwrap(), "is damaged at byte", "ledge log verify"]).await;
+    place
+        .edge_says(&[
+            "no link",
+            first.to_str().unwrap(),
+            "is damaged at byte",
+            "ledge log verify",
+        ])
+        .await;
     let had = place.cloud_records();
     assert!(had < u64::from(APPENDS), "{had} records came past the damage");
     edge.stop().await.unwrap();

@@ -1,6 +1,8 @@
 //! The real cloudcore and edgecore, met with what goes wrong in the field. Each case looks at the exit code, at what
 //! the program says and whether that helps, and at the logs afterwards: nothing acknowledged may be lost.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -44,7 +44,9 @@ impl Edited {
     async fn still_in_force(&self, value: u16) {
         let had = self.place.cloud_records();
         self.place.cloud_holds(had + 5).await;
-        probe::write_register(self.all.device, SETPOINT, 111).await.unwrap();
+        probe::write_register(self.all.device, SETPOINT, 111)
+            .await
+            .unwrap();
         self.device_holds(value).await;
     }
 
@@ -61,17 +63,31 @@ async fn mistakes_in_a_running_cluster_change_nothing_and_are_explained() {
     let cases: [(&str, &str, &[&str]); 5] = [
         ("offset: 10", "offset: 70000", &["offset", "65535"]),
         ("offset: 10", "offste: 10", &["offste", "offset"]),
-        ("protocolName: modbus", "protocolName: modbos", &["modbos", "modbus"]),
+        (
+            "protocolName: modbus",
+            "protocolName: modbos",
+            &["modbos", "modbus"],
+        ),
         ("value: \"30\"", "value: \"hot\"", &["hot"]),
         ("  properties:", "  properties: [", &[]),
     ];
     for (right, wrong, words) in cases {
         let place_of_it = edited.edit("device.yaml", right, wrong);
-        let file = if wrong.ends_with('[') { "device.yaml:" } else { &place_of_it };
-        edited.place.cloud_says(&[&["manifest", file], words].concat()).await;
+        let file = if wrong.ends_with('[') {
+            "device.yaml:"
+        } else {
+            &place_of_it
+        };
+        edited
+            .place
+            .cloud_says(&[&["manifest", file], words].concat())
+            .await;
         edited.still_in_force(300).await;
         edited.edit("device.yaml", wrong, right);
-        edited.place.cloud_says(&[&["manifest repaired", file], words].concat()).await;
+        edited
+            .place
+            .cloud_says(&[&["manifest repaired", file], words].concat())
+            .await;
     }
     // And the edge takes what is right.
     edited.edit("device.yaml", "value: \"30\"", "value: \"41\"");
@@ -96,7 +112,10 @@ async fn what_is_no_yaml_at_all_changes_nothing() {
         println!("{what}");
         edited.still_in_force(300).await;
         fs::write(edited.file("device.yaml"), &good).unwrap();
-        edited.place.cloud_says(&["manifest repaired", "device.yaml", word]).await;
+        edited
+            .place
+            .cloud_says(&["manifest repaired", "device.yaml", word])
+            .await;
     }
     edited.stop().await;
 }
@@ -106,10 +125,16 @@ async fn a_manifests_directory_that_comes_and_goes() {
     let edited = Edited::start().await;
     let (here, away) = (edited.place.path("manifests"), edited.place.path("away"));
     fs::rename(&here, &away).unwrap();
-    edited.place.cloud_says(&["manifests", "cannot be read", "stays in force"]).await;
+    edited
+        .place
+        .cloud_says(&["manifests", "cannot be read", "stays in force"])
+        .await;
     edited.still_in_force(300).await;
     fs::rename(&away, &here).unwrap();
-    edited.place.cloud_says(&["manifest repaired", "cannot be read"]).await;
+    edited
+        .place
+        .cloud_says(&["manifest repaired", "cannot be read"])
+        .await;
     edited.edit("device.yaml", "value: \"30\"", "value: \"41\"");
     edited.device_holds(410).await;
     edited.stop().await;

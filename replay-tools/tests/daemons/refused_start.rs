@@ -14,10 +14,20 @@ async fn a_data_directory_of_another_cluster() {
     here.start_cloud().await.daemon.stop().await.unwrap();
     let dir = here.site.edge_dir();
     let edge = with(there.edge_alone(), &[("--data-dir", &dir)]);
-    refuses(&edge, 1, &[dir.to_str().unwrap(), "belongs to cluster", "ledge reset"]).await;
+    refuses(
+        &edge,
+        1,
+        &[dir.to_str().unwrap(), "belongs to cluster", "ledge reset"],
+    )
+    .await;
     let dir = here.site.cloud_dir();
     let cloud = with(there.cloud(), &[("--data-dir", &dir)]);
-    refuses(&cloud, 1, &[dir.to_str().unwrap(), "belongs to cluster", "ledge reset"]).await;
+    refuses(
+        &cloud,
+        1,
+        &[dir.to_str().unwrap(), "belongs to cluster", "ledge reset"],
+    )
+    .await;
     here.assert_sound();
     // Refusing changed nothing: who belongs there goes on.
     here.start_edge(NOWHERE).await.stop().await.unwrap();
@@ -28,9 +38,17 @@ async fn a_data_directory_of_another_node() {
     let place = Place::new().await;
     place.start_edge(NOWHERE).await.stop().await.unwrap();
     let other = place.issue_node("edge-2");
-    let mut edge = with(place.edge_alone(), &[("--cert", &other.cert), ("--key", &other.key)]);
+    let mut edge = with(
+        place.edge_alone(),
+        &[("--cert", &other.cert), ("--key", &other.key)],
+    );
     edge.args.extend(["--node-name".to_owned(), "edge-2".to_owned()]);
-    refuses(&edge, 1, &["written by `edge-1`", "this is `edge-2`", "right data directory"]).await;
+    refuses(
+        &edge,
+        1,
+        &["written by `edge-1`", "this is `edge-2`", "right data directory"],
+    )
+    .await;
     // cloudcore on an edge's directory.
     let cloud = with(place.cloud(), &[("--data-dir", &place.site.edge_dir())]);
     refuses(&cloud, 1, &["written by `edge-1`", "this is `cloud`"]).await;
@@ -42,7 +60,12 @@ async fn a_second_edgecore_on_the_same_data_directory() {
     let place = Place::new().await;
     let first = place.start_edge(NOWHERE).await;
     let pid = first.pid().unwrap().to_string();
-    refuses(&place.edge_alone(), 1, &["in use by process", &pid, "stop that process"]).await;
+    refuses(
+        &place.edge_alone(),
+        1,
+        &["in use by process", &pid, "stop that process"],
+    )
+    .await;
     first.stop().await.unwrap();
     place.assert_sound();
 }
@@ -64,7 +87,11 @@ async fn ports_in_use() {
     // What was opened before the port was asked for, was closed in order.
     second.assert_sound();
     second.start_edge(NOWHERE).await.stop().await.unwrap();
-    assert!(!second.edge_said().contains("clean: false"), "{}", second.edge_said());
+    assert!(
+        !second.edge_said().contains("clean: false"),
+        "{}",
+        second.edge_said()
+    );
 }
 
 #[tokio::test]
@@ -85,7 +112,12 @@ async fn a_data_directory_that_cannot_be_written() {
     let nobody = Nobody::of(&place);
     for launch in [place.edge_alone(), place.cloud()] {
         let launch = nobody.runs(with(launch, &[("--data-dir", &place.path("locked"))]));
-        refuses(&launch, 1, &["locked", "Permission denied", "must be able to write there"]).await;
+        refuses(
+            &launch,
+            1,
+            &["locked", "Permission denied", "must be able to write there"],
+        )
+        .await;
     }
 }
 
@@ -111,10 +143,16 @@ impl Nobody {
         if !rustix::process::geteuid().is_root() {
             return launch;
         }
-        let mut args: Vec<String> = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"].map(Into::into).into();
+        let mut args: Vec<String> = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+            .map(Into::into)
+            .into();
         args.push(launch.program.display().to_string());
         args.extend(launch.args);
-        ledge::quickstart::daemons::Launch { program: "setpriv".into(), args, ..launch }
+        ledge::quickstart::daemons::Launch {
+            program: "setpriv".into(),
+            args,
+            ..launch
+        }
     }
 }
 
@@ -134,7 +172,10 @@ async fn an_unknown_key_in_the_configuration() {
         let right = from.trim_end_matches(':');
         refuses(&launch, 78, &[file, &line, wrong, "did you mean", right]).await;
     }
-    assert!(!place.site.edge_dir().exists(), "nothing is made before the configuration is right");
+    assert!(
+        !place.site.edge_dir().exists(),
+        "nothing is made before the configuration is right"
+    );
 }
 
 #[tokio::test]
@@ -165,7 +206,10 @@ async fn flags_that_cannot_be() {
     let none = Path::new("somewhere");
     let edge = with(place.edge_alone(), &[("--http-listen", none)]);
     refuses(&edge, 78, &["--http-listen", "somewhere", "off"]).await;
-    let cloud = with(place.site.cloudcore(ANY).unwrap(), &[("--manifests", &place.path("nowhere"))]);
+    let cloud = with(
+        place.site.cloudcore(ANY).unwrap(),
+        &[("--manifests", &place.path("nowhere"))],
+    );
     refuses(&cloud, 1, &["manifests directory", "nowhere", "No such file"]).await;
     let unknown = with(place.edge_alone(), &[("--data-dirr", none)]);
     assert_eq!(ends(&unknown).await.code, Some(2));

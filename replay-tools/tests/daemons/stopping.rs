@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ledge::quickstart::daemons::{Daemon, Launch};
-use ledge::quickstart::relay::Relay;
 use ledge::quickstart::site::address;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -37,7 +36,11 @@ async fn with_a_link_the_cloud_gets_the_last_word() {
     let all = place.start_everything().await;
     stops_in_time(all.edge).await;
     assert_eq!(place.cloud_records(), place.edge_records());
-    assert!(place.edge_said().contains("the cloud has everything"), "{}", place.edge_said());
+    assert!(
+        place.edge_said().contains("the cloud has everything"),
+        "{}",
+        place.edge_said()
+    );
     stops_in_time(all.cloud.daemon).await;
     was_closed_in_order(&place).await;
 }
@@ -62,7 +65,9 @@ async fn while_the_cloud_has_an_edge() {
     let all = place.start_everything().await;
     // Clients of the HTTP face that never finish, and one that never asks.
     let mut slow = TcpStream::connect(all.cloud.http).await.unwrap();
-    slow.write_all(b"GET /v1/nodes HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+    slow.write_all(b"GET /v1/nodes HTTP/1.1\r\nHost: x\r\n")
+        .await
+        .unwrap();
     let _idle = TcpStream::connect(all.cloud.http).await.unwrap();
     stops_in_time(all.cloud.daemon).await;
     place.edge_says(&["no link"]).await;
@@ -139,7 +144,10 @@ async fn at_any_moment_of_the_start() {
                 .unwrap();
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
-            until("the program to listen for signals", || listens_for_sigterm(child.id().unwrap())).await;
+            until("the program to listen for signals", || {
+                listens_for_sigterm(child.id().unwrap())
+            })
+            .await;
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
             let status = tokio::time::timeout(LIMIT, child.wait()).await.unwrap().unwrap();
             assert_eq!(status.code(), Some(0), "after {delay_ms} ms: {status}");
@@ -153,7 +161,9 @@ async fn at_any_moment_of_the_start() {
 fn listens_for_sigterm(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"));
-    let caught = caught.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+    let caught = caught
+        .and_then(|mask| u64::from_str_radix(mask, 16).ok())
+        .unwrap_or(0);
     caught & (1 << 14) != 0
 }
 
@@ -162,7 +172,6 @@ fn listens_for_sigterm(pid: u32) -> bool {
 async fn while_the_cloud_catches_up() {
     let place = Place::new().await;
     let all = place.start_everything().await;
-    let Relay { .. } = &all.relay;
     for _ in 0..3 {
         all.relay.cut();
         place.edge_says(&["no link"]).await;

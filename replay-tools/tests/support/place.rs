@@ -170,7 +170,11 @@ impl Place {
         let register = self.site.registers().setpoint;
         let began = Instant::now();
         while probe::read_register(device, register).await.unwrap() != value {
-            assert!(began.elapsed() < SOON, "the device does not hold {value}:\n{}", self.edge_said());
+            assert!(
+                began.elapsed() < SOON,
+                "the device does not hold {value}:\n{}",
+                self.edge_said()
+            );
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
