@@ -126,7 +126,7 @@ impl Log {
         &self.handle.shared
     }
 
-    fn catalog(&self) -> &Arc<Catalog> {
+    pub(crate) fn catalog(&self) -> &Arc<Catalog> {
         &self.handle.shared.catalog
     }
 

@@ -28,28 +28,28 @@ const APPLIED_KEY: &[u8] = b"\xffapplied";
 /// Its presence says that the projection failed in use.
 const DISTRUSTED_FILE: &str = "DISTRUSTED";
 
-/// Most memtables at once.
-const MEMTABLES: u64 = 4;
-
 /// How much memory and disk the projection may use.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Block cache, bytes.
     pub cache_bytes: u64,
-    /// Memtable, bytes; up to [`MEMTABLES`] of them may exist while they are flushed. As much has to be free on the
-    /// disk for folding to go on.
+    /// Memtable, bytes; up to four of them may exist while they are flushed, and each takes about three times as much
+    /// memory.
     pub memtable_bytes: u64,
     /// Journal, bytes; at least 64 MiB.
     pub journal_bytes: u64,
+    /// Free space on the disk below which folding waits, bytes: fjall does not survive a write that fails.
+    pub room_bytes: u64,
 }
 
 impl Options {
     /// For a gateway with little memory.
     pub fn edge() -> Self {
         Options {
-            cache_bytes: 4 << 20,
-            memtable_bytes: 2 << 20,
+            cache_bytes: 1 << 20,
+            memtable_bytes: 512 << 10,
             journal_bytes: 64 << 20,
+            room_bytes: 8 << 20,
         }
     }
 
@@ -59,6 +59,7 @@ impl Options {
             cache_bytes: 32 << 20,
             memtable_bytes: 16 << 20,
             journal_bytes: 128 << 20,
+            room_bytes: 64 << 20,
         }
     }
 }
@@ -138,7 +139,6 @@ pub enum Opened {
 #[derive(Clone)]
 pub struct Projection {
     dir: PathBuf,
-    /// Free space on the disk below which nothing is folded.
     room_bytes: u64,
     db: Database,
     state: Keyspace,
@@ -295,7 +295,7 @@ fn open_existing(dir: &Path, options: &Options) -> Result<(Projection, Option<Ap
             let (sender, _) = watch::channel(Applied::nothing_of(Incarnation::default()));
             let projection = Projection {
                 dir: dir.to_owned(),
-                room_bytes: MEMTABLES * options.memtable_bytes,
+                room_bytes: options.room_bytes,
                 db,
                 state,
                 applied: Arc::new(sender),

@@ -40,7 +40,8 @@ impl Window {
         };
         self.segment = None;
         if buf.capacity() < want {
-            buf = BytesMut::zeroed(want.max(WINDOW_BYTES as usize));
+            // No more than is needed, but for growth: what is cut out of it may be held long, and each piece holds all.
+            buf = BytesMut::zeroed(want.next_power_of_two());
         }
         buf.resize(want, 0);
         pread_exact(&*segment.file, &mut buf, off.into())?;
@@ -59,5 +60,31 @@ impl Window {
         let from = off.checked_sub(self.at)? as usize;
         let to = from + len as usize;
         (to <= self.bytes.len()).then(|| self.bytes.slice(from..to))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ledge_proto::ids::ClusterId;
+
+    use super::*;
+    use crate::storage::SimDisk;
+    use crate::{Log, Options};
+
+    /// A sender holds frames until they are acknowledged: each holds the window it was cut out of.
+    #[test]
+    fn a_piece_that_is_held_holds_little_more_than_itself() {
+        let options = Options::deterministic(ClusterId([1; 16]), "n", 1);
+        let (log, _) = Log::open(Arc::new(SimDisk::new()), Path::new("log"), options).unwrap();
+        let segment = log.catalog().segments().back().cloned().unwrap();
+        segment.end.store(8192, std::sync::atomic::Ordering::Release);
+        let mut window = Window::default();
+        let held = window.get(&segment, 0, 100, 300).unwrap();
+        assert_eq!(held.len(), 100);
+        window.get(&segment, 4096, 100, 300).unwrap();
+        let all = std::mem::take(&mut window.bytes).try_into_mut().unwrap();
+        assert!(all.capacity() <= 512, "{}", all.capacity());
     }
 }
