@@ -263,8 +263,6 @@ async fn build(cargo: &std::ffi::OsStr, manifest_dir: &Path, beside: &Path) -> R
         "cloudcore",
         "--bin",
         "edgecore",
-        "--bin",
-        "ledge",
         "--manifest-path",
     ]);
     command.arg(manifest_dir.join("../Cargo.toml"));
