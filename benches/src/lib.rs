@@ -1,3 +1,4 @@
 //! Ratios against raw limits measured in the same run, and whole-system simulation.
 
+pub mod memory;
 pub mod ratio;
