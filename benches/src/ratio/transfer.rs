@@ -47,7 +47,12 @@ pub(super) fn replicate(context: &Context) -> anyhow::Result<Vec<Row>> {
         let dir = context.dir.join(id);
         // Warm-up, and two slices a round; each transfers one stream.
         let slices = context.plan.rounds * 2 + 1;
-        let mib = if context.plan.quick { 16 } else { 64 };
+        // Long enough that the handshake and the last, delayed acknowledgement (25 ms) do not decide.
+        let mib = match (context.plan.quick, compressible) {
+            (true, _) => 32,
+            (false, false) => 128,
+            (false, true) => 384,
+        };
         let mut bench = prepare(&dir, slices, mib, compressible)?;
         let bytes = mib << 20;
         let comparison = Comparison {

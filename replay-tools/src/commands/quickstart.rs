@@ -13,6 +13,7 @@ use crate::error::{Failure, Quit};
 use crate::exit::Code;
 use crate::out::Format;
 use crate::quickstart::claims::Claim;
+use crate::quickstart::daemons::find_programs;
 use crate::quickstart::site::RegisterMap;
 use crate::quickstart::story::{self, Choices, Narrator};
 
@@ -53,8 +54,13 @@ pub(crate) fn run(args: &Quickstart, context: &mut Context) -> Result<Code, Quit
         .build()
         .map_err(|err| Failure::new(format!("cannot start the runtime: {err}")))?;
     let (dir, _temporary) = directory(args)?;
+    // Not part of the story's minute: from a fresh checkout, this builds them.
+    let programs = runtime
+        .block_on(find_programs())
+        .map_err(|err| Failure::new(err.to_string()))?;
     let choices = Choices {
         dir,
+        programs,
         device: args.device.as_deref().map(resolve).transpose()?,
         registers: RegisterMap {
             temperature: args.read_register,

@@ -263,13 +263,22 @@ async fn build(cargo: &std::ffi::OsStr, manifest_dir: &Path, beside: &Path) -> R
         "cloudcore",
         "--bin",
         "edgecore",
-        "--bin",
-        "ledge",
         "--manifest-path",
     ]);
     command.arg(manifest_dir.join("../Cargo.toml"));
     if beside.ends_with("release") {
         command.arg("--release");
+    }
+    // What the outer cargo says of this program would look like another environment to build scripts (ring's watch
+    // it), and everything behind them would be built again, now and by the next `cargo run`.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"]
+            .iter()
+            .any(|own| text.starts_with(own))
+        {
+            command.env_remove(&name);
+        }
     }
     let status = command.status().await.map_err(failed)?;
     if status.success() {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::claims::{self, Claim, LookError, Side};
-use super::daemons::{self, Daemon, ProcessError};
+use super::daemons::{Daemon, ProcessError};
 use super::probe::{self, http_get, http_json, metric};
 use super::relay::Relay;
 use super::site::{COUNTER, DEVICE, NODE, Pace, RegisterMap, SETPOINT, Site, SiteError, address};
@@ -24,6 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub struct Choices {
     /// Where everything is kept.
     pub dir: PathBuf,
+    /// Where cloudcore and edgecore are.
+    pub programs: PathBuf,
     /// A device of the user's own.
     pub device: Option<SocketAddr>,
     /// Where it keeps what.
@@ -132,9 +134,14 @@ pub async fn tell(choices: &Choices, narrator: &mut Narrator<'_>) -> Result<Vec<
 
 async fn begin(choices: &Choices, narrator: &mut Narrator<'_>) -> Result<Running, StoryError> {
     narrator.step("Start a cloud, an edge and a device");
-    let programs = daemons::find_programs().await?;
     let ledge = std::env::current_exe().map_err(io_error("this program's own path"))?;
-    let site = Site::prepare(&choices.dir, programs, ledge, Pace::default(), choices.registers)?;
+    let site = Site::prepare(
+        &choices.dir,
+        choices.programs.clone(),
+        ledge,
+        Pace::default(),
+        choices.registers,
+    )?;
     let (simulator, device) = match choices.device {
         Some(device) => {
             narrator.say(&format!("device     {device}, yours"));

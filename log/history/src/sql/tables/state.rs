@@ -48,12 +48,15 @@ impl StateRow {
     }
 }
 
+/// Makes the rows of one scope.
+type RowsOf = fn(&State, &Scope) -> Result<Vec<StateRow>, FoldError<Infallible>>;
+
 /// A table whose rows come from folded state.
 pub(crate) struct StateTable {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) columns: &'static [Column<StateRow>],
-    pub(crate) rows: fn(&State, &Scope) -> Result<Vec<StateRow>, FoldError<Infallible>>,
+    pub(crate) rows: RowsOf,
 }
 
 fn nodes(state: &State, scope: &Scope) -> Result<Vec<StateRow>, FoldError<Infallible>> {
