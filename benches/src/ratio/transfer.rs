@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::harness::{Comparison, Row, Slice, compare};
-use super::workload::{key, open, payload};
+use super::workload::{key, open, open_keeping, payload};
 
 const CHUNK: usize = 256 * 1024;
 const RECORDS: u32 = 1024;
@@ -102,7 +102,7 @@ fn prepare(dir: &Path, slices: usize, mib: usize, compressible: bool) -> anyhow:
     for slice in 0..slices {
         streams.push(fill(&source, slice, mib << 20, compressible)?);
     }
-    let target = open(&dir.join("target"))?;
+    let target = open_keeping(&dir.join("target"), 64)?;
     warm(&target, streams.iter().map(|(_, _, bytes)| bytes).sum())?;
     let address = server.local_addr()?;
     let tls = tls::client_config(&edge)?;

@@ -14,10 +14,15 @@ use ledge_proto::v1;
 
 /// A log in `dir`, with segments of the cloud's size.
 pub(super) fn open(dir: &Path) -> anyhow::Result<Log> {
+    open_keeping(dir, 2)
+}
+
+/// As [`open`], keeping `spare_segments` used segments to be written over.
+pub(super) fn open_keeping(dir: &Path, spare_segments: usize) -> anyhow::Result<Log> {
     let options = Options {
         segment_bytes: 256 * 1024 * 1024,
         max_queue_bytes: 64 * 1024 * 1024,
-        spare_segments: 2,
+        spare_segments,
         ..Options::new(ClusterId([1; 16]), "cloud")
     };
     Ok(Log::open(Arc::new(DiskStorage), dir, options)?.0)
