@@ -28,6 +28,12 @@ pub const SCOPE_MAX_BYTES: usize = 253;
 /// Largest block of the physical log, header included.
 pub const BLOCK_MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// A part of a snapshot is closed when its entries reach this many bytes before compression.
+pub const SNAPSHOT_PART_BYTES: usize = 1024 * 1024;
+
+/// Largest part of a snapshot before compression: one entry over the target is let in.
+pub const SNAPSHOT_PART_MAX_BYTES: usize = SNAPSHOT_PART_BYTES + 2 * 1024 * 1024;
+
 /// Largest message on the control stream.
 pub const CONTROL_MAX_BYTES: usize = 64 * 1024;
 

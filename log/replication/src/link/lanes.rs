@@ -21,7 +21,8 @@ fn priority(lane: Lane) -> i32 {
     match lane {
         Lane::Down => 25,
         Lane::UpState => 20,
-        Lane::UpData => 0,
+        // `local` is not replicated.
+        Lane::UpData | Lane::Local => 0,
     }
 }
 
