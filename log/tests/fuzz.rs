@@ -30,8 +30,7 @@ fn log() -> &'static SimDisk {
         let disk = SimDisk::new();
         let (log, _) = Log::open(storage(&disk), &dir(), small()).unwrap();
         let mut foreign = FrameWriter::new(remote_key(3));
-        for n in 0..60 {
-            let lane = [Lane::Down, Lane::UpState, Lane::UpData][n as usize % 3];
+        for (n, lane) in (0..60).zip(Lane::REPLICATED.into_iter().cycle()) {
             log.append_blocking(&stream(lane), vec![record(n); 4]).unwrap();
             log.append_frame_blocking(frame(&mut foreign, 3)).unwrap();
         }
