@@ -95,6 +95,7 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
         while let Some(bytes) = frames.next().await? {
             let len = 4 + bytes.len() as u64;
             let frame = Frame::parse(bytes)?;
+            frame.check_dictionary()?;
             let key = frame.key().clone();
             {
                 let mut session = link.session();
