@@ -367,6 +367,13 @@ impl Session {
         self.accepts(key) && mark.position > end && epoch_given
     }
 
+    /// The stream of a scope and lane, as on the wire, that the peer may write.
+    pub fn accepted(&self, scope: &str, lane: u32) -> Option<&StreamKey> {
+        self.accepts
+            .iter()
+            .find(|key| key.id.scope.as_wire() == scope && key.id.lane.as_wire() == lane)
+    }
+
     /// Heartbeat in force at this end: it is heard from at least this often.
     pub fn heartbeat(&self) -> Duration {
         self.heartbeat.mine()
