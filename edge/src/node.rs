@@ -53,17 +53,9 @@ impl Journal for LogJournal {
 }
 
 fn to_wire(record: NewRecord, boot: u32) -> v1::Record {
-    let (kind, payload) = record.payload.encode();
     v1::Record {
-        kind,
-        key: record.key,
-        wall_us: record.stamp.wall_us,
-        clock: record.stamp.clock.into(),
-        mono_us: record.stamp.mono_us,
-        boot,
         cause: record.cause,
-        payload: payload.into(),
-        schema: 0,
+        ..record.stamp.record(boot, record.key, &record.payload)
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub use args::Args;
 pub use ledge_daemon::config::{ConfigError, LogFormat, TlsPaths};
+pub use ledge_retention::budget::DiskOptions;
 
 /// A file with every setting at its default, for `--defaultconfig`.
 pub const DEFAULT_FILE: &str = include_str!("default.yaml");
@@ -44,6 +45,8 @@ pub struct Config {
     pub backoff_longest: Duration,
     /// The log.
     pub log: LogOptions,
+    /// How much of the disk may be used, and what goes when it is.
+    pub disk: DiskOptions,
     /// Labels this node reports.
     pub labels: BTreeMap<String, String>,
     /// What is logged: a level, or directives such as `info,ledge_edge=debug`.
@@ -57,8 +60,8 @@ pub struct Config {
 /// Settings of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
-    /// Size of a segment file.
-    pub segment_bytes: u64,
+    /// Size of a segment file; `None`: the usual, or smaller where the disk limit is small.
+    pub segment_bytes: Option<u64>,
     /// How long a record of `up.state` may wait for others before it is synced to disk.
     pub linger_state: Duration,
     /// How long a record of `up.data` may wait for others before it is synced to disk.
