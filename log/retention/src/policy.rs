@@ -45,13 +45,26 @@ impl FromStr for Degrade {
 }
 
 /// What goes and when.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Telemetry goes when the segment it is in was finished longer ago than this, also when there is room. Only by a
     /// clock that is synced, and never state: its latest values stay.
     pub max_age: Option<Duration>,
     /// What takes the place of telemetry that goes before it was archived.
     pub degrade: Degrade,
+    /// Summaries and the gap record they stand beside become durable together: most bytes of one such append. At most
+    /// what fits into one frame.
+    pub chunk_bytes: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            max_age: None,
+            degrade: Degrade::None,
+            chunk_bytes: 128 * 1024,
+        }
+    }
 }
 
 /// Why something went. Written in gap records.

@@ -186,7 +186,11 @@ fn effect_of(kind: RecordKind) -> Option<(Table, Keep)> {
         RecordKind::DeviceSpec => (Table::Devices, Keep::Latest),
         RecordKind::DeviceRemoved => (Table::Devices, Keep::Remove),
         RecordKind::TwinDesired => (Table::Desired, Keep::Latest),
-        RecordKind::DeviceEvent | RecordKind::DaemonEvent | RecordKind::WriteIntent => return None,
+        RecordKind::DeviceEvent
+        | RecordKind::DaemonEvent
+        | RecordKind::WriteIntent
+        | RecordKind::SampleSummary
+        | RecordKind::ClockSync => return None,
     })
 }
 
