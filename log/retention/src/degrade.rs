@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use ledge_proto::record::{Payload, RecordKind};
-use ledge_proto::v1::sample_summary::Method;
+use ledge_proto::v1::Replacement;
 use ledge_proto::v1::value::Value;
 use ledge_proto::{mutants, v1};
 
@@ -16,15 +16,22 @@ const MINUTE_US: i64 = 60_000_000;
 /// Summaries must be worth it: with fewer records in for one out, a coarser method is taken.
 const WORTH: u64 = 4;
 
+/// A summary, and the last record in it, whose times it takes over.
+#[derive(Debug, Default)]
+struct Kept {
+    summary: v1::SampleSummary,
+    times: v1::Record,
+}
+
 /// What is kept of a stretch of records.
 #[derive(Debug, Default)]
 pub(crate) struct Summaries {
     degrade: Degrade,
     /// Of samples, by property, and by minute where averages are wanted.
-    fresh: BTreeMap<(String, i64), v1::SampleSummary>,
+    fresh: BTreeMap<(String, i64), Kept>,
     samples: u64,
     /// Of averages, by property. What they are about is older than any sample beside them.
-    older: BTreeMap<String, v1::SampleSummary>,
+    older: BTreeMap<String, Kept>,
     averages: u64,
     bytes: usize,
 }
@@ -56,13 +63,14 @@ impl Summaries {
                     Degrade::Last | Degrade::None => 0,
                 };
                 let into = self.fresh.entry((record.key.clone(), minute)).or_default();
-                merge(into, &of_sample(sample, record.wall_us));
+                into.take(&of_sample(sample, record.wall_us), record);
             }
             Some((RecordKind::SampleSummary, Ok(Payload::SampleSummary(summary))))
-                if summary.method() == Method::MinuteAverage =>
+                if summary.method() == Replacement::MinuteAverages =>
             {
                 self.averages += 1;
-                merge(self.older.entry(record.key.clone()).or_default(), &summary);
+                let into = self.older.entry(record.key.clone()).or_default();
+                into.take(&summary, record);
             }
             _ => {}
         }
@@ -72,33 +80,60 @@ impl Summaries {
         }
     }
 
-    /// The summaries, and the finest method among them. None when they would not be worth their room.
-    pub(crate) fn finish(self) -> (Method, Vec<(String, v1::SampleSummary)>) {
+    /// The summaries as records, and the finest method among them. None when they would not be worth their room.
+    pub(crate) fn finish(self) -> (Replacement, Vec<v1::Record>) {
         let worth = |kept: usize, of: u64| kept > 0 && kept as u64 * WORTH <= of;
         let mut kept = Vec::new();
-        let mut method = Method::None;
+        let mut method = Replacement::None;
         let (mut last, mut behind_last) = (self.older, self.averages);
         if self.degrade == Degrade::Averages && worth(self.fresh.len(), self.samples) {
-            method = Method::MinuteAverage;
-            kept.extend(self.fresh.into_iter().map(|((key, _), mut summary)| {
-                summary.set_method(Method::MinuteAverage);
-                (key, summary)
-            }));
+            method = Replacement::MinuteAverages;
+            let averages = self.fresh.into_iter();
+            kept.extend(averages.map(|((key, _), it)| it.record(key, Replacement::MinuteAverages)));
         } else {
             behind_last += self.samples;
-            for ((key, _), summary) in self.fresh {
-                merge(last.entry(key).or_default(), &summary);
+            for ((key, _), fresh) in self.fresh {
+                last.entry(key).or_default().take(&fresh.summary, &fresh.times);
             }
         }
         if worth(last.len(), behind_last) {
-            method = if method == Method::None { Method::LastValue } else { method };
-            kept.extend(last.into_iter().map(|(key, mut summary)| {
-                summary.set_method(Method::LastValue);
-                (summary.mean, summary.min, summary.max) = (None, None, None);
-                (key, summary)
-            }));
+            if method == Replacement::None {
+                method = Replacement::LastValue;
+            }
+            kept.extend(
+                last.into_iter()
+                    .map(|(key, it)| it.record(key, Replacement::LastValue)),
+            );
         }
         (method, kept)
+    }
+}
+
+impl Kept {
+    /// Takes in what came later.
+    fn take(&mut self, one: &v1::SampleSummary, times: &v1::Record) {
+        merge(&mut self.summary, one);
+        self.times = v1::Record {
+            wall_us: times.wall_us,
+            clock: times.clock,
+            mono_us: times.mono_us,
+            boot: times.boot,
+            ..Default::default()
+        };
+    }
+
+    fn record(mut self, key: String, method: Replacement) -> v1::Record {
+        self.summary.set_method(method);
+        if method == Replacement::LastValue {
+            (self.summary.mean, self.summary.min, self.summary.max) = (None, None, None);
+        }
+        let (kind, payload) = Payload::SampleSummary(self.summary).encode();
+        v1::Record {
+            kind,
+            key,
+            payload: payload.into(),
+            ..self.times
+        }
     }
 }
 
@@ -107,8 +142,8 @@ fn of_sample(sample: v1::Sample, wall_us: i64) -> v1::SampleSummary {
     let number = sample.value.as_ref().and_then(number);
     v1::SampleSummary {
         count: 1,
-        first_us: wall_us,
-        last_us: wall_us,
+        from_us: wall_us,
+        to_us: wall_us,
         mean: number,
         min: number,
         max: number,
@@ -123,10 +158,7 @@ fn merge(into: &mut v1::SampleSummary, one: &v1::SampleSummary) {
         into.clone_from(one);
         return;
     }
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "counts of samples stay far below 2^53"
-    )]
+    #[allow(clippy::cast_precision_loss, reason = "counts of samples stay far below 2^53")]
     let (have, more) = (into.count as f64, one.count as f64);
     into.mean = both(into.mean, one.mean, |a, b| {
         // Weighted without adding first: large values must not overflow.
@@ -135,16 +167,19 @@ fn merge(into: &mut v1::SampleSummary, one: &v1::SampleSummary) {
     into.min = both(into.min, one.min, f64::min);
     into.max = both(into.max, one.max, f64::max);
     into.count += one.count;
-    into.first_us = into.first_us.min(one.first_us);
-    into.last_us = into.last_us.max(one.last_us);
+    into.from_us = into.from_us.min(one.from_us);
+    into.to_us = into.to_us.max(one.to_us);
     if !mutants::on("degrade-loses-last") {
         into.last.clone_from(&one.last);
     }
 }
 
-/// A value that is a number in one sample and none in another has no average.
+/// Of those that are numbers.
 fn both(a: Option<f64>, b: Option<f64>, of: impl Fn(f64, f64) -> f64) -> Option<f64> {
-    Some(of(a?, b?))
+    match (a, b) {
+        (Some(a), Some(b)) => Some(of(a, b)),
+        (one, other) => one.or(other),
+    }
 }
 
 #[allow(
@@ -178,10 +213,15 @@ mod tests {
         }
     }
 
-    fn kept(degrade: Degrade, records: &[v1::Record]) -> (Method, Vec<(String, v1::SampleSummary)>) {
+    fn kept(degrade: Degrade, records: &[v1::Record]) -> (Replacement, Vec<(v1::Record, v1::SampleSummary)>) {
         let mut summaries = Summaries::new(degrade);
         records.iter().for_each(|record| summaries.take(record));
-        summaries.finish()
+        let (method, kept) = summaries.finish();
+        let decode = |record: v1::Record| match Payload::decode(&record).unwrap() {
+            Payload::SampleSummary(summary) => (record, summary),
+            other => panic!("{other:?}"),
+        };
+        (method, kept.into_iter().map(decode).collect())
     }
 
     fn hour() -> Vec<v1::Record> {
@@ -193,45 +233,26 @@ mod tests {
     #[test]
     fn an_hour_becomes_sixty_averages_and_then_one_value() {
         let (method, averages) = kept(Degrade::Averages, &hour());
-        assert_eq!((method, averages.len()), (Method::MinuteAverage, 60));
-        let (key, second_minute) = &averages[1];
-        assert_eq!(key, "d/p/t");
+        assert_eq!((method, averages.len()), (Replacement::MinuteAverages, 60));
+        let (record, second_minute) = &averages[1];
+        assert_eq!((&record.key[..], record.wall_us), ("d/p/t", 119_000_000));
         assert_eq!(second_minute.count, 60);
         assert!((second_minute.mean.unwrap() - 89.5).abs() < 1e-9);
         assert_eq!((second_minute.min, second_minute.max), (Some(60.0), Some(119.0)));
         assert_eq!(
-            (second_minute.first_us, second_minute.last_us),
+            (second_minute.from_us, second_minute.to_us),
             (60_000_000, 119_000_000)
         );
 
-        let again: Vec<v1::Record> = averages
-            .iter()
-            .map(|(key, summary)| {
-                let (kind, payload) = Payload::SampleSummary(summary.clone()).encode();
-                v1::Record {
-                    kind,
-                    key: key.clone(),
-                    payload: payload.into(),
-                    ..Default::default()
-                }
-            })
-            .collect();
+        let again: Vec<v1::Record> = averages.iter().map(|(record, _)| record.clone()).collect();
         let (method, last) = kept(Degrade::Averages, &again);
-        assert_eq!((method, last.len()), (Method::LastValue, 1));
+        assert_eq!((method, last.len()), (Replacement::LastValue, 1));
         assert_eq!(last[0].1.count, 3600);
         assert_eq!(last[0].1.mean, None);
-        assert_eq!(
-            last[0].1.last.clone().unwrap().value,
-            Some(Value::Double(3599.0))
-        );
+        assert_eq!(last[0].1.last.clone().unwrap().value, Some(Value::Double(3599.0)));
         // And then nothing: the latest state has it.
-        let (kind, payload) = Payload::SampleSummary(last[0].1.clone()).encode();
-        let record = v1::Record {
-            kind,
-            payload: payload.into(),
-            ..Default::default()
-        };
-        assert_eq!(kept(Degrade::Averages, &vec![record; 9]).0, Method::None);
+        let record = last[0].0.clone();
+        assert_eq!(kept(Degrade::Averages, &vec![record; 9]).0, Replacement::None);
     }
 
     #[test]
@@ -239,9 +260,9 @@ mod tests {
         let mut records = hour();
         records.push(sample("d/p/t", -5, Value::Double(-1.0)));
         let (method, last) = kept(Degrade::Last, &records);
-        assert_eq!((method, last.len()), (Method::LastValue, 1));
+        assert_eq!((method, last.len()), (Replacement::LastValue, 1));
         assert_eq!(last[0].1.last.clone().unwrap().value, Some(Value::Double(-1.0)));
-        assert_eq!((last[0].1.first_us, last[0].1.count), (-5, 3601));
+        assert_eq!((last[0].1.from_us, last[0].1.count), (-5, 3601));
     }
 
     #[test]
@@ -265,13 +286,13 @@ mod tests {
             .map(|n| sample("d/p/t", n * 60_000_000, Value::Int(n)))
             .collect();
         let (method, kept_of_it) = kept(Degrade::Averages, &slow);
-        assert_eq!((method, kept_of_it.len()), (Method::LastValue, 1));
+        assert_eq!((method, kept_of_it.len()), (Replacement::LastValue, 1));
         // A hundred properties with one sample each: nothing is saved at all.
         let wide: Vec<_> = (0..100)
             .map(|n| sample(&format!("d/p/{n}"), n, Value::Int(n)))
             .collect();
-        assert_eq!(kept(Degrade::Averages, &wide), (Method::None, vec![]));
-        assert_eq!(kept(Degrade::None, &hour()), (Method::None, vec![]));
+        assert_eq!(kept(Degrade::Averages, &wide), (Replacement::None, vec![]));
+        assert_eq!(kept(Degrade::None, &hour()), (Replacement::None, vec![]));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use ledge_proto::mutants;
 use ledge_proto::record::Payload;
 use ledge_proto::stamp::Stamp;
 use ledge_proto::v1::ClockQuality;
-use ledge_proto::v1::sample_summary::Method;
 
 use crate::degrade::Summaries;
 use crate::error::RetentionError;
@@ -321,25 +320,17 @@ impl GapWriter<'_> {
         let Some((epoch, first, last)) = self.stretch.take() else {
             return Ok(());
         };
-        let (method, kept) = match summaries.finish() {
-            (Method::None, _) => (Method::None, Vec::new()),
-            finished => finished,
-        };
+        let (method, mut records) = summaries.finish();
         let reason = self.given_up.reason.name();
         let (name, gap) = self
             .recorded
             .describe(self.key, epoch, (first, last), reason, method);
         self.given_up.dropped += gap.count;
         self.given_up.gaps += 1;
-        self.given_up.summaries += kept.len() as u64;
+        self.given_up.summaries += records.len() as u64;
         if !mutants::on("gap-without-record") {
             let boot = self.log.identity().boot;
-            let record = |key, payload: Payload| self.now.record(boot, key, &payload);
-            let mut records: Vec<_> = kept
-                .into_iter()
-                .map(|(key, summary)| record(key, Payload::SampleSummary(summary)))
-                .collect();
-            records.push(record(name.clone(), Payload::Gap(gap.clone())));
+            records.push(self.now.record(boot, name.clone(), &Payload::Gap(gap.clone())));
             self.log.append_blocking(&self.key.id, records)?;
         }
         self.recorded.wrote(self.key, &name, &gap);
@@ -356,12 +347,7 @@ fn reason_of(room: &Room) -> Reason {
 }
 
 /// Whether all telemetry in the oldest segment happened longer ago than `age`.
-fn is_older(
-    log: &Log,
-    oldest: &OldestSegment,
-    age: Duration,
-    now: Stamp,
-) -> Result<bool, RetentionError> {
+fn is_older(log: &Log, oldest: &OldestSegment, age: Duration, now: Stamp) -> Result<bool, RetentionError> {
     // A clock that may be wrong takes nothing away.
     if now.clock != ClockQuality::ClockSynced {
         return Ok(false);

@@ -96,7 +96,7 @@ impl Recorded {
         epoch: Epoch,
         (first, last): (Seq, Seq),
         reason: &str,
-        replaced_by: v1::sample_summary::Method,
+        replaced_by: v1::Replacement,
     ) -> (String, v1::Gap) {
         let mut gap = v1::Gap {
             scope: stream.id.scope.as_wire().to_owned(),

@@ -3,7 +3,8 @@
 //! Nothing goes silently. Telemetry that goes before it was archived leaves a gap record in its own stream, and what the
 //! policy wants to keep of it; state leaves a base, from which the rest of the log folds to the same state as before.
 //!
-//! Reading order: [`policy`], [`budget`], [`engine`], `state`, `gaps`, `degrade`.
+//! Reading order: [`policy`], [`budget`], [`engine`], `state`, `gaps`, `degrade`; and [`replay`],
+//! which folds a log of which the beginning is gone.
 
 pub mod budget;
 mod degrade;
@@ -11,6 +12,7 @@ pub mod engine;
 mod error;
 mod gaps;
 pub mod policy;
+pub mod replay;
 mod state;
 
 pub use engine::{GivenUp, Outcome, Retention};
