@@ -1,11 +1,12 @@
 //! What waits to be committed, and who commits it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::Mark;
+use ledge_proto::v1::snapshot::Purpose;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::group;
@@ -15,7 +16,9 @@ use crate::error::AppendError;
 use crate::format::block::{BLOCK_MAX_FRAMES, DIR_ENTRY_BYTES};
 use crate::log::Appended;
 use crate::options::{Committer, Options};
+use crate::snapshot::NewSnapshot;
 use crate::stats::Counters;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Room a frame's header may need beyond its payload, bytes.
 const FRAME_OVERHEAD: usize = ledge_proto::limits::FRAME_HEADER_MAX_BYTES + 16;
@@ -47,6 +50,19 @@ pub(crate) enum Work {
         mark: Mark,
         done: oneshot::Sender<Result<Mark, AppendError>>,
     },
+    /// A whole snapshot. Commits alone, or a base together with other bases.
+    Snapshot {
+        snapshot: NewSnapshot,
+        done: oneshot::Sender<Result<(), AppendError>>,
+    },
+}
+
+/// What may be committed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Company {
+    Frames,
+    Bases,
+    Nothing,
 }
 
 impl Work {
@@ -55,17 +71,28 @@ impl Work {
         match self {
             Work::Records { done, .. } => drop(done.send(Err(err.clone()))),
             Work::Frame { done, .. } | Work::Held { done, .. } => drop(done.send(Err(err.clone()))),
+            Work::Snapshot { done, .. } => drop(done.send(Err(err.clone()))),
         }
     }
 }
 
 impl Request {
     /// Most it can take of a block.
-    fn block_bytes(&self) -> usize {
+    pub(super) fn block_bytes(&self) -> usize {
         match &self.work {
             Work::Records { payload, .. } => payload.len() + FRAME_OVERHEAD + DIR_ENTRY_BYTES,
             Work::Frame { frame, .. } => frame.bytes().len() + DIR_ENTRY_BYTES,
+            Work::Snapshot { snapshot, .. } => snapshot.bytes(),
             Work::Held { .. } => 0,
+        }
+    }
+
+    /// What may be committed together with it.
+    fn company(&self) -> Company {
+        match &self.work {
+            Work::Snapshot { snapshot, .. } if snapshot.head.purpose == Purpose::Base => Company::Bases,
+            Work::Snapshot { .. } => Company::Nothing,
+            _ => Company::Frames,
         }
     }
 }
@@ -108,7 +135,7 @@ impl Shared {
             catalog: writer.catalog.clone(),
             room: Semaphore::new(queue_permits(&writer.options)),
             counters: writer.counters.clone(),
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue::default()),
             work: Condvar::new(),
             block_limit: writer.block_limit(),
             options: writer.options.clone(),
@@ -132,6 +159,11 @@ impl Shared {
     /// Largest payload of records that fits a block of this log.
     pub(crate) fn payload_limit(&self) -> usize {
         self.frame_limit() - FRAME_OVERHEAD
+    }
+
+    /// Largest part of a snapshot that fits a block of this log.
+    pub(crate) fn snapshot_limit(&self) -> usize {
+        self.block_limit - crate::format::block::BLOCK_HEADER_BYTES
     }
 
     /// Largest frame that fits a block of this log.
@@ -291,11 +323,15 @@ impl Shared {
         let limit = self.block_limit - crate::format::block::BLOCK_HEADER_BYTES;
         let mut count = 0;
         let mut bytes = 0;
+        let mut company = None;
         for request in &queue.requests {
             bytes += request.block_bytes();
-            if count > 0 && (bytes > limit || count == BLOCK_MAX_FRAMES) {
+            let own = request.company();
+            let apart = own != company.unwrap_or(own) || own == Company::Nothing;
+            if count > 0 && (apart || bytes > limit || count == BLOCK_MAX_FRAMES) {
                 break;
             }
+            company = Some(own);
             count += 1;
         }
         let taken: Vec<Request> = if count == queue.requests.len() {
