@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use args::Args;
+use ledge_replication::link::{Hours, Rate};
+
 pub use ledge_daemon::config::{ConfigError, LogFormat, TlsPaths};
 pub use ledge_retention::budget::DiskOptions;
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub backoff_first: Duration,
     /// Where that ceiling stops.
     pub backoff_longest: Duration,
+    /// How fast telemetry leaves.
+    pub drain: DrainOptions,
     /// The log.
     pub log: LogOptions,
     /// How much of the disk may be used, and what goes when it is.
@@ -55,6 +59,15 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Keys of the file that were accepted and do nothing in this version.
     pub without_effect: Vec<String>,
+}
+
+/// How fast telemetry leaves, and when. State and commands are never held back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DrainOptions {
+    /// `None`: as fast as the link takes it.
+    pub rate: Option<Rate>,
+    /// Parts of the day in which it may leave, UTC; none stand for the whole day.
+    pub hours: Vec<Hours>,
 }
 
 /// Settings of the log.
