@@ -14,7 +14,7 @@ const SEED: u64 = 0x1ed9e;
 const EXHAUSTIVE: usize = 4;
 
 /// Rounds until the next segment goes, and beyond.
-const ROUNDS: u64 = 40;
+const ROUNDS: u64 = 18;
 
 fn choices(pending: usize, op: u64) -> Vec<CrashKeeps> {
     if pending <= EXHAUSTIVE {
@@ -63,12 +63,12 @@ fn crash_everywhere(policy: Policy) {
         let mut whole = full.on(full.disk.after_kill());
         let gone = go(&mut whole, SEED, ROUNDS).unwrap_or_else(|_| panic!("no fault"));
         assert!(gone >= 1, "a segment goes");
-        whole.disk.ops() - full.disk.ops()
+        whole.disk.ops()
     };
     let mut cases = 0;
     for op in 0..ops {
         let mut crashing = full.on(full.disk.after_kill());
-        crashing.disk.crash_at(full.disk.ops() + op);
+        crashing.disk.crash_at(op);
         let _ = go(&mut crashing, SEED, ROUNDS);
         let pending = crashing.disk.pending().total();
         for keeps in choices(pending, op) {
