@@ -116,6 +116,7 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
             };
             let len = 4 + bytes.len() as u64;
             let frame = Frame::parse(bytes)?;
+            frame.check_dictionary()?;
             let key = frame.key().clone();
             link.allowed(&key)?;
             let records = u64::from(frame.count());
