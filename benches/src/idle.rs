@@ -37,6 +37,8 @@ pub struct Plan {
     pub length: Duration,
     /// A configuration of edgecore, instead of its defaults.
     pub edge_config: Option<PathBuf>,
+    /// A configuration of cloudcore, instead of its defaults.
+    pub cloud_config: Option<PathBuf>,
 }
 
 impl Default for Plan {
@@ -45,6 +47,7 @@ impl Default for Plan {
             devices: 10,
             length: Duration::from_secs(300),
             edge_config: None,
+            cloud_config: None,
         }
     }
 }
@@ -86,19 +89,18 @@ pub async fn measure(plan: Plan) -> anyhow::Result<Row> {
     let programs = programs()?;
     let dir = tempfile::tempdir()?;
     let site = Site::prepare(dir.path(), plan.devices, &STILL).await?;
-    let cloud = site
-        .launch(
-            &programs,
-            "cloudcore",
-            &["--listen", "127.0.0.1:0", "--manifests", &site.path("manifests")],
-        )
-        .start()
-        .await?;
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let (edge_config, cloud_config) = (text(&plan.edge_config), text(&plan.cloud_config));
+    let manifests = site.path("manifests");
+    let mut flags = vec!["--listen", "127.0.0.1:0", "--manifests", manifests.as_str()];
+    if let Some(config) = &cloud_config {
+        flags.extend(["--config", config.as_str()]);
+    }
+    let cloud = site.launch(&programs, "cloudcore", &flags).start().await?;
     let relay = Relay::start(address(&cloud, "edges on ")?).await?;
     let hub = relay.address().to_string();
     let mut flags = vec!["--cloud", hub.as_str()];
-    let config = plan.edge_config.as_ref().map(|path| path.display().to_string());
-    if let Some(config) = &config {
+    if let Some(config) = &edge_config {
         flags.extend(["--config", config.as_str()]);
     }
     let edge = site.launch(&programs, "edgecore", &flags).start().await?;

@@ -6,12 +6,12 @@ use std::time::Duration;
 use ledge_benches::idle::{Plan, measure};
 
 const USAGE: &str = "\
-usage: idle [--devices N] [--seconds S] [--edge-config FILE]
+usage: idle [--devices N] [--seconds S] [--edge-config FILE] [--cloud-config FILE]
 
 Starts edgecore and cloudcore from the directory this program is in (cargo build --release -p ledge-edge -p ledge-cloud
 puts them there) with N simulated Modbus TCP devices, 10 unless given, whose values do not change, and counts the UDP
 datagrams between them, with 28 bytes of IP and UDP headers each, for S seconds, 300 unless given: the time in which an
-unchanged value is told again. All settings are at their defaults, but for those in FILE, a configuration of edgecore.";
+unchanged value is told again. All settings are at their defaults, but for those in FILE, a configuration of edgecore or cloudcore.";
 
 fn main() -> ExitCode {
     let plan = match plan(std::env::args().skip(1)) {
@@ -62,6 +62,7 @@ fn plan(mut args: impl Iterator<Item = String>) -> Result<Option<Plan>, String> 
             "--devices" => plan.devices = number()?,
             "--seconds" => plan.length = Duration::from_secs(number()?.max(1).into()),
             "--edge-config" => plan.edge_config = Some(value.into()),
+            "--cloud-config" => plan.cloud_config = Some(value.into()),
             other => return Err(format!("there is no option `{other}`")),
         }
     }

@@ -25,6 +25,11 @@ pub(super) const SECTIONS: &[Section] = &[
         inert: &[],
     },
     Section {
+        path: "ledge.unchanged",
+        used: &["samples", "reports"],
+        inert: &[],
+    },
+    Section {
         path: "ledge.log",
         used: &["segmentBytes"],
         inert: &[],
