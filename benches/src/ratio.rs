@@ -4,6 +4,7 @@
 mod append;
 mod group;
 mod harness;
+mod perf;
 mod recovery;
 mod replay;
 mod transfer;
@@ -12,7 +13,8 @@ mod workload;
 
 use std::path::{Path, PathBuf};
 
-pub use harness::{Plan, Row};
+pub use harness::{Plan, Row, Side};
+pub use perf::Perf;
 
 /// One benchmark: an id, and what it measures in one line.
 pub struct Bench {
@@ -20,15 +22,24 @@ pub struct Bench {
     pub id: &'static str,
     /// What it measures.
     pub about: &'static str,
-    run: fn(&Context) -> anyhow::Result<Vec<Row>>,
+    run: fn(&Context<'_>) -> anyhow::Result<Vec<Row>>,
 }
 
 /// What every benchmark is given.
-pub struct Context {
+pub struct Context<'a> {
     /// An empty directory on the disk under test.
     pub dir: PathBuf,
     /// How long and how often.
-    pub plan: Plan,
+    pub plan: &'a Plan,
+    /// What was asked for: a benchmark's id, or that of one of its rows.
+    id: &'a str,
+}
+
+impl Context<'_> {
+    /// Whether the row `id` was asked for.
+    fn wants(&self, id: &str) -> bool {
+        belongs(id, self.id)
+    }
 }
 
 /// Every benchmark, in the order in which they run.
@@ -71,17 +82,32 @@ pub const BENCHES: &[Bench] = &[
 ];
 
 impl Bench {
-    /// Runs it in a directory of its own under `dir`.
+    /// Whether `id` is this benchmark, or looks like one of its rows.
+    pub fn has(&self, id: &str) -> bool {
+        belongs(id, self.id)
+    }
+
+    /// Runs it in a directory of its own under `dir`; `id` is its id, or one row's.
     ///
     /// # Errors
-    /// When the disk or the log fails.
-    pub fn run(&self, dir: &Path, plan: Plan) -> anyhow::Result<Vec<Row>> {
+    /// When the disk or the log fails, or it has no such row.
+    pub fn run(&self, id: &str, dir: &Path, plan: &Plan) -> anyhow::Result<Vec<Row>> {
         let temp = tempfile::Builder::new().prefix("ledge-ratio-").tempdir_in(dir)?;
-        (self.run)(&Context {
+        let rows = (self.run)(&Context {
             dir: temp.path().to_owned(),
             plan,
-        })
+            id,
+        })?;
+        let asked = !rows.is_empty() && rows.iter().all(|row| belongs(&row.id, id));
+        anyhow::ensure!(asked, "{} has no row `{id}`", self.id);
+        Ok(rows)
     }
+}
+
+/// `B1a-4K` belongs to `B1a`, and everything to itself.
+fn belongs(id: &str, to: &str) -> bool {
+    id.strip_prefix(to)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 /// Writes a log of `mib` MiB into `dir` and dies without closing it: the other half of B2c, run as a process of

@@ -1,11 +1,11 @@
 //! Prints how close Ledge comes to the raw limits of this machine, one JSON object per line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ledge_benches::ratio::{BENCHES, Bench, Plan, fill_and_die};
+use ledge_benches::ratio::{BENCHES, Bench, Perf, Plan, Side, fill_and_die};
 
-const USAGE: &str = "usage: ratio [--quick] [--dir DIR] [ID...]";
+const USAGE: &str = "usage: ratio [--quick] [--dir DIR] [--only raw|ours] [--perf CTL,ACK] [ID...]";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1).collect()) {
@@ -18,16 +18,25 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Vec<String>) -> anyhow::Result<ExitCode> {
-    let mut plan = Plan::full();
     let mut dir = std::env::temp_dir();
-    let mut chosen: Vec<&Bench> = Vec::new();
+    let mut chosen: Vec<(&Bench, String)> = Vec::new();
+    let (mut quick, mut only, mut perf) = (false, None, None);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
-            "--quick" => plan = Plan::quick(),
+            "--quick" => quick = true,
             "--dir" => match args.next() {
                 Some(value) => dir = PathBuf::from(value),
                 None => return Ok(usage("--dir needs a directory")),
+            },
+            "--only" => match args.next().as_deref() {
+                Some("raw") => only = Some(Side::Raw),
+                Some("ours") => only = Some(Side::Ours),
+                _ => return Ok(usage("--only needs raw or ours")),
+            },
+            "--perf" => match args.next().as_deref().and_then(|fifos| fifos.split_once(',')) {
+                Some((control, ack)) => perf = Some(Perf::open(Path::new(control), Path::new(ack))?),
+                None => return Ok(usage("--perf needs the two FIFOs given to perf record --control")),
             },
             "--help" | "-h" => {
                 println!("{USAGE}\n\n{}", list());
@@ -40,17 +49,22 @@ fn run(args: Vec<String>) -> anyhow::Result<ExitCode> {
                 };
                 fill_and_die(&PathBuf::from(dir), mib.parse()?)?;
             }
-            id => match BENCHES.iter().find(|bench| bench.id == id) {
-                Some(bench) => chosen.push(bench),
+            id => match BENCHES.iter().find(|bench| bench.has(id)) {
+                Some(bench) => chosen.push((bench, arg)),
                 None => return Ok(usage(&format!("there is no benchmark `{id}`"))),
             },
         }
     }
     if chosen.is_empty() {
-        chosen = BENCHES.iter().collect();
+        chosen = BENCHES.iter().map(|bench| (bench, bench.id.to_owned())).collect();
     }
-    for bench in chosen {
-        for row in bench.run(&dir, plan)? {
+    let plan = Plan {
+        only,
+        perf,
+        ..if quick { Plan::quick() } else { Plan::full() }
+    };
+    for (bench, id) in chosen {
+        for row in bench.run(&id, &dir, &plan)? {
             println!("{}", serde_json::to_string(&row)?);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use ledge_log::storage::sim::Rng;
@@ -11,9 +11,9 @@ use ledge_proto::frame::FrameWriter;
 use ledge_proto::ids::{Chain, Mark};
 
 use super::Context;
-use super::harness::{Comparison, Row, Slice, compare, median, repeat, round};
+use super::harness::{Comparison, Plan, Row, Slice, compare, median, repeat, round};
 use super::usage::Usage;
-use super::workload::{RawFile, frame_of, key, open};
+use super::workload::{PageBuffer, RawFile, frame_of, key, open};
 
 /// Header of a block and one directory entry.
 const BLOCK_OVERHEAD: usize = 64 + 28;
@@ -48,16 +48,17 @@ impl Source {
         Ok(())
     }
 
-    /// Appends for about `length`; every frame goes through `append`.
+    /// Appends for the length of a slice; every frame goes through `append`.
     fn slice(
         &mut self,
-        length: Duration,
+        plan: &Plan,
         ahead: usize,
         append: &mut dyn FnMut(CheckedFrame) -> anyhow::Result<Mark>,
     ) -> anyhow::Result<Slice> {
         let mut slice = Slice::default();
-        while slice.busy < length {
+        while slice.busy < plan.slice {
             self.make(ahead)?;
+            plan.begin()?;
             let before = Usage::now();
             let start = Instant::now();
             let mut last = start;
@@ -67,50 +68,54 @@ impl Source {
                 slice.latencies_us.push((now - last).as_secs_f64() * 1e6);
                 slice.units += 1.0;
                 last = now;
-                if slice.busy + (last - start) >= length {
+                if slice.busy + (last - start) >= plan.slice {
                     break;
                 }
             }
             slice.busy += last - start;
             slice.usage = Some(slice.usage.unwrap_or_default() + (Usage::now() - before));
+            plan.end()?;
         }
         Ok(slice)
     }
 }
 
-pub(super) fn groups(context: &Context) -> anyhow::Result<Vec<Row>> {
+pub(super) fn groups(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (name, block_bytes, target) in [("4K", 4096, 0.90), ("64K", 65_536, 0.93), ("1M", 1 << 20, 0.95)] {
-        let dir = context.dir.join(name);
+    for (id, block_bytes, target) in [
+        ("B1a-4K", 4096, 0.90),
+        ("B1a-64K", 65_536, 0.93),
+        ("B1a-1M", 1 << 20, 0.95),
+    ] {
+        if !context.wants(id) {
+            continue;
+        }
+        let dir = context.dir.join(id);
         let log = open(&dir)?;
         let mut raw = RawFile::create(&context.dir.join("raw"), RAW_FILE_BYTES)?;
         // As many different buffers as ours has frames, so that both read them from memory, not from the cache.
         let ahead = ((16 << 20) / block_bytes).min(2048);
-        let mut noise = vec![0; block_bytes * ahead];
+        let mut noise = PageBuffer::zeroed(block_bytes * ahead);
         Rng::new(2).fill(&mut noise);
         let mut buffers = noise.chunks(block_bytes).cycle();
         let mut source = Source::new(1, block_bytes);
         let mut row = compare(
             Comparison {
-                id: format!("B1a-{name}"),
+                id: id.to_owned(),
                 unit: "appends/s",
                 flush: "fdatasync",
                 target,
             },
             context.plan,
-            &mut |length| {
-                repeat(length, || {
+            &mut |plan| {
+                repeat(plan, || {
                     raw.append(buffers.next().context("at least one buffer")?)?;
                     Ok(1.0)
                 })
             },
-            &mut |length| {
+            &mut |plan| {
                 recycle(&log)?;
-                source.slice(
-                    length,
-                    ahead,
-                    &mut |frame| Ok(log.append_checked_blocking(frame)?),
-                )
+                source.slice(plan, ahead, &mut |frame| Ok(log.append_checked_blocking(frame)?))
             },
         )?;
         let stats = log.stats();
@@ -133,7 +138,7 @@ fn recycle(log: &Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) fn amplification(context: &Context) -> anyhow::Result<Vec<Row>> {
+pub(super) fn amplification(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
     let block_bytes = 65_536;
     let log = open(&context.dir.join("log"))?;
     let mut source = Source::new(1, block_bytes);

@@ -10,9 +10,9 @@ use ledge_log::{Log, LogStats};
 use ledge_proto::frame::{Frame, FrameWriter};
 
 use super::Context;
-use super::harness::{Comparison, Row, Slice, compare, repeat};
+use super::harness::{Comparison, Plan, Row, Slice, compare, repeat};
 use super::usage::Usage;
-use super::workload::{RawFile, key, open, payload};
+use super::workload::{PageBuffer, RawFile, key, open, payload};
 
 const TASKS: usize = 10_000;
 const RECORDS: u32 = 8;
@@ -20,7 +20,7 @@ const VALUE_BYTES: usize = 256;
 /// Frames each task has ready per slice.
 const READY: usize = 28;
 
-pub(super) fn commit(context: &Context) -> anyhow::Result<Vec<Row>> {
+pub(super) fn commit(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -36,7 +36,8 @@ pub(super) fn commit(context: &Context) -> anyhow::Result<Vec<Row>> {
     let mut block_bytes = 1 << 20;
     let mut records_per_s = Vec::new();
     let mut raw_file = RawFile::create(&context.dir.join("raw"), 256 * 1024 * 1024)?;
-    let noise = vec![0xA5; 4 << 20];
+    let mut noise = PageBuffer::zeroed(4 << 20);
+    noise.fill(0xA5);
     let block = std::cell::Cell::new(block_bytes);
     let mut row = compare(
         Comparison {
@@ -46,19 +47,19 @@ pub(super) fn commit(context: &Context) -> anyhow::Result<Vec<Row>> {
             target: 0.6,
         },
         context.plan,
-        &mut |length| {
+        &mut |plan| {
             let bytes = &noise[..block.get()];
-            repeat(length, || {
+            repeat(plan, || {
                 raw_file.append(bytes)?;
                 Ok(mega(bytes.len() as u64))
             })
         },
-        &mut |length| {
+        &mut |plan| {
             log.recycle_before(log.durable_block())?;
             for source in &mut sources {
                 source.fill(&payload)?;
             }
-            let (run, rest) = runtime.block_on(run(&log, std::mem::take(&mut sources), length))?;
+            let (run, rest) = runtime.block_on(run(&log, std::mem::take(&mut sources), plan))?;
             sources = rest;
             let Run { slice, before, after } = run;
             let records = after.records - before.records;
@@ -116,8 +117,8 @@ struct Run {
     after: LogStats,
 }
 
-/// Runs all tasks and watches them for `length`, once all of them are running. Returns what is left.
-async fn run(log: &Log, sources: Vec<Source>, length: Duration) -> anyhow::Result<(Run, Vec<Source>)> {
+/// Runs all tasks and watches them for the length of a slice, once all of them are running. Returns what is left.
+async fn run(log: &Log, sources: Vec<Source>, plan: &Plan) -> anyhow::Result<(Run, Vec<Source>)> {
     let over = Arc::new(AtomicBool::new(false));
     let latency = Arc::new(LatencySample::default());
     let mut tasks = Vec::with_capacity(sources.len());
@@ -137,11 +138,13 @@ async fn run(log: &Log, sources: Vec<Source>, length: Duration) -> anyhow::Resul
             anyhow::Ok(source)
         }));
     }
-    tokio::time::sleep(length / 5).await;
+    tokio::time::sleep(plan.slice / 5).await;
+    plan.begin()?;
     let (before, used, start) = (log.stats(), Usage::now(), Instant::now());
     latency.take();
-    tokio::time::sleep(length).await;
+    tokio::time::sleep(plan.slice).await;
     let (after, used, busy) = (log.stats(), Usage::now() - used, start.elapsed());
+    plan.end()?;
     over.store(true, Ordering::Relaxed);
     let latencies_us = latency.take();
     let mut rest = Vec::with_capacity(tasks.len());

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::perf::Perf;
 use super::usage::Usage;
 
 /// How long and how often.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Plan {
     /// Length of one slice.
     pub slice: Duration,
@@ -15,6 +16,19 @@ pub struct Plan {
     pub rounds: usize,
     /// Smaller data sets.
     pub quick: bool,
+    /// Run the slices of one side and leave out those of the other: for a profile, there is no ratio then.
+    pub only: Option<Side>,
+    /// A profiler to tell when the time that counts begins and ends.
+    pub perf: Option<Perf>,
+}
+
+/// One of the two that are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// What the machine can do.
+    Raw,
+    /// Ledge.
+    Ours,
 }
 
 impl Plan {
@@ -24,6 +38,8 @@ impl Plan {
             slice: Duration::from_millis(250),
             rounds: 10,
             quick: false,
+            only: None,
+            perf: None,
         }
     }
 
@@ -33,7 +49,25 @@ impl Plan {
             slice: Duration::from_millis(60),
             rounds: 3,
             quick: true,
+            only: None,
+            perf: None,
         }
+    }
+}
+
+impl Plan {
+    fn runs(&self, side: Side) -> bool {
+        self.only.is_none_or(|only| only == side)
+    }
+
+    /// The time that counts begins.
+    pub(super) fn begin(&self) -> std::io::Result<()> {
+        self.perf.as_ref().map_or(Ok(()), Perf::enable)
+    }
+
+    /// The time that counts is over.
+    pub(super) fn end(&self) -> std::io::Result<()> {
+        self.perf.as_ref().map_or(Ok(()), Perf::disable)
     }
 }
 
@@ -100,40 +134,47 @@ pub(super) struct Comparison {
     pub(super) target: f64,
 }
 
-/// Runs both sides in turn.
+/// Runs both sides in turn. Numbers of a side that the plan leaves out are NaN.
 pub(super) fn compare(
     what: Comparison,
-    plan: Plan,
-    raw: &mut dyn FnMut(Duration) -> anyhow::Result<Slice>,
-    ours: &mut dyn FnMut(Duration) -> anyhow::Result<Slice>,
+    plan: &Plan,
+    raw: &mut dyn FnMut(&Plan) -> anyhow::Result<Slice>,
+    ours: &mut dyn FnMut(&Plan) -> anyhow::Result<Slice>,
 ) -> anyhow::Result<Row> {
-    let mut sides = [Side::default(), Side::default()];
+    let mut totals = [Totals::default(), Totals::default()];
+    let mut run = |side| match side {
+        Side::Raw => raw(plan),
+        Side::Ours => ours(plan),
+    };
     // Once each to warm up.
-    raw(plan.slice)?;
-    ours(plan.slice)?;
+    for side in [Side::Raw, Side::Ours] {
+        if plan.runs(side) {
+            run(side)?;
+        }
+    }
     let mut ratios = Vec::new();
     for _ in 0..plan.rounds {
         let mut rates = [0.0; 2];
-        for side in [0, 1, 1, 0] {
-            let before = Usage::now();
-            let slice = if side == 0 {
-                raw(plan.slice)?
-            } else {
-                ours(plan.slice)?
-            };
-            let usage = slice.usage.unwrap_or_else(|| Usage::now() - before);
-            rates[side] += sides[side].add(slice, usage);
+        for side in [Side::Raw, Side::Ours, Side::Ours, Side::Raw] {
+            if plan.runs(side) {
+                let before = Usage::now();
+                let slice = run(side)?;
+                let usage = slice.usage.unwrap_or_else(|| Usage::now() - before);
+                rates[side as usize] += totals[side as usize].add(slice, usage);
+            }
         }
-        ratios.push(rates[1] / rates[0]);
+        if plan.only.is_none() {
+            ratios.push(rates[Side::Ours as usize] / rates[Side::Raw as usize]);
+        }
     }
-    let [raw, ours] = sides;
+    let [raw, ours] = totals;
     let ratio = median(&mut ratios);
     Ok(Row {
         id: what.id,
         raw: round(median(&mut raw.rates.clone())),
         ours: round(median(&mut ours.rates.clone())),
         ratio: round(ratio),
-        ratio_min: round(ratios.iter().copied().fold(f64::INFINITY, f64::min)),
+        ratio_min: round(ratios.first().copied().unwrap_or(f64::NAN)),
         target: what.target,
         met: ratio >= what.target,
         unit: what.unit,
@@ -150,14 +191,14 @@ pub(super) fn compare(
 }
 
 #[derive(Default)]
-struct Side {
+struct Totals {
     rates: Vec<f64>,
     latencies_us: Vec<f64>,
     usage: Usage,
     units: f64,
 }
 
-impl Side {
+impl Totals {
     fn add(&mut self, slice: Slice, usage: Usage) -> f64 {
         let rate = slice.units / slice.busy.as_secs_f64();
         self.rates.push(rate);
@@ -178,21 +219,23 @@ impl Side {
     }
 }
 
-/// Repeats `operation` for about `length`, timing each call. It returns the units it did.
+/// Repeats `operation` for the length of a slice, timing each call. It returns the units it did.
 pub(super) fn repeat(
-    length: Duration,
+    plan: &Plan,
     mut operation: impl FnMut() -> anyhow::Result<f64>,
 ) -> anyhow::Result<Slice> {
     let mut slice = Slice::default();
+    plan.begin()?;
     let start = Instant::now();
     let mut last = start;
-    while last - start < length {
+    while last - start < plan.slice {
         slice.units += operation()?;
         let now = Instant::now();
         slice.latencies_us.push((now - last).as_secs_f64() * 1e6);
         last = now;
     }
     slice.busy = last - start;
+    plan.end()?;
     Ok(slice)
 }
 

@@ -14,7 +14,7 @@ use ledge_proto::frame::FrameWriter;
 use ledge_proto::ids::ClusterId;
 
 use super::Context;
-use super::harness::{Comparison, Row, Slice, compare};
+use super::harness::{Comparison, Plan, Row, Slice, compare};
 use super::workload::{frame_of, key};
 
 const BLOCK_BYTES: usize = 65_536;
@@ -42,7 +42,7 @@ pub(super) fn fill_and_die(dir: &Path, mib: u64) -> anyhow::Result<()> {
     std::process::abort();
 }
 
-pub(super) fn open(context: &Context) -> anyhow::Result<Vec<Row>> {
+pub(super) fn open(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
     let mib = if context.plan.quick { 160 } else { 1000 };
     let dir = context.dir.join("log");
     let program = std::env::current_exe()?;
@@ -71,25 +71,30 @@ pub(super) fn open(context: &Context) -> anyhow::Result<Vec<Row>> {
             target: 0.8,
         },
         context.plan,
-        &mut |length| {
-            timed(length, mib, || {
+        &mut |plan| {
+            timed(plan, mib, || {
+                plan.begin()?;
                 let start = Instant::now();
                 let blocks = scan(&segments)?;
+                let took = start.elapsed();
+                plan.end()?;
                 anyhow::ensure!(blocks > 0, "no blocks");
-                Ok(start.elapsed())
+                Ok(took)
             })
         },
-        &mut |length| {
-            timed(length, mib, || {
+        &mut |plan| {
+            timed(plan, mib, || {
                 for (path, content) in &supers {
                     match content {
                         Some(content) => std::fs::write(path, content)?,
                         None => drop(std::fs::remove_file(path)),
                     }
                 }
+                plan.begin()?;
                 let start = Instant::now();
                 let (log, recovery) = open_log(&dir)?;
                 let took = start.elapsed();
+                plan.end()?;
                 anyhow::ensure!(!recovery.clean && recovery.torn_at.is_none(), "{recovery:?}");
                 worst = worst.max(took);
                 drop(log);
@@ -109,14 +114,10 @@ pub(super) fn open(context: &Context) -> anyhow::Result<Vec<Row>> {
     }])
 }
 
-/// Repeats `once`, which returns the time it took, for about `length`.
-fn timed(
-    length: Duration,
-    mib: u64,
-    mut once: impl FnMut() -> anyhow::Result<Duration>,
-) -> anyhow::Result<Slice> {
+/// Repeats `once`, which returns the time it took, for the length of a slice.
+fn timed(plan: &Plan, mib: u64, mut once: impl FnMut() -> anyhow::Result<Duration>) -> anyhow::Result<Slice> {
     let mut slice = Slice::default();
-    while slice.busy < length {
+    while slice.busy < plan.slice {
         let took = once()?;
         slice.busy += took;
         slice.latencies_us.push(took.as_secs_f64() * 1e6);

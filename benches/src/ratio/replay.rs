@@ -16,7 +16,7 @@ use prost::encoding::decode_varint;
 
 use super::Context;
 use super::harness::{Comparison, Row, compare, repeat};
-use super::workload::{key, open, payload};
+use super::workload::{PageBuffer, key, open, payload};
 
 const WINDOW: usize = 1 << 20;
 /// Records per frame and bytes per value: frames of about 64 KiB.
@@ -75,17 +75,20 @@ enum Check {
     Content,
 }
 
-pub(super) fn blocks(context: &Context) -> anyhow::Result<Vec<Row>> {
+pub(super) fn blocks(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
     let data = prepare(&context.dir, context.plan.quick)?;
     let file = File::open(&data.raw)?;
     let mut rows = Vec::new();
     let variants = [
-        ("B2a", Check::Nothing, 0.90),
+        ("B2a-crc", Check::Nothing, 0.90),
         ("B2a-chain", Check::Blocks, 0.50),
         ("B2a-content", Check::Content, 0.90),
     ];
     for (id, check, target) in variants {
-        let mut buf = vec![0; WINDOW];
+        if !context.wants(id) {
+            continue;
+        }
+        let mut buf = PageBuffer::zeroed(WINDOW);
         let row = compare(
             Comparison {
                 id: id.to_owned(),
@@ -94,8 +97,8 @@ pub(super) fn blocks(context: &Context) -> anyhow::Result<Vec<Row>> {
                 target,
             },
             context.plan,
-            &mut |length| {
-                repeat(length, || {
+            &mut |plan| {
+                repeat(plan, || {
                     let mut at = 0;
                     while at < data.raw_len {
                         let read = file.read_at(&mut buf, at)?;
@@ -111,7 +114,7 @@ pub(super) fn blocks(context: &Context) -> anyhow::Result<Vec<Row>> {
                     Ok(giga(data.raw_len))
                 })
             },
-            &mut |length| repeat(length, || read_blocks(&data, check)),
+            &mut |plan| repeat(plan, || read_blocks(&data, check)),
         )?;
         rows.push(Row {
             raw_p99_us: None,
@@ -150,7 +153,7 @@ fn read_blocks(data: &Data, check: Check) -> anyhow::Result<f64> {
     Ok(giga(bytes))
 }
 
-pub(super) fn records(context: &Context) -> anyhow::Result<Vec<Row>> {
+pub(super) fn records(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
     let data = prepare(&context.dir, context.plan.quick)?;
     let file = File::open(&data.raw)?;
     let row = compare(
@@ -161,9 +164,9 @@ pub(super) fn records(context: &Context) -> anyhow::Result<Vec<Row>> {
             target: 0.95,
         },
         context.plan,
-        &mut |length| repeat(length, || decode_raw(&file, &data)),
-        &mut |length| {
-            repeat(length, || {
+        &mut |plan| repeat(plan, || decode_raw(&file, &data)),
+        &mut |plan| {
+            repeat(plan, || {
                 let mut reader = data.log.read_stream(&key(1), Seq::ZERO);
                 let mut count = 0;
                 while let Some(frame) = reader.next()? {
@@ -193,7 +196,7 @@ fn mega(records: u64) -> f64 {
 fn decode_raw(file: &File, data: &Data) -> anyhow::Result<f64> {
     let mut at = 0;
     let mut count = 0;
-    let mut buf = vec![0; WINDOW];
+    let mut buf = PageBuffer::zeroed(WINDOW);
     let mut payloads = data.payloads.iter().peekable();
     while payloads.peek().is_some() {
         let read = file.read_at(&mut buf, at)?;

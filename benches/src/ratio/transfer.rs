@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
-use super::harness::{Comparison, Row, Slice, compare};
+use super::harness::{Comparison, Plan, Row, Slice, compare};
 use super::workload::{key, open, open_keeping, payload};
 
 const CHUNK: usize = 256 * 1024;
@@ -41,9 +41,12 @@ struct Bench {
     next: usize,
 }
 
-pub(super) fn replicate(context: &Context) -> anyhow::Result<Vec<Row>> {
+pub(super) fn replicate(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (id, compressible, target) in [("B3a-wire", false, 0.80), ("B3a-logical", true, 2.4)] {
+        if !context.wants(id) {
+            continue;
+        }
         let dir = context.dir.join(id);
         // Warm-up, and two slices a round; each transfers one stream.
         let slices = context.plan.rounds * 2 + 1;
@@ -69,8 +72,8 @@ pub(super) fn replicate(context: &Context) -> anyhow::Result<Vec<Row>> {
         let row = compare(
             comparison,
             context.plan,
-            &mut |_| shared.borrow_mut().raw(bytes),
-            &mut |_| shared.borrow_mut().ours(compressible),
+            &mut |plan| shared.borrow_mut().raw(plan, bytes),
+            &mut |plan| shared.borrow_mut().ours(plan, compressible),
         )?;
         rows.push(Row {
             ours_syncs: bench.target.stats().syncs,
@@ -210,7 +213,7 @@ fn giga(bytes: u64) -> f64 {
 
 impl Bench {
     /// One unidirectional stream of `bytes` bytes in chunks of 256 KiB; over when the receiver has them all.
-    fn raw(&mut self, bytes: usize) -> anyhow::Result<Slice> {
+    fn raw(&mut self, plan: &Plan, bytes: usize) -> anyhow::Result<Slice> {
         let (server, client, tls, address) = (
             self.server.clone(),
             self.client.clone(),
@@ -231,6 +234,7 @@ impl Bench {
             });
             let connection = client.connect_with(tls, address, CLOUD_SERVER_NAME)?.await?;
             let chunk = Bytes::from(vec![0x5a; CHUNK]);
+            plan.begin()?;
             let began = Instant::now();
             let mut stream = connection.open_uni().await?;
             for _ in 0..bytes / CHUNK {
@@ -238,14 +242,16 @@ impl Bench {
             }
             stream.finish()?;
             let got = receive.await??;
+            let busy = began.elapsed();
+            plan.end()?;
             anyhow::ensure!(got == bytes, "{got} of {bytes} bytes arrived");
-            anyhow::Ok(began.elapsed())
+            anyhow::Ok(busy)
         })?;
         Ok(slice(bytes as u64, busy))
     }
 
     /// One stream of the source log into the target log; over when the last record is acknowledged.
-    fn ours(&mut self, logical: bool) -> anyhow::Result<Slice> {
+    fn ours(&mut self, plan: &Plan, logical: bool) -> anyhow::Result<Slice> {
         let (stream, raw, stored) = self
             .streams
             .get(self.next)
@@ -290,12 +296,14 @@ impl Bench {
                 anyhow::Ok(run_cloud(connection, cloud).await)
             });
             let connection = client.connect_with(tls, address, CLOUD_SERVER_NAME)?.await?;
+            plan.begin()?;
             let began = Instant::now();
             let dial = tokio::spawn(run_edge(connection, edge, Vec::new()));
             tokio::time::timeout(Duration::from_secs(60), seen.wait_for(|seq| *seq >= last))
                 .await
                 .context("not acknowledged within a minute")??;
             let busy = began.elapsed();
+            plan.end()?;
             stop.cancel();
             dial.await?.ok();
             serve.await??.ok();

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use ledge_proto::frame::{Frame, FrameWriter};
 use ledge_proto::ids::{Epoch, Mark, Position, Seq};
 use ledge_proto::limits;
+use ledge_proto::v1::snapshot::Purpose;
 
 use super::Writer;
 use super::queue::{Request, Work};
 use crate::catalog::Stream;
 use crate::error::AppendError;
 use crate::log::Appended;
+use crate::snapshot::NewSnapshot;
 
 /// A frame on its way into a block.
 pub(crate) struct Built {
@@ -27,6 +29,8 @@ pub(crate) struct Group {
     pub(crate) frames: Vec<Built>,
     /// How the writers of own streams stand after this group, by slot.
     pub(crate) own: HashMap<u32, FrameWriter>,
+    /// Instead of frames.
+    pub(crate) snapshot: Option<(Arc<Stream>, NewSnapshot)>,
     answers: Vec<Answer>,
 }
 
@@ -40,6 +44,7 @@ enum Answer {
         Mark,
         Arc<Stream>,
     ),
+    Snapshot(tokio::sync::oneshot::Sender<Result<(), AppendError>>, Arc<Stream>),
 }
 
 /// Records of one stream that will be one frame.
@@ -75,6 +80,19 @@ impl Group {
                         own: false,
                     });
                 }
+                Work::Snapshot { snapshot, done } => match writer.stage_snapshot(&stream, &snapshot.head) {
+                    Ok(()) => {
+                        group.answers.push(Answer::Snapshot(done, stream.clone()));
+                        group.snapshot = Some((stream, snapshot));
+                    }
+                    Err(err) => {
+                        // What was queued behind was accepted on top of it.
+                        if snapshot.head.purpose == Purpose::Rebase {
+                            give_back(&stream);
+                        }
+                        drop(done.send(Err(err)));
+                    }
+                },
                 Work::Held { mark, done } => group.answers.push(Answer::Frame(done, mark, stream)),
                 Work::Records { payload, count, done } => {
                     let at = *by_slot.entry(stream.slot).or_insert(pending.len());
@@ -162,6 +180,7 @@ impl Group {
             match answer {
                 Answer::Records(done, appended) => drop(done.send(Ok(appended))),
                 Answer::Frame(done, mark, _) => drop(done.send(Ok(mark))),
+                Answer::Snapshot(done, _) => drop(done.send(Ok(()))),
             }
         }
     }
@@ -172,6 +191,10 @@ impl Group {
             match answer {
                 Answer::Records(done, _) => drop(done.send(Err(err.clone()))),
                 Answer::Frame(done, _, stream) => {
+                    give_back(&stream);
+                    drop(done.send(Err(err.clone())));
+                }
+                Answer::Snapshot(done, stream) => {
                     give_back(&stream);
                     drop(done.send(Err(err.clone())));
                 }
@@ -222,7 +245,7 @@ fn fits(open: &Pending, payload: &[u8], count: u32) -> bool {
 
 fn resume(stream: &Stream, new_epoch: bool) -> FrameWriter {
     let mut mark = stream.state().durable;
-    if mark.position.seq == Seq::ZERO {
+    if mark.position == Position::ZERO {
         return FrameWriter::new(stream.key.clone());
     }
     if new_epoch {
