@@ -17,6 +17,7 @@ pub mod mutants;
 mod net;
 mod oracle;
 pub mod plan;
+mod probe;
 pub mod runner;
 mod settle;
 mod shell;

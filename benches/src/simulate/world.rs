@@ -9,7 +9,7 @@ use ledge_proto::ids::{Lane, Mark, Scope, Seq, StreamId, StreamKey};
 use super::clock::Clock;
 use super::events::{Event, Events};
 use super::link::{Link, LinkId, Side};
-use super::machine::{CLOUD, Machine, MachineId, Process, Projection, open};
+use super::machine::{CLOUD, Machine, MachineId, Process, Projection};
 use super::oracle::Oracle;
 use super::plan::{Mix, Plan, around};
 use super::trace::Trace;
@@ -167,6 +167,10 @@ impl World {
         if machine.process.is_some() {
             return Ok(());
         }
+        if self.looks.below(4) == 0 {
+            self.probe_rot(id)?;
+        }
+        let machine = &mut self.machines[id];
         machine.life += 1;
         machine.clock.boot(self.now_us);
         let seed = self.plan.seed ^ (u64::from(machine.life) << 40) ^ ((id as u64) << 56);
@@ -492,13 +496,8 @@ impl World {
             *duty = mark;
         }
         // Opening a copy of the disk costs more than a step: now and then is enough over many seeds.
-        if self.looks.below(32) == 0 && !machine.disk.has_crashed() {
-            let copy = machine.disk.after_crash(&CrashKeeps::Nothing);
-            copy.heal();
-            let (log, _) = open(&copy, &machine.name, 0, self.mix.segment_bytes).map_err(|err| {
-                Violation::new("opens-again", format!("{} after a crash: {err}", machine.name))
-            })?;
-            check_duty(&machine.name, &log, key, mark)?;
+        if self.looks.below(32) == 0 && !self.machines[id].disk.has_crashed() {
+            self.probe_crash(id, key, mark)?;
         }
         Ok(())
     }
@@ -581,7 +580,7 @@ impl World {
     }
 }
 
-fn check_duty(name: &str, log: &ledge_log::Log, key: &StreamKey, duty: Mark) -> Checked {
+pub(super) fn check_duty(name: &str, log: &ledge_log::Log, key: &StreamKey, duty: Mark) -> Checked {
     let held = log.durable(key);
     ensure(
         held.is_some_and(|held| held.position >= duty.position),
