@@ -97,8 +97,8 @@ impl Writer {
     }
 
     fn write_group(&mut self, group: &Group) -> Result<(), AppendError> {
-        if let Some((stream, snapshot)) = &group.snapshot {
-            return self.write_snapshot(stream, snapshot);
+        if !group.snapshots.is_empty() {
+            return self.write_snapshots(&group.snapshots);
         }
         if group.frames.is_empty() {
             return Ok(());

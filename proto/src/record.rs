@@ -18,6 +18,10 @@ pub enum RecordKind {
     Gap = 4,
     /// up.data: about to write to a device ([`v1::WriteIntent`]).
     WriteIntent = 5,
+    /// up.data: what was kept of samples that were dropped ([`v1::SampleSummary`]).
+    SampleSummary = 6,
+    /// up.data: the wall clock became synced or jumped ([`v1::ClockSync`]).
+    ClockSync = 7,
     /// up.state: a property's latest value ([`v1::TwinReported`]).
     TwinReported = 16,
     /// up.state: whether a device answers ([`v1::DeviceState`]).
@@ -36,12 +40,14 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// Every kind this version knows.
-    pub const ALL: [RecordKind; 12] = [
+    pub const ALL: [RecordKind; 14] = [
         RecordKind::Sample,
         RecordKind::DeviceEvent,
         RecordKind::DaemonEvent,
         RecordKind::Gap,
         RecordKind::WriteIntent,
+        RecordKind::SampleSummary,
+        RecordKind::ClockSync,
         RecordKind::TwinReported,
         RecordKind::DeviceState,
         RecordKind::NodeState,
@@ -69,6 +75,8 @@ impl RecordKind {
             RecordKind::DaemonEvent => "DaemonEvent",
             RecordKind::Gap => "Gap",
             RecordKind::WriteIntent => "WriteIntent",
+            RecordKind::SampleSummary => "SampleSummary",
+            RecordKind::ClockSync => "ClockSync",
             RecordKind::TwinReported => "TwinReported",
             RecordKind::DeviceState => "DeviceState",
             RecordKind::NodeState => "NodeState",
@@ -89,6 +97,8 @@ pub enum Payload {
     DaemonEvent(v1::Event),
     Gap(v1::Gap),
     WriteIntent(v1::WriteIntent),
+    SampleSummary(v1::SampleSummary),
+    ClockSync(v1::ClockSync),
     TwinReported(v1::TwinReported),
     DeviceState(v1::DeviceState),
     NodeState(v1::NodeState),
@@ -114,6 +124,8 @@ impl Payload {
             Some(RecordKind::DaemonEvent) => Payload::DaemonEvent(Message::decode(bytes)?),
             Some(RecordKind::Gap) => Payload::Gap(Message::decode(bytes)?),
             Some(RecordKind::WriteIntent) => Payload::WriteIntent(Message::decode(bytes)?),
+            Some(RecordKind::SampleSummary) => Payload::SampleSummary(Message::decode(bytes)?),
+            Some(RecordKind::ClockSync) => Payload::ClockSync(Message::decode(bytes)?),
             Some(RecordKind::TwinReported) => Payload::TwinReported(Message::decode(bytes)?),
             Some(RecordKind::DeviceState) => Payload::DeviceState(Message::decode(bytes)?),
             Some(RecordKind::NodeState) => Payload::NodeState(Message::decode(bytes)?),
@@ -134,6 +146,8 @@ impl Payload {
             Payload::DaemonEvent(m) => of(K::DaemonEvent, m.encode_to_vec()),
             Payload::Gap(m) => of(K::Gap, m.encode_to_vec()),
             Payload::WriteIntent(m) => of(K::WriteIntent, m.encode_to_vec()),
+            Payload::SampleSummary(m) => of(K::SampleSummary, m.encode_to_vec()),
+            Payload::ClockSync(m) => of(K::ClockSync, m.encode_to_vec()),
             Payload::TwinReported(m) => of(K::TwinReported, m.encode_to_vec()),
             Payload::DeviceState(m) => of(K::DeviceState, m.encode_to_vec()),
             Payload::NodeState(m) => of(K::NodeState, m.encode_to_vec()),

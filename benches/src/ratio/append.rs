@@ -13,7 +13,7 @@ use ledge_proto::ids::{Chain, Mark};
 use super::Context;
 use super::harness::{Comparison, Plan, Row, Slice, compare, median, repeat, round};
 use super::usage::Usage;
-use super::workload::{PageBuffer, RawFile, frame_of, key, open};
+use super::workload::{PageBuffer, RawFile, frame_of, give_up, key, open};
 
 /// Header of a block and one directory entry.
 const BLOCK_OVERHEAD: usize = 64 + 28;
@@ -133,9 +133,7 @@ pub(super) fn groups(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
 
 /// Keeps one used segment ready, as retention does in the long run.
 fn recycle(log: &Log) -> anyhow::Result<()> {
-    let head = log.durable_block();
-    log.recycle_before(head)?;
-    Ok(())
+    give_up(log)
 }
 
 pub(super) fn amplification(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {

@@ -12,7 +12,7 @@ use ledge_proto::frame::{Frame, FrameWriter};
 use super::Context;
 use super::harness::{Comparison, Plan, Row, Slice, compare, repeat};
 use super::usage::Usage;
-use super::workload::{PageBuffer, RawFile, key, open, payload};
+use super::workload::{PageBuffer, RawFile, give_up, key, open, payload};
 
 const TASKS: usize = 10_000;
 const RECORDS: u32 = 8;
@@ -55,7 +55,7 @@ pub(super) fn commit(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
             })
         },
         &mut |plan| {
-            log.recycle_before(log.durable_block())?;
+            give_up(&log)?;
             for source in &mut sources {
                 source.fill(&payload)?;
             }

@@ -64,6 +64,11 @@ impl Options {
             room_bytes: 64 << 20,
         }
     }
+
+    /// What a projection of little state takes on disk at most: its journal, and tables that are being merged.
+    pub fn disk_bytes(&self) -> u64 {
+        self.journal_bytes + 8 * self.memtable_bytes
+    }
 }
 
 /// Why a projection failed. None of these lose anything: the log has it all.

@@ -7,12 +7,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_proto::ids::{ClusterId, Lane, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::session::{Local, SessionError, stream_state};
 use ledge_proto::v1;
+use ledge_replication::cert_clock::CertClock;
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
 use ledge_replication::link::{
     Drain, LinkError, LinkObserver, LinkParts, NoSnapshots, ReplaySlots, run_cloud, run_edge,
@@ -317,4 +318,23 @@ async fn a_certificate_of_another_authority_gets_no_connection() {
         .await;
     assert!(connected.is_err(), "the edge must not trust a foreign cloud");
     assert!(accepted.await.unwrap().is_err());
+}
+
+/// No battery, no time server, no link: certificates must not depend on the link that would set the clock.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_starts_in_1970_gets_its_link() {
+    let site = Site::new();
+    let clock = CertClock::over(|| SystemTime::UNIX_EPOCH);
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = quinn::Endpoint::server(tls::server_config(&site.cloud_files).unwrap(), any).unwrap();
+    let address = server.local_addr().unwrap();
+    let accepted = tokio::spawn(async move { server.accept().await.unwrap().await });
+    let client = quinn::Endpoint::client(any).unwrap();
+    let config = tls::client_config_at(&site.edge_files, &clock).unwrap();
+    let connected = client
+        .connect_with(config, address, CLOUD_SERVER_NAME)
+        .unwrap()
+        .await;
+    assert!(connected.is_ok(), "{connected:?}");
+    assert!(accepted.await.unwrap().is_ok());
 }

@@ -308,7 +308,10 @@ impl StreamState {
     pub(crate) fn add_snapshot(&mut self, head: &SnapshotHead, block: BlockNo) {
         let at = head.at(block);
         if head.purpose != Purpose::Rebase {
-            self.base = Some(at);
+            let further = |base: &SnapshotRef| base.mark.position <= at.mark.position;
+            if self.base.as_ref().is_none_or(further) {
+                self.base = Some(at);
+            }
             return;
         }
         let rebase = Rebase {

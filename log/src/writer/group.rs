@@ -30,7 +30,7 @@ pub(crate) struct Group {
     /// How the writers of own streams stand after this group, by slot.
     pub(crate) own: HashMap<u32, FrameWriter>,
     /// Instead of frames.
-    pub(crate) snapshot: Option<(Arc<Stream>, NewSnapshot)>,
+    pub(crate) snapshots: Vec<(Arc<Stream>, NewSnapshot)>,
     answers: Vec<Answer>,
 }
 
@@ -83,7 +83,7 @@ impl Group {
                 Work::Snapshot { snapshot, done } => match writer.stage_snapshot(&stream, &snapshot.head) {
                     Ok(()) => {
                         group.answers.push(Answer::Snapshot(done, stream.clone()));
-                        group.snapshot = Some((stream, snapshot));
+                        group.snapshots.push((stream, snapshot));
                     }
                     Err(err) => {
                         // What was queued behind was accepted on top of it.
