@@ -15,7 +15,7 @@ use ledge_proto::session::{Local, SessionError, stream_state};
 use ledge_proto::v1;
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
 use ledge_replication::link::{
-    Drain, LinkError, LinkObserver, LinkParts, NoSnapshots, ReplaySlots, run_cloud, run_edge,
+    Drain, Fences, LinkError, LinkObserver, LinkParts, NoSnapshots, ReplaySlots, run_cloud, run_edge,
 };
 use ledge_replication::tls;
 use tempfile::TempDir;
@@ -62,6 +62,11 @@ impl Site {
             labels: BTreeMap::new(),
             software: "test".into(),
             heartbeat: HEARTBEAT,
+            heartbeat_idle: HEARTBEAT,
+            nonce: [7; 16],
+            wall_us: 0,
+            receipts: None,
+            archive: Default::default(),
         }
     }
 }
@@ -117,6 +122,7 @@ async fn link(site: &Site, edge: &Log, cloud: &Log, says: &str, cert: &str) -> L
             key(cloud, node, Lane::Down),
             key(cloud, Scope::cluster(), Lane::Down),
         ],
+        fences: Fences::default(),
         snapshots: Arc::new(NoSnapshots),
         drain: Drain::unlimited(),
         slots: ReplaySlots::new(1),
@@ -131,6 +137,7 @@ async fn link(site: &Site, edge: &Log, cloud: &Log, says: &str, cert: &str) -> L
             key(edge, says.clone(), Lane::UpState),
             key(edge, says.clone(), Lane::UpData),
         ],
+        fences: Fences::default(),
         snapshots: Arc::new(NoSnapshots),
         drain: Drain::unlimited(),
         slots: ReplaySlots::new(1),
