@@ -15,7 +15,7 @@ use ledge_proto::ids::{Incarnation, Mark, Scope, Seq, StreamKey};
 use ledge_proto::session::Local;
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
 use ledge_replication::link::{
-    Drain, LinkObserver, LinkParts, NoObserver, NoSnapshots, ReplaySlots, run_cloud, run_edge,
+    Drain, Fences, LinkObserver, LinkParts, NoObserver, NoSnapshots, ReplaySlots, run_cloud, run_edge,
 };
 use ledge_replication::tls;
 use quinn::Endpoint;
@@ -277,8 +277,14 @@ impl Bench {
                 labels: BTreeMap::new(),
                 software: "ratio".into(),
                 heartbeat: Duration::from_secs(5),
+                heartbeat_idle: Duration::from_secs(5),
+                nonce: [7; 16],
+                wall_us: 0,
+                receipts: None,
+                archive: Default::default(),
             },
             sends,
+            fences: Fences::default(),
             snapshots: Arc::new(NoSnapshots),
             drain: Drain::unlimited(),
             slots: ReplaySlots::new(1),
