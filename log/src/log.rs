@@ -4,6 +4,8 @@ mod append;
 mod frames;
 pub(crate) mod retention;
 pub(crate) mod snapshots;
+#[cfg(test)]
+mod threads;
 mod wait;
 
 use std::collections::HashMap;
