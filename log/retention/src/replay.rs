@@ -145,6 +145,12 @@ pub struct Replay {
 }
 
 impl Replay {
+    /// Whether the last block was a part of a rebase whose last part is still to come: folding must be taken up before it,
+    /// not after.
+    pub fn is_between_parts(&self) -> bool {
+        !self.rebase.parts.is_empty()
+    }
+
     /// Folds one block into `store`.
     ///
     /// # Errors
