@@ -121,9 +121,18 @@ pub fn json(payload: &Payload) -> Json {
         Payload::Gap(gap) => json!({
             "stream": stream_name(&gap.scope, gap.lane), "epoch": gap.epoch,
             "first_seq": gap.first_seq, "last_seq": gap.last_seq, "reason": gap.reason,
+            "count": gap.count, "replaced_by": replacement_name(gap.replaced_by()),
         }),
         Payload::WriteIntent(intent) => json!({
             "value": value_json(intent.value.as_ref()), "desired": position_json(intent.desired.as_ref()),
+        }),
+        Payload::SampleSummary(summary) => json!({
+            "from_us": summary.from_us, "to_us": summary.to_us, "count": summary.count,
+            "min": summary.min, "max": summary.max, "mean": summary.mean,
+            "last": value_json(summary.last.as_ref()), "method": replacement_name(summary.method()),
+        }),
+        Payload::ClockSync(sync) => json!({
+            "boot": sync.boot, "mono_us": sync.mono_us, "wall_us": sync.wall_us, "before_us": sync.before_us,
         }),
         Payload::WriteResult(result) => {
             let mut fields = json!({
@@ -144,6 +153,15 @@ pub fn json(payload: &Payload) -> Json {
         Payload::DeviceSpec(spec) => device_spec_json(spec),
         Payload::DeviceRemoved => json!({}),
         Payload::Unknown(kind) => json!({ "unknown_kind": kind }),
+    }
+}
+
+/// What was kept of dropped samples, in words.
+pub fn replacement_name(replacement: v1::Replacement) -> &'static str {
+    match replacement {
+        v1::Replacement::None => "nothing",
+        v1::Replacement::MinuteAverages => "minute averages",
+        v1::Replacement::LastValue => "last value",
     }
 }
 
@@ -199,6 +217,10 @@ pub fn line(payload: &Payload) -> String {
             gap.last_seq,
             gap.reason
         ),
+        Payload::SampleSummary(summary) => {
+            format!("{} samples, the last {}", summary.count, value(&summary.last))
+        }
+        Payload::ClockSync(sync) => format!("clock set from {} to {} µs", sync.before_us, sync.wall_us),
         Payload::WriteResult(result) => {
             let outcome = format!("{} {}", value(&result.value), outcome_name(result.outcome()));
             words(&outcome, &result.error)
