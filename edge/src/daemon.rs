@@ -255,10 +255,14 @@ impl Daemon {
             "device-table",
             tables::follow(projection.clone(), scope.clone(), table_in, shutdown.clone()),
         );
+        let mappers = MapperOptions {
+            unchanged: config.unchanged,
+            ..MapperOptions::new(scope.clone())
+        };
         let (failed_in, mut failed) = watch::channel(None);
         devices.spawn(
             "mappers",
-            run_mappers(scope.clone(), journal.clone(), table, failed_in, let_go.clone()),
+            run_mappers(mappers, journal.clone(), table, failed_in, let_go.clone()),
         );
         let cloud = hub
             .as_ref()
@@ -432,13 +436,13 @@ async fn append_when_there_is_room(journal: &LogJournal, lane: Lane, record: New
 }
 
 async fn run_mappers(
-    scope: Scope,
+    options: MapperOptions,
     journal: LogJournal,
     table: watch::Receiver<Arc<DeviceTable>>,
     failed: watch::Sender<Option<JournalError>>,
     shutdown: CancellationToken,
 ) {
-    let manager = MapperManager::new(MapperOptions::new(scope));
+    let manager = MapperManager::new(options);
     let stopped = manager.run(journal, Arc::new(SystemClock), table, shutdown).await;
     if !stopped.late.is_empty() {
         tracing::warn!(tasks = ?stopped.late, "mapper tasks were aborted");

@@ -16,7 +16,7 @@ use ledge_proto::ids::{ClusterId, Incarnation, Mark, Position, Seq, StreamId, St
 use tokio::sync::watch;
 
 pub use self::append::Ticket;
-pub use self::frames::{CheckedFrame, FrameTicket};
+pub use self::frames::{CheckedFrame, FrameAppender, FrameTicket};
 pub use self::retention::{OldestSegment, Pin};
 use crate::catalog::{Catalog, lock, start_of};
 use crate::error::{CloseError, OpenError, ReadError};

@@ -36,11 +36,17 @@ pub enum RecordKind {
     DeviceRemoved = 33,
     /// down: what a property should be ([`v1::TwinDesired`]).
     TwinDesired = 34,
+    /// local, cloud: what the cloud knows of a node's disk ([`v1::NodeFence`]).
+    NodeFence = 48,
+    /// local, edge: what the node knows of the cloud ([`v1::EdgeFence`]).
+    EdgeFence = 49,
+    /// local, cloud: leadership and restore generation ([`v1::CloudFence`]).
+    CloudFence = 50,
 }
 
 impl RecordKind {
     /// Every kind this version knows.
-    pub const ALL: [RecordKind; 14] = [
+    pub const ALL: [RecordKind; 17] = [
         RecordKind::Sample,
         RecordKind::DeviceEvent,
         RecordKind::DaemonEvent,
@@ -55,6 +61,9 @@ impl RecordKind {
         RecordKind::DeviceSpec,
         RecordKind::DeviceRemoved,
         RecordKind::TwinDesired,
+        RecordKind::NodeFence,
+        RecordKind::EdgeFence,
+        RecordKind::CloudFence,
     ];
 
     /// The number written in records.
@@ -84,6 +93,9 @@ impl RecordKind {
             RecordKind::DeviceSpec => "DeviceSpec",
             RecordKind::DeviceRemoved => "DeviceRemoved",
             RecordKind::TwinDesired => "TwinDesired",
+            RecordKind::NodeFence => "NodeFence",
+            RecordKind::EdgeFence => "EdgeFence",
+            RecordKind::CloudFence => "CloudFence",
         }
     }
 }
@@ -106,6 +118,9 @@ pub enum Payload {
     DeviceSpec(Box<v1::DeviceSpec>),
     DeviceRemoved,
     TwinDesired(v1::TwinDesired),
+    NodeFence(Box<v1::NodeFence>),
+    EdgeFence(v1::EdgeFence),
+    CloudFence(v1::CloudFence),
     /// A kind of a later version: kept, not understood.
     Unknown(u32),
 }
@@ -133,6 +148,9 @@ impl Payload {
             Some(RecordKind::DeviceSpec) => Payload::DeviceSpec(Box::new(Message::decode(bytes)?)),
             Some(RecordKind::DeviceRemoved) => Payload::DeviceRemoved,
             Some(RecordKind::TwinDesired) => Payload::TwinDesired(Message::decode(bytes)?),
+            Some(RecordKind::NodeFence) => Payload::NodeFence(Box::new(Message::decode(bytes)?)),
+            Some(RecordKind::EdgeFence) => Payload::EdgeFence(Message::decode(bytes)?),
+            Some(RecordKind::CloudFence) => Payload::CloudFence(Message::decode(bytes)?),
         })
     }
 
@@ -155,6 +173,9 @@ impl Payload {
             Payload::DeviceSpec(m) => of(K::DeviceSpec, m.encode_to_vec()),
             Payload::DeviceRemoved => of(K::DeviceRemoved, Vec::new()),
             Payload::TwinDesired(m) => of(K::TwinDesired, m.encode_to_vec()),
+            Payload::NodeFence(m) => of(K::NodeFence, m.encode_to_vec()),
+            Payload::EdgeFence(m) => of(K::EdgeFence, m.encode_to_vec()),
+            Payload::CloudFence(m) => of(K::CloudFence, m.encode_to_vec()),
             Payload::Unknown(kind) => (*kind, Vec::new()),
         }
     }

@@ -30,6 +30,11 @@ pub(super) const SECTIONS: &[Section] = &[
         inert: &[],
     },
     Section {
+        path: "ledge.unchanged",
+        used: &["samples", "reports"],
+        inert: &[],
+    },
+    Section {
         path: "ledge.log",
         used: &["segmentBytes"],
         inert: &[],

@@ -9,6 +9,8 @@ use ledge_daemon::config::{ConfigFile, Shape};
 use ledge_proto::ids::Scope;
 use ledge_replication::link::{Hours, Rate};
 
+use crate::twin::Unchanged;
+
 use super::{Args, Config, ConfigError, DrainOptions, LogOptions, keys, labels};
 
 const SHAPE: Shape = Shape {
@@ -25,6 +27,8 @@ const HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST),
 const HEARTBEAT: Duration = Duration::from_secs(15);
 const LINGER_DATA: Duration = Duration::from_millis(100);
 const LINGER_MAX: Duration = Duration::from_secs(10);
+const UNCHANGED: Duration = Duration::from_secs(300);
+const UNCHANGED_MAX: Duration = Duration::from_secs(24 * 3600);
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(32);
 
@@ -73,6 +77,7 @@ impl Config {
             backoff_first,
             backoff_longest,
             drain: drain(&mut file),
+            unchanged: unchanged(&mut file),
             log: log_options(&mut file),
             disk: file.disk(args.disk_limit.as_deref())?,
             labels: node_labels(args, &mut file)?,
@@ -158,6 +163,20 @@ fn drain(file: &mut ConfigFile) -> DrainOptions {
         }
     }
     DrainOptions { rate, hours }
+}
+
+/// How long a value that stays the same is not told again.
+fn unchanged(file: &mut ConfigFile) -> Unchanged {
+    let mut longest = |key| {
+        let range = Duration::ZERO..=UNCHANGED_MAX;
+        file.settings
+            .duration(key, Duration::from_secs(1), range)
+            .unwrap_or(UNCHANGED)
+    };
+    Unchanged {
+        samples: longest("ledge.unchanged.samples"),
+        reports: longest("ledge.unchanged.reports"),
+    }
 }
 
 fn log_options(file: &mut ConfigFile) -> LogOptions {

@@ -16,6 +16,8 @@ use std::time::Duration;
 pub use args::Args;
 use ledge_replication::link::{Hours, Rate};
 
+use crate::twin::Unchanged;
+
 pub use ledge_daemon::config::{ConfigError, LogFormat, TlsPaths};
 pub use ledge_retention::budget::DiskOptions;
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub backoff_longest: Duration,
     /// How fast telemetry leaves.
     pub drain: DrainOptions,
+    /// How long a device's value that stays the same is not told again.
+    pub unchanged: Unchanged,
     /// The log.
     pub log: LogOptions,
     /// How much of the disk may be used, and what goes when it is.

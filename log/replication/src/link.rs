@@ -23,15 +23,14 @@ use ledge_proto::frame::FrameError;
 use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
 use ledge_proto::session::wire::{self, ControlError};
 use ledge_proto::session::{Event, Holdings, Local, Session, SessionError};
+use ledge_proto::v1;
 use ledge_proto::v1::control_message::Message;
-use ledge_proto::v1::{self, snapshot::Purpose};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::snapshots::Whole;
 use self::window::Window;
 
 pub use drain::{Drain, Hours, HoursError, Rate};
@@ -216,14 +215,6 @@ impl Link {
             Err(LinkError::NotAllowed(key.clone()))
         }
     }
-
-    fn take_snapshot(&self, whole: Whole) {
-        let what = Traffic::Snapshot(whole.key.id.lane, whole.purpose);
-        self.observer.traffic(Direction::Received, what, whole.bytes);
-        if whole.purpose == Purpose::Hint {
-            self.observer.hint(&whole.key, &whole.parts);
-        }
-    }
 }
 
 async fn drive(
@@ -362,6 +353,13 @@ async fn read_control(
             return Ok(());
         }
     }
+}
+
+/// Runs what reads files or folds where it holds nobody up.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LinkError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|err| LinkError::Stream(format!("a task of the link failed: {err}")))
 }
 
 /// Whether current values of a stream go ahead of its history.
