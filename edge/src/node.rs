@@ -1,7 +1,6 @@
 //! The node's own hand in the log: its journal. Its clock is beside it.
 
-mod clock;
-mod system_clock;
+pub mod clock;
 
 use std::sync::Arc;
 
@@ -9,9 +8,17 @@ use ledge_log::{AppendError, Log};
 use ledge_proto::ids::{Lane, Scope, StreamId};
 use ledge_proto::v1;
 
-pub use self::clock::{ClockChange, ClockWatch};
-pub use self::system_clock::SystemClock;
-use crate::twin::{Journal, JournalError, NewRecord};
+use crate::twin::{Clock, Journal, JournalError, NewRecord, Stamp};
+
+/// The machine's clocks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn stamp(&self) -> Stamp {
+        ledge_daemon::clock::stamp()
+    }
+}
 
 /// Appends to the node's own streams.
 #[derive(Clone, Debug)]

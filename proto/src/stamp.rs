@@ -2,6 +2,9 @@
 
 use crate::v1;
 
+/// No clock that was ever set shows a time before this release: 2026-01-01T00:00:00Z, microseconds since 1970.
+pub const BUILT_AFTER_US: i64 = 1_767_225_600_000_000;
+
 /// When something happened, with how far the wall clock can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {

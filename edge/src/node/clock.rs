@@ -4,9 +4,19 @@
 //! noon needs the hours before the clock was set as well, so the change is recorded, and readers give the earlier records
 //! of the same start the time they would have had.
 
-use ledge_proto::v1::ClockQuality;
+use std::time::Duration;
 
-use crate::twin::Stamp;
+use ledge_log::Log;
+use ledge_proto::ids::{Lane, Scope};
+use ledge_proto::record::Payload;
+use ledge_proto::v1;
+use ledge_proto::v1::ClockQuality;
+use tokio_util::sync::CancellationToken;
+
+use crate::node::SystemClock;
+use crate::twin::{Clock, Journal, JournalError, NewRecord, Stamp};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The wall clock may stray so far from the monotonic one before that counts as a jump, microseconds. Slewing by a time
 /// service moves both alike.
@@ -25,6 +35,17 @@ impl ClockChange {
     /// By how much it jumped, microseconds; negative for backwards.
     pub fn jump_us(&self) -> i64 {
         self.now.wall_us.saturating_sub(self.before_us)
+    }
+
+    /// What is recorded of it, in the given start of the daemon.
+    pub fn annotation(&self, boot: u32) -> v1::ClockSync {
+        v1::ClockSync {
+            boot,
+            mono_us: self.now.mono_us,
+            wall_us: self.now.wall_us,
+            before_us: self.before_us,
+            quality: self.now.clock.into(),
+        }
     }
 }
 
@@ -58,6 +79,60 @@ impl ClockWatch {
         let before_us = self.offset_us.saturating_add(mono(now));
         self.offset_us = offset_us;
         Some(ClockChange { now, before_us })
+    }
+}
+
+/// Watches the machine's clock and records when it changed its mind, until `shutdown`.
+pub async fn watch<J: Journal>(journal: J, log: Log, scope: Scope, shutdown: CancellationToken) {
+    let boot = log.identity().boot;
+    record_changes(&journal, &SystemClock, (&scope, boot), &shutdown).await;
+}
+
+/// As [`watch`], by any clock. Ends early when the log fails; the mappers tell of that.
+pub async fn record_changes<J: Journal>(
+    journal: &J,
+    clock: &impl Clock,
+    (scope, boot): (&Scope, u32),
+    shutdown: &CancellationToken,
+) {
+    let mut watch = ClockWatch::new(clock.stamp());
+    let mut untold: Option<ClockChange> = None;
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shutdown.cancelled() => return,
+        }
+        if let Some(change) = watch.look(clock.stamp()) {
+            tracing::warn!(
+                jump_us = change.jump_us(),
+                quality = change.now.clock.as_str_name(),
+                "the wall clock was set"
+            );
+            // Of two that could not be recorded the later one says it all, but for where the first began.
+            untold = Some(untold.map_or(change, |first| {
+                ClockChange {
+                    before_us: first
+                        .before_us
+                        .saturating_add(mono(change.now).saturating_sub(mono(first.now))),
+                    ..change
+                }
+            }));
+        }
+        let Some(change) = untold else { continue };
+        let record = NewRecord {
+            key: scope.node_name().unwrap_or_default().to_owned(),
+            payload: Payload::ClockSync(change.annotation(boot)),
+            stamp: change.now,
+            cause: None,
+        };
+        match journal.append(Lane::UpData, vec![record]).await {
+            Ok(()) => untold = None,
+            // Tried again: telemetry waits as well.
+            Err(JournalError::Full(_)) => {}
+            Err(JournalError::Failed(_) | JournalError::Closed) => return,
+        }
     }
 }
 

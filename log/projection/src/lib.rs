@@ -271,13 +271,20 @@ fn distrust(applied: &Applied, log: &Log) -> Option<String> {
             log.durable_block()
         ));
     }
-    if applied.block != BlockNo(0) && log.chain_of_block(applied.block) != Some(applied.chain.0) {
-        return Some(format!(
+    if applied.block == BlockNo(0) {
+        return None;
+    }
+    match log.chain_of_block(applied.block) {
+        Some(chain) if chain == applied.chain.0 => None,
+        Some(_) => Some(format!(
             "its history differs from the log's at block {}",
             applied.block
-        ));
+        )),
+        None => Some(format!(
+            "the log no longer holds what comes after block {}",
+            applied.block
+        )),
     }
-    None
 }
 
 /// Opens whatever is in `dir`; the error is a reason in words, for all of them lead to a rebuild.

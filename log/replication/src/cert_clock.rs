@@ -8,13 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ledge_proto::stamp::BUILT_AFTER_US;
 use rustls::time_provider::TimeProvider;
 use rustls_pki_types::UnixTime;
 
 use crate::certs::Validity;
-
-/// No clock that was ever set shows a time before this release: 2026-01-01T00:00:00Z, microseconds since 1970.
-pub const BUILT_AFTER_US: i64 = 1_767_225_600_000_000;
 
 /// The later of a clock and a floor that only rises. Clones share the floor.
 #[derive(Clone)]

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use ledge_log::{Block, BlockNo, BlockReader, Log, LogView, ReadError, SnapshotRef};
-use ledge_proto::fold::{self, FoldError, Read, Store, folded_stream, snapshot};
+use ledge_proto::fold::{self, FoldError, Store, folded_stream, snapshot};
 use ledge_proto::frame::{Frame, FrameError};
 use ledge_proto::ids::{Mark, Position, Seq, StreamId, StreamKey};
 use ledge_proto::v1;
@@ -106,8 +106,23 @@ pub fn standing_bases(held: &impl Held) -> Vec<SnapshotRef> {
 /// [`ReadError::Recycled`] when the log gave up a base meanwhile: it has a newer one then, so call again. Otherwise see
 /// [`ReplayError`].
 pub fn load_bases<S: Store>(held: &impl Held, store: &mut S) -> Result<(), ReplayError<S::Error>> {
+    load_bases_of(held, store, &|_| true)
+}
+
+/// As [`load_bases`], of the streams `wanted` alone.
+///
+/// # Errors
+/// As there.
+pub fn load_bases_of<S: Store>(
+    held: &impl Held,
+    store: &mut S,
+    wanted: &dyn Fn(&StreamId) -> bool,
+) -> Result<(), ReplayError<S::Error>> {
     let with_base: Vec<StreamKey> = held.bases().into_iter().map(|base| base.key).collect();
-    for base in standing_bases(held) {
+    for base in standing_bases(held)
+        .into_iter()
+        .filter(|base| wanted(&base.key.id))
+    {
         let fold = |source| ReplayError::Fold {
             block: base.block,
             source,
@@ -145,6 +160,12 @@ pub struct Replay {
 }
 
 impl Replay {
+    /// Whether the last block was a part of a rebase whose last part is still to come: folding must be taken up before it,
+    /// not after.
+    pub fn is_between_parts(&self) -> bool {
+        !self.rebase.parts.is_empty()
+    }
+
     /// Folds one block into `store`.
     ///
     /// # Errors
@@ -155,7 +176,25 @@ impl Replay {
         store: &mut S,
         block: &Block,
     ) -> Result<(), ReplayError<S::Error>> {
+        self.block_of(held, store, block, &|_| true)
+    }
+
+    /// As [`Replay::block`], of the streams `wanted` alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn block_of<S: Store>(
+        &mut self,
+        held: &impl Held,
+        store: &mut S,
+        block: &Block,
+        wanted: &dyn Fn(&StreamId) -> bool,
+    ) -> Result<(), ReplayError<S::Error>> {
         if let Some(parts) = self.rebase.part(block)? {
+            let of = parts.first().and_then(|part| snapshot::key_of(part).ok());
+            if of.is_some_and(|key| !wanted(&key.id)) {
+                return Ok(());
+            }
             return load_rebase(store, &parts).map_err(|source| ReplayError::Fold {
                 block: block.no,
                 source,
@@ -166,6 +205,9 @@ impl Replay {
                 block: block.no,
                 source,
             })?;
+            if !wanted(&frame.key().id) {
+                continue;
+            }
             match fold::apply_frame(store, &frame) {
                 Err(FoldError::Gap { .. }) if has_left(held, &frame)? => {}
                 folded => folded.map_err(|source| ReplayError::Fold {
@@ -257,17 +299,29 @@ fn position_of(folded: &v1::FoldedStream) -> Position {
     }
 }
 
-/// Folds everything held into `store`, which is empty: for tools and tests.
+/// Folds everything held into `store`.
 ///
 /// # Errors
 /// See [`ReplayError`].
-pub fn fold_all<S: Store + Read>(held: &impl Held, store: &mut S) -> Result<(), ReplayError<S::Error>> {
-    load_bases(held, store)?;
+pub fn fold_all<S: Store>(held: &impl Held, store: &mut S) -> Result<(), ReplayError<S::Error>> {
+    fold_of(held, store, &|_| true)
+}
+
+/// As [`fold_all`], of the streams `wanted` alone.
+///
+/// # Errors
+/// See [`ReplayError`].
+pub fn fold_of<S: Store>(
+    held: &impl Held,
+    store: &mut S,
+    wanted: &dyn Fn(&StreamId) -> bool,
+) -> Result<(), ReplayError<S::Error>> {
+    load_bases_of(held, store, wanted)?;
     let mut replay = Replay::default();
     let mut reader = held.read_blocks(BlockNo(0));
     loop {
         match reader.next_block() {
-            Ok(Some(block)) => replay.block(held, store, &block)?,
+            Ok(Some(block)) => replay.block_of(held, store, &block, wanted)?,
             Ok(None) => return Ok(()),
             Err(err) => {
                 let Some(from) = first_held(held, &err) else {
@@ -277,7 +331,7 @@ pub fn fold_all<S: Store + Read>(held: &impl Held, store: &mut S) -> Result<(), 
                     return Err(err.into());
                 }
                 reader = from;
-                load_bases(held, store)?;
+                load_bases_of(held, store, wanted)?;
             }
         }
     }

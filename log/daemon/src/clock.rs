@@ -1,30 +1,23 @@
-//! The machine's clocks.
+//! The machine's clocks: the wall clock with what the kernel says of it, and the time since boot.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ledge_proto::stamp::{BUILT_AFTER_US, Stamp};
 use ledge_proto::v1::ClockQuality;
-use ledge_replication::cert_clock::BUILT_AFTER_US;
 
-use crate::twin::{Clock, Stamp};
-
-/// The machine's clocks: the wall clock with what the kernel says of it, and the time since boot.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn stamp(&self) -> Stamp {
-        let wall_us = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
-        // Goes on while the machine sleeps, and never back.
-        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let mono_us = u64::try_from(boot.tv_sec).unwrap_or(0) * 1_000_000
-            + u64::try_from(boot.tv_nsec).unwrap_or(0) / 1000;
-        Stamp {
-            wall_us,
-            clock: quality(wall_us, is_disciplined()),
-            mono_us,
-        }
+/// Now.
+pub fn stamp() -> Stamp {
+    let wall_us = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+    // Goes on while the machine sleeps, and never back.
+    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let mono_us =
+        u64::try_from(boot.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(boot.tv_nsec).unwrap_or(0) / 1000;
+    Stamp {
+        wall_us,
+        clock: quality(wall_us, is_disciplined()),
+        mono_us,
     }
 }
 
@@ -66,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_time_since_boot_does_not_go_back() {
-        let (a, b) = (SystemClock.stamp(), SystemClock.stamp());
+        let (a, b) = (stamp(), stamp());
         assert!(a.mono_us > 0 && a.mono_us <= b.mono_us);
     }
 }
