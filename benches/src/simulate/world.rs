@@ -6,7 +6,7 @@ use ledge_log::storage::sim::{CrashKeeps, Rng};
 use ledge_log::{AppendError, ReadError};
 use ledge_proto::fence::{self, FenceUpdate};
 use ledge_proto::fold::view;
-use ledge_proto::ids::{Lane, Mark, Scope, Seq, StreamId};
+use ledge_proto::ids::{Epoch, Lane, Mark, Scope, Seq, StreamId};
 
 use super::clock::Clock;
 use super::events::{Event, Events};
@@ -563,8 +563,8 @@ impl World {
         let key = process.log.own_key(stream);
         let mut known = machine.harvested.get(&key).copied();
         let end = process.log.durable(&key);
-        if let (Some(before), Some(after)) = (known, end)
-            && after.position.epoch > before.position.epoch
+        let before = known.map_or(Epoch::FIRST, |known| known.position.epoch);
+        if end.is_some_and(|end| end.position.epoch > before)
             && let Some(at) = process.log.snapshot_of(&key)
         {
             // The stream went on under a new epoch.
