@@ -11,17 +11,21 @@ use ledge_daemon::tasks::Tasks;
 use ledge_daemon::{closing, log_metrics, signal};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
+use ledge_proto::fence::receipt::ReceiptKey;
 use ledge_proto::ids::Scope;
+use ledge_proto::limits;
 use ledge_replication::certs::{self, CertError, CertFiles};
 use ledge_replication::link::ReplaySlots;
+use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls::{self, TlsError};
 use tokio_util::sync::CancellationToken;
 
-use crate::api;
+use crate::api::{self, Api};
 use crate::config::{Config, LogFormat};
 use crate::device_controller::DeviceController;
 use crate::fleet::Fleet;
 use crate::hub::{Hub, HubParts, ListenError};
+use crate::leadership::{self, LeadershipError};
 use crate::manifests::{WatchError, WatchOptions, Watcher};
 
 /// Everything that runs is told to stop and joined within this time.
@@ -49,6 +53,10 @@ pub enum DaemonError {
     LogFailed(String),
     #[error(transparent)]
     Projection(#[from] ProjectionError),
+    #[error(transparent)]
+    Leadership(#[from] LeadershipError),
+    #[error("cannot read {path}: {source}")]
+    Key { path: PathBuf, source: std::io::Error },
     #[error("projection: {0}")]
     Follow(#[from] FollowError),
     #[error(transparent)]
@@ -68,6 +76,7 @@ pub struct Daemon {
     health: Health,
     hub: Hub,
     manifests: Option<Watcher>,
+    appends: OwnAppends,
 }
 
 impl Daemon {
@@ -141,12 +150,20 @@ impl Daemon {
             Opened::Rebuilding(reason) => tracing::info!(reason, "projection is folded again from the log"),
         }
         Follower::catch_up(&log, &projection, || stop.is_cancelled())?;
+        let fences = leadership::begin(&log, &projection, config.restored, now_us()).await?;
+        let appends = OwnAppends::default();
         let health = Health::new();
         let fleet = Fleet::new(log.clone(), projection.clone());
         let http = match config.http_listen {
             Some(address) => {
                 let face = HttpFace::bind(address, health.clone()).await?;
-                Some(face.with(api::router(fleet.clone(), projection.clone())))
+                let api = Api {
+                    log: log.clone(),
+                    fleet: fleet.clone(),
+                    projection: projection.clone(),
+                    fences: fences.clone(),
+                };
+                Some(face.with(api::router(api)))
             }
             None => None,
         };
@@ -154,6 +171,10 @@ impl Daemon {
             log: log.clone(),
             cluster,
             heartbeat: config.heartbeat,
+            heartbeat_idle: (config.heartbeat * 5).min(Duration::from_millis(limits::HEARTBEAT_IDLE_MS)),
+            fences: fences.clone(),
+            appends: appends.clone(),
+            receipts: receipt_key(&files)?,
             snapshots: Arc::new(projection.clone()),
             slots: ReplaySlots::new(replay_slots()),
             fleet,
@@ -166,6 +187,7 @@ impl Daemon {
             health,
             hub,
             manifests,
+            appends,
         })
     }
 
@@ -181,6 +203,7 @@ impl Daemon {
             health,
             hub,
             manifests,
+            appends,
         } = self;
         let shutdown = CancellationToken::new();
         let follower = Follower::start(log.clone(), projection.clone());
@@ -198,6 +221,7 @@ impl Daemon {
             let controller = DeviceController {
                 log: log.clone(),
                 projection: projection.clone(),
+                appends: appends.clone(),
                 manifests: watcher.subscribe(),
             };
             tasks.spawn("device-controller", controller.run(shutdown.clone()));
@@ -217,6 +241,13 @@ impl Daemon {
         followed?;
         failure.map_or(Ok(()), Err)
     }
+}
+
+/// The wall clock, microseconds since 1970.
+fn now_us() -> i64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// Edges that may catch up at full speed at once: what the processors can take in, and memory can hold.
@@ -250,4 +281,13 @@ async fn wait(
             }
         }
     }
+}
+
+/// The private key outlives the data, so that receipts can be told from others after the data was put back.
+fn receipt_key(files: &CertFiles) -> Result<ReceiptKey, DaemonError> {
+    let secret = std::fs::read(&files.key).map_err(|source| DaemonError::Key {
+        path: files.key.clone(),
+        source,
+    })?;
+    Ok(ReceiptKey::of_secret(&secret))
 }

@@ -13,10 +13,12 @@ use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::ids::{Lane, NameError, Scope};
 use ledge_proto::record::Payload;
-use ledge_proto::session::{Backoff, Local};
+use ledge_proto::session::{ArchivePolicy, Backoff, Local};
 use ledge_proto::v1;
 use ledge_replication::certs::{self, CertError, CertFiles};
+use ledge_replication::fences::Fences;
 use ledge_replication::link::Drain;
+use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls::{self, TlsError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -79,6 +81,7 @@ pub struct Daemon {
     http: Option<HttpFace>,
     health: Health,
     hub: Option<HubClient>,
+    appends: OwnAppends,
 }
 
 impl Daemon {
@@ -153,6 +156,8 @@ impl Daemon {
             Some(address) => Some(HttpFace::bind(address, health.clone()).await?),
             None => None,
         };
+        let appends = OwnAppends::default();
+        let noted = projection.clone();
         let hub = config.cloud.clone().map(|cloud| HubClient {
             cloud,
             server_name: config.server_name.clone(),
@@ -167,7 +172,15 @@ impl Daemon {
                 labels: config.labels.clone(),
                 software: format!("edgecore {}", env!("CARGO_PKG_VERSION")),
                 heartbeat: config.heartbeat,
+                // The cloud proposes; the rest of it is the cloud's to say.
+                heartbeat_idle: config.heartbeat,
+                nonce: [0; 16],
+                wall_us: 0,
+                receipts: None,
+                archive: ArchivePolicy::FollowDurable,
             },
+            fences: Fences::new(move || noted.view()),
+            appends: appends.clone(),
             backoff: Backoff::new(config.backoff_first, config.backoff_longest),
             drain: Drain::new(config.drain.rate, config.drain.hours.clone()),
             status: Arc::default(),
@@ -180,6 +193,7 @@ impl Daemon {
             http,
             health,
             hub,
+            appends,
         })
     }
 
@@ -196,8 +210,9 @@ impl Daemon {
             http,
             health,
             hub,
+            appends,
         } = self;
-        let journal = LogJournal::new(log.clone(), &scope);
+        let journal = LogJournal::new(log.clone(), &scope, appends);
         let shutdown = CancellationToken::new();
         let let_go = shutdown.child_token();
         let follower = Follower::start(log.clone(), projection.clone());

@@ -3,9 +3,10 @@
 //! Nothing in this crate does I/O, reads a clock or draws a random number: everything is a function of its
 //! arguments, so that replay gives the same result anywhere.
 //!
-//! Reading order: [`limits`], [`ids`], [`frame`], [`record`], [`fold`], [`session`].
+//! Reading order: [`limits`], [`ids`], [`frame`], [`record`], [`fold`], [`fence`], [`session`].
 
 pub mod checksum;
+pub mod fence;
 pub mod fold;
 pub mod frame;
 pub mod ids;

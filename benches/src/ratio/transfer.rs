@@ -14,9 +14,11 @@ use ledge_proto::frame::FrameWriter;
 use ledge_proto::ids::{Incarnation, Mark, Scope, Seq, StreamKey};
 use ledge_proto::session::Local;
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
+use ledge_replication::fences::Fences;
 use ledge_replication::link::{
     Drain, LinkObserver, LinkParts, NoObserver, NoSnapshots, ReplaySlots, run_cloud, run_edge,
 };
+use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls;
 use quinn::Endpoint;
 use tokio::runtime::Runtime;
@@ -278,8 +280,15 @@ impl Bench {
                 labels: BTreeMap::new(),
                 software: "ratio".into(),
                 heartbeat: Duration::from_secs(5),
+                heartbeat_idle: Duration::from_secs(5),
+                nonce: [7; 16],
+                wall_us: 0,
+                receipts: None,
+                archive: Default::default(),
             },
             sends,
+            fences: Fences::default(),
+            appends: OwnAppends::default(),
             snapshots: Arc::new(NoSnapshots),
             drain: Drain::unlimited(),
             slots: ReplaySlots::new(1),

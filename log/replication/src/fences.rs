@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ledge_log::{AppendError, Log, Ticket};
 use ledge_proto::fence::FenceUpdate;
-use ledge_proto::fold::{Read, view};
+use ledge_proto::fold::{Read, State, view};
 use ledge_proto::ids::Scope;
 use ledge_proto::v1;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,13 @@ pub struct Fences {
 impl std::fmt::Debug for Fences {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Fences").finish_non_exhaustive()
+    }
+}
+
+impl Default for Fences {
+    /// Nothing was noted before.
+    fn default() -> Self {
+        Fences::new(State::new)
     }
 }
 

@@ -164,7 +164,10 @@ async fn tell(log: &Log, lost: &LostHistory, wall_us: i64) -> Result<(), ResetEr
     };
     let records = vec![
         record(scope.to_string(), Payload::DaemonEvent(event)),
-        record(format!("{}/{}/{first}", lane.name(), lost.epoch), Payload::Gap(gap)),
+        record(
+            format!("{}/{}/{first}", lane.name(), lost.epoch),
+            Payload::Gap(gap),
+        ),
     ];
     log.append(&StreamId::new(scope.clone(), Lane::UpData), records)
         .await?;

@@ -38,7 +38,7 @@ enum Input {
 /// Runs a link until it ends.
 pub(super) async fn run(
     connection: Connection,
-    (mut control_out, control_in): (SendStream, RecvStream),
+    (control_out, control_in): (SendStream, RecvStream),
     parts: LinkParts,
     begin: impl FnOnce(&LinkParts, &LogHoldings<'_>) -> Session,
 ) -> Result<(), LinkError> {
@@ -258,16 +258,21 @@ impl Driver {
                 }
                 Event::CloudLost(lost) => link.observer.cloud_lost(&lost),
                 Event::Nack { key, seq, reason } => {
-                    self.tasks.spawn(async move { Err(LinkError::Nack { key, seq, reason }) });
+                    self.tasks
+                        .spawn(async move { Err(LinkError::Nack { key, seq, reason }) });
                 }
                 Event::Fetch { id, key, first, last } => {
-                    self.tasks.spawn(fetch::answer(link.clone(), id, key, first, last));
+                    self.tasks
+                        .spawn(fetch::answer(link.clone(), id, key, first, last));
                 }
-                Event::NotHeld { id } => tracing::warn!(id, "the other end does not hold what was lost here either"),
+                Event::NotHeld { id } => {
+                    tracing::warn!(id, "the other end does not hold what was lost here either")
+                }
             }
         }
         if !resets.is_empty() {
-            self.tasks.spawn(begin_epochs(link.clone(), resets, self.inputs_in.clone()));
+            self.tasks
+                .spawn(begin_epochs(link.clone(), resets, self.inputs_in.clone()));
         }
     }
 

@@ -39,7 +39,8 @@ pub(super) async fn answer(
                     break;
                 }
             }
-            Ok(None) | Err(ReadError::Jump { .. } | ReadError::Recycled { .. } | ReadError::Damaged { .. }) => {
+            Ok(None)
+            | Err(ReadError::Jump { .. } | ReadError::Recycled { .. } | ReadError::Damaged { .. }) => {
                 link.session().refuse_fetch(id);
                 link.wake.notify_one();
                 return Ok(());

@@ -91,11 +91,17 @@ pub(super) async fn send(
 /// A snapshot of `key` that stands at `at`, or later.
 async fn standing_at(link: &Arc<Link>, key: &StreamKey, at: Mark) -> Result<Parts, LinkError> {
     loop {
-        if let Some(held) = link.log.snapshot_of(key).filter(|held| held.mark.position >= at.position) {
+        if let Some(held) = link
+            .log
+            .snapshot_of(key)
+            .filter(|held| held.mark.position >= at.position)
+        {
             let log = link.log.clone();
             return Ok(blocking(move || log.read_snapshot(&held)).await??);
         }
-        let parts = live(link, key).await?.filter(|parts| stands_at(parts, at.position));
+        let parts = live(link, key)
+            .await?
+            .filter(|parts| stands_at(parts, at.position));
         if let Some(parts) = parts {
             return Ok(parts);
         }
@@ -301,7 +307,11 @@ async fn take(link: &Link, whole: Whole) -> Result<Option<Mark>, LinkError> {
     if link.session().accepts_snapshot(&key, mark) {
         link.log.append_snapshot(whole.parts).await?;
         tracing::info!(%key, at = %mark.position, "a snapshot took the place of records");
-    } else if link.log.durable(&key).is_none_or(|held| held.position < mark.position) {
+    } else if link
+        .log
+        .durable(&key)
+        .is_none_or(|held| held.position < mark.position)
+    {
         return Err(LinkError::NotAllowed(key));
     }
     link.observer.durable(&key, mark);
