@@ -8,16 +8,18 @@ use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, log_metrics, signal};
+use ledge_daemon::{closing, disk, log_metrics, retention, signal};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::fence::receipt::ReceiptKey;
-use ledge_proto::ids::Scope;
+use ledge_proto::ids::{Scope, Seq};
 use ledge_proto::limits;
 use ledge_replication::certs::{self, CertError, CertFiles};
 use ledge_replication::link::ReplaySlots;
 use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls::{self, TlsError};
+use ledge_retention::Policy;
+use ledge_retention::budget::BudgetError;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
@@ -28,6 +30,8 @@ use crate::hub::{Hub, HubParts, ListenError};
 use crate::leadership::{self, LeadershipError};
 use crate::manifests::{WatchError, WatchOptions, Watcher};
 
+/// Size of a segment where neither the operator nor a small limit says otherwise.
+const SEGMENT_BYTES: u64 = 256 << 20;
 /// Everything that runs is told to stop and joined within this time.
 const DRAIN: Duration = Duration::from_secs(8);
 
@@ -45,6 +49,8 @@ pub enum DaemonError {
     NotACloud { cert: PathBuf, node: Scope },
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Disk(#[from] BudgetError),
     #[error(transparent)]
     OpenLog(#[from] ledge_log::OpenError),
     #[error(transparent)]
@@ -72,6 +78,7 @@ pub enum DaemonError {
 pub struct Daemon {
     log: Log,
     projection: Projection,
+    keeper: retention::Parts,
     http: Option<HttpFace>,
     health: Health,
     hub: Hub,
@@ -132,8 +139,17 @@ impl Daemon {
             Some(dir) => Some(Watcher::start(dir, WatchOptions::default()).await?),
             None => None,
         };
+        let segment_bytes = (config.log.segment_bytes, SEGMENT_BYTES);
+        let budget = disk::budget(
+            &config.data_dir,
+            &config.disk,
+            segment_bytes,
+            &ledge_projection::Options::cloud(),
+        )?;
         let options = Options {
-            segment_bytes: config.log.segment_bytes,
+            segment_bytes: budget.segment_bytes,
+            max_bytes: budget.log_bytes,
+            reserve_bytes: config.disk.reserve_bytes,
             ..Options::new(cluster, "cloud".to_owned())
         };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
@@ -180,9 +196,23 @@ impl Daemon {
             fleet,
         };
         let hub = Hub::bind(config.quic_listen, tls, parts)?;
+        let followed = log.clone();
+        let keeper = retention::Parts {
+            log: log.clone(),
+            policy: Policy {
+                max_age: config.disk.max_age,
+                degrade: config.disk.degrade,
+                ..Policy::default()
+            },
+            // There is no archive beside the log: what is durable here is archived.
+            archived: Arc::new(move |key| followed.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq)),
+            dir: config.data_dir.clone(),
+            budget,
+        };
         Ok(Daemon {
             log,
             projection,
+            keeper,
             http,
             health,
             hub,
@@ -199,6 +229,7 @@ impl Daemon {
         let Daemon {
             log,
             projection,
+            keeper,
             http,
             health,
             hub,
@@ -217,6 +248,7 @@ impl Daemon {
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
         tasks.spawn("log-metrics", log_metrics::publish(log.clone(), shutdown.clone()));
+        tasks.spawn("retention", retention::run(keeper, shutdown.clone()));
         if let Some(watcher) = &manifests {
             let controller = DeviceController {
                 log: log.clone(),

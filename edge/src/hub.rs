@@ -69,6 +69,11 @@ impl HubStatus {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How far the cloud has archived a stream of this node, as far as this start of the daemon heard.
+    pub fn archived(&self, key: &StreamKey) -> Seq {
+        self.lock().acked.get(key).copied().unwrap_or(Seq::ZERO)
+    }
+
     /// Waits until the cloud has acknowledged everything in the node's own streams, or there is no link.
     /// Returns whether it has.
     pub async fn acknowledged(&self, log: &Log) -> bool {

@@ -18,9 +18,9 @@ pub enum RecordKind {
     Gap = 4,
     /// up.data: about to write to a device ([`v1::WriteIntent`]).
     WriteIntent = 5,
-    /// up.data: samples that were dropped, in short ([`v1::SampleSummary`]).
+    /// up.data: what was kept of samples that were dropped ([`v1::SampleSummary`]).
     SampleSummary = 6,
-    /// up.data: the wall clock was set ([`v1::ClockSync`]).
+    /// up.data: the wall clock became synced or jumped ([`v1::ClockSync`]).
     ClockSync = 7,
     /// up.state: a property's latest value ([`v1::TwinReported`]).
     TwinReported = 16,

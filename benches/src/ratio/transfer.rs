@@ -1,6 +1,5 @@
 //! B3a: from one log to another over QUIC, acknowledged after fsync, against a raw QUIC stream.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,17 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use ledge_log::Log;
 use ledge_log::storage::sim::Rng;
-use ledge_log::{BlockNo, Log};
 use ledge_proto::frame::FrameWriter;
 use ledge_proto::ids::{Incarnation, Mark, Scope, Seq, StreamKey};
-use ledge_proto::session::Local;
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
-use ledge_replication::fences::Fences;
-use ledge_replication::link::{
-    Drain, LinkObserver, LinkParts, NoObserver, NoSnapshots, ReplaySlots, run_cloud, run_edge,
-};
-use ledge_replication::reset::OwnAppends;
+use ledge_replication::link::{LinkObserver, NoObserver, run_cloud, run_edge};
 use ledge_replication::tls;
 use quinn::Endpoint;
 use tokio::runtime::Runtime;
@@ -26,8 +20,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::ends::parts;
 use super::harness::{Comparison, Plan, Row, Slice, compare};
-use super::workload::{key, open, open_keeping, payload};
+use super::workload::{give_up, key, open, open_keeping, payload};
 
 const CHUNK: usize = 256 * 1024;
 const RECORDS: u32 = 1024;
@@ -198,8 +193,7 @@ fn warm(target: &Log, bytes: u64) -> anyhow::Result<()> {
         written += frame.bytes().len() as u64;
         target.append_frame_blocking(frame)?;
     }
-    target.recycle_before(BlockNo(target.durable_block().0))?;
-    Ok(())
+    give_up(target)
 }
 
 struct Acked(watch::Sender<Seq>);
@@ -270,33 +264,15 @@ impl Bench {
             .seq;
         let (acked, mut seen) = watch::channel(Seq::ZERO);
         let stop = CancellationToken::new();
-        let parts = |log: &Log, sends, observer| LinkParts {
-            log: log.clone(),
-            local: Local {
-                cluster: log.identity().cluster,
-                node: stream.id.scope.clone(),
-                incarnation: stream.incarnation,
-                boot_id: String::new(),
-                labels: BTreeMap::new(),
-                software: "ratio".into(),
-                heartbeat: Duration::from_secs(5),
-                heartbeat_idle: Duration::from_secs(5),
-                nonce: [7; 16],
-                wall_us: 0,
-                receipts: None,
-                archive: Default::default(),
-            },
-            sends,
-            fences: Fences::default(),
-            appends: OwnAppends::default(),
-            snapshots: Arc::new(NoSnapshots),
-            drain: Drain::unlimited(),
-            slots: ReplaySlots::new(1),
-            observer,
-            shutdown: stop.clone(),
-        };
-        let cloud = parts(&self.target, Vec::new(), Arc::new(NoObserver));
-        let edge = parts(&self.source, vec![stream.clone()], Arc::new(Acked(acked)));
+        let who = (stream.id.scope.clone(), stream.incarnation);
+        let cloud = parts(&self.target, who.clone(), Vec::new(), Arc::new(NoObserver), &stop);
+        let edge = parts(
+            &self.source,
+            who,
+            vec![stream.clone()],
+            Arc::new(Acked(acked)),
+            &stop,
+        );
         debug_assert!(stream.id.scope != Scope::cluster());
         let (server, client, tls, address) = (
             self.server.clone(),

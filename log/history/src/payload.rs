@@ -179,7 +179,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn replacement_name(replacement: v1::Replacement) -> &'static str {
+/// What was kept of dropped samples, in words.
+pub fn replacement_name(replacement: v1::Replacement) -> &'static str {
     match replacement {
         v1::Replacement::None => "nothing",
         v1::Replacement::MinuteAverages => "minute averages",

@@ -157,6 +157,14 @@ fn apply_record<S: Store>(
             }
         }
         Keep::Latest => store.put(key, entry_of(position, record, 0).encode_to_vec()),
+        Keep::Gap => {
+            let old: Option<v1::Entry> = load_key(store, table, &key)?;
+            let mut entry = entry_of(position, record, old.as_ref().map_or(0, |old| old.count) + 1);
+            if let Some(longer) = old.and_then(|old| joined(&old.payload, &entry.payload)) {
+                entry.payload = longer.into();
+            }
+            store.put(key, entry.encode_to_vec());
+        }
         Keep::LatestByTime => {
             let Some((record, samples)) = sample_of(kind, record) else {
                 return Ok(());
@@ -194,13 +202,15 @@ enum Keep {
     /// As `Latest`, but a record that happened earlier by the writer's own monotonic clock only counts: late
     /// data never moves the latest value backwards, whatever the wall clock did meanwhile.
     LatestByTime,
+    /// A gap that continues the one under the same key makes it longer: an outage of weeks is one entry.
+    Gap,
     Remove,
 }
 
 fn effect_of(kind: RecordKind) -> Option<(Table, Keep)> {
     Some(match kind {
         RecordKind::Sample | RecordKind::SampleSummary => (Table::LatestSamples, Keep::LatestByTime),
-        RecordKind::Gap => (Table::Gaps, Keep::Latest),
+        RecordKind::Gap => (Table::Gaps, Keep::Gap),
         RecordKind::TwinReported => (Table::Reported, Keep::Latest),
         RecordKind::DeviceState => (Table::DeviceStates, Keep::Latest),
         RecordKind::NodeState => (Table::NodeStates, Keep::Latest),
@@ -216,6 +226,30 @@ fn effect_of(kind: RecordKind) -> Option<(Table, Keep)> {
         | RecordKind::WriteIntent
         | RecordKind::ClockSync => return None,
     })
+}
+
+/// Two gaps as one, when the second begins where the first ends.
+fn joined(first: &[u8], second: &[u8]) -> Option<Vec<u8>> {
+    let (first, second) = (v1::Gap::decode(first).ok()?, v1::Gap::decode(second).ok()?);
+    let follows = (
+        &first.scope,
+        first.lane,
+        first.epoch,
+        &first.reason,
+        first.replaced_by,
+    ) == (
+        &second.scope,
+        second.lane,
+        second.epoch,
+        &second.reason,
+        second.replaced_by,
+    ) && first.last_seq.checked_add(1) == Some(second.first_seq);
+    let longer = v1::Gap {
+        first_seq: first.first_seq,
+        count: first.count.saturating_add(second.count),
+        ..second
+    };
+    follows.then(|| longer.encode_to_vec())
 }
 
 fn entry_of(position: Position, record: v1::Record, count: u64) -> v1::Entry {
