@@ -121,7 +121,8 @@ async fn samples(http: SocketAddr) -> anyhow::Result<f64> {
     Ok(metric(&text, "ledge_repl_acked_seq", &[("lane", "up.data")]))
 }
 
-fn field(status: &str, name: &str) -> anyhow::Result<u64> {
+/// A number of `/proc/PID/status`.
+pub(crate) fn field(status: &str, name: &str) -> anyhow::Result<u64> {
     let value = status
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))

@@ -22,6 +22,7 @@ pub mod runner;
 mod settle;
 mod shell;
 mod trace;
+mod upkeep;
 mod violation;
 mod workload;
 mod world;

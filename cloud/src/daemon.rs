@@ -11,9 +11,13 @@ use ledge_daemon::tasks::Tasks;
 use ledge_daemon::{closing, disk, log_metrics, retention, signal};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
+use ledge_proto::fence::receipt::ReceiptKey;
+use ledge_proto::fence::{self, FenceUpdate};
+use ledge_proto::fold::view;
 use ledge_proto::ids::{Scope, Seq};
+use ledge_proto::{limits, v1};
 use ledge_replication::certs::{self, CertError, CertFiles};
-use ledge_replication::link::ReplaySlots;
+use ledge_replication::link::{Fences, ReplaySlots};
 use ledge_replication::tls::{self, TlsError};
 use ledge_retention::Policy;
 use ledge_retention::budget::BudgetError;
@@ -55,6 +59,10 @@ pub enum DaemonError {
     LogFailed(String),
     #[error(transparent)]
     Projection(#[from] ProjectionError),
+    #[error("what this cloud knows of its leadership cannot be read or written: {0}")]
+    Fence(String),
+    #[error("cannot read {path}: {source}")]
+    Key { path: PathBuf, source: std::io::Error },
     #[error("projection: {0}")]
     Follow(#[from] FollowError),
     #[error(transparent)]
@@ -170,6 +178,9 @@ impl Daemon {
             log: log.clone(),
             cluster,
             heartbeat: config.heartbeat,
+            heartbeat_idle: (config.heartbeat * 5).min(Duration::from_millis(limits::HEARTBEAT_IDLE_MS)),
+            fences: fences(&log, &projection).await?,
+            receipts: receipt_key(&files)?,
             snapshots: Arc::new(projection.clone()),
             slots: ReplaySlots::new(replay_slots()),
             fleet,
@@ -282,4 +293,42 @@ async fn wait(
             }
         }
     }
+}
+
+/// Begins to lead: edges follow no cloud of a lower epoch from now on.
+async fn fences(log: &Log, projection: &Projection) -> Result<Fences, DaemonError> {
+    let failed = |err: String| DaemonError::Fence(err);
+    let fence = view::cloud_fence(&projection.view()).map_err(|err| failed(err.to_string()))?;
+    let fence = fence.map(|latest| latest.content).unwrap_or_default();
+    let nodes = projection.clone();
+    let fences = Fences::cloud(fence, move |node| match view::node_fence(&nodes.view(), node) {
+        Ok(fence) => fence.map(|latest| latest.content).unwrap_or_default(),
+        Err(err) => {
+            tracing::error!(%node, %err, "cannot read the projection; the node is not let in");
+            v1::NodeFence {
+                quarantine: Some(v1::Quarantine {
+                    reason: "DamagedProjection".to_owned(),
+                    message: err.to_string(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }
+        }
+    });
+    let leading = FenceUpdate::Cloud(fence::begin_leadership(fence));
+    let ticket = fences
+        .change(log, &Scope::cluster(), leading)
+        .await
+        .map_err(|err| failed(err.to_string()))?;
+    ticket.await.map_err(|err| failed(err.to_string()))?;
+    Ok(fences)
+}
+
+/// The private key outlives the data, so that receipts can be told from others after the data was put back.
+fn receipt_key(files: &CertFiles) -> Result<ReceiptKey, DaemonError> {
+    let secret = std::fs::read(&files.key).map_err(|source| DaemonError::Key {
+        path: files.key.clone(),
+        source,
+    })?;
+    Ok(ReceiptKey::of_secret(&secret))
 }

@@ -11,13 +11,14 @@ use ledge_daemon::tasks::Tasks;
 use ledge_daemon::{closing, disk, log_metrics, retention, signal};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
+use ledge_proto::fold::view;
 use ledge_proto::ids::{Lane, NameError, Scope, Seq, StreamId};
 use ledge_proto::record::Payload;
-use ledge_proto::session::{Backoff, Local};
+use ledge_proto::session::{ArchivePolicy, Backoff, Local};
 use ledge_proto::v1;
 use ledge_replication::cert_clock::CertClock;
 use ledge_replication::certs::{self, CertError, CertFiles};
-use ledge_replication::link::Drain;
+use ledge_replication::link::{Drain, Fences};
 use ledge_replication::tls::{self, TlsError};
 use ledge_retention::Policy;
 use ledge_retention::budget::{Budget, BudgetError};
@@ -68,6 +69,8 @@ pub enum DaemonError {
     CloseLog(#[from] ledge_log::CloseError),
     #[error(transparent)]
     Projection(#[from] ProjectionError),
+    #[error("what this node knows of the cloud cannot be read: {0}")]
+    Fence(String),
     #[error("projection: {0}")]
     Follow(#[from] FollowError),
     #[error("log: {0}")]
@@ -174,6 +177,10 @@ impl Daemon {
             Some(address) => Some(HttpFace::bind(address, health.clone()).await?),
             None => None,
         };
+        let fence = view::edge_fence(&projection.view(), &scope)
+            .map_err(|err| DaemonError::Fence(err.to_string()))?
+            .map(|latest| latest.content)
+            .unwrap_or_default();
         let hub = config.cloud.clone().map(|cloud| HubClient {
             cloud,
             server_name: config.server_name.clone(),
@@ -188,7 +195,14 @@ impl Daemon {
                 labels: config.labels.clone(),
                 software: format!("edgecore {}", env!("CARGO_PKG_VERSION")),
                 heartbeat: config.heartbeat,
+                // The cloud proposes; the rest of it is the cloud's to say.
+                heartbeat_idle: config.heartbeat,
+                nonce: [0; 16],
+                wall_us: 0,
+                receipts: None,
+                archive: ArchivePolicy::FollowDurable,
             },
+            fences: Fences::edge(fence),
             backoff: Backoff::new(config.backoff_first, config.backoff_longest),
             drain: Drain::new(config.drain.rate, config.drain.hours.clone()),
             status: Arc::default(),

@@ -13,7 +13,7 @@ use ledge_proto::session::{Backoff, Local, Peer, SessionError, stream_state};
 use ledge_proto::v1;
 use ledge_replication::certs::CLOUD_SERVER_NAME;
 use ledge_replication::link::{
-    Direction, Drain, LinkError, LinkObserver, LinkParts, ReplaySlots, Traffic, run_edge,
+    Direction, Drain, Fences, LinkError, LinkObserver, LinkParts, ReplaySlots, Traffic, run_edge,
 };
 use ledge_replication::meters;
 use tokio::sync::Notify;
@@ -37,6 +37,8 @@ pub struct HubClient {
     pub projection: Projection,
     /// What the node says of itself.
     pub local: Local,
+    /// What the node knows of the cloud.
+    pub fences: Fences,
     /// Waits between two attempts.
     pub backoff: Backoff,
     /// How fast telemetry leaves.
@@ -173,6 +175,7 @@ impl HubClient {
         let parts = LinkParts {
             log: self.log.clone(),
             local: self.local.clone(),
+            fences: self.fences.clone(),
             sends: self.own_streams(),
             snapshots: Arc::new(self.projection.clone()),
             drain: self.drain.clone(),

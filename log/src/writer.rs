@@ -89,6 +89,7 @@ impl Writer {
         let result = self.write_group(&group);
         self.prepare_ahead();
         self.tell_room();
+        self.mend();
         if result.is_ok() {
             self.counters.commits.fetch_add(1, Relaxed);
             self.counters.commit_time.record(started.elapsed());

@@ -90,7 +90,9 @@ impl Fleet {
             }
         }
         let mut entries = Vec::with_capacity(state.len());
-        state.scan(b"", &mut |key, value| entries.push((key.to_vec(), value.to_vec())))?;
+        state.scan(b"", &mut |key, value| {
+            entries.push((key.to_vec(), value.to_vec()))
+        })?;
         Ok(entries)
     }
 }
@@ -143,7 +145,7 @@ fn slice(units: usize, busy: Duration) -> Slice {
     }
 }
 
-pub(super) fn rebuild(context: &Context) -> anyhow::Result<Vec<Row>> {
+pub(super) fn rebuild(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
     let nodes = if context.plan.quick { 64 } else { 256 };
     let mut fleet = Fleet::new(&context.dir.join("log"), nodes)?;
     let mut records = 0;
@@ -160,7 +162,8 @@ pub(super) fn rebuild(context: &Context) -> anyhow::Result<Vec<Row>> {
             target: 0.8,
         },
         context.plan,
-        &mut |_| {
+        &mut |plan| {
+            plan.begin()?;
             let began = Instant::now();
             wipe(&raw_dir)?;
             let (db, state) = keyspace(&raw_dir)?;
@@ -170,15 +173,18 @@ pub(super) fn rebuild(context: &Context) -> anyhow::Result<Vec<Row>> {
             }
             load.finish()?;
             let busy = began.elapsed();
+            plan.end()?;
             drop((state, db));
             Ok(slice(entries.len(), busy))
         },
-        &mut |_| {
+        &mut |plan| {
+            plan.begin()?;
             let began = Instant::now();
             wipe(&our_dir)?;
             let (projection, _) = Projection::open(&our_dir, &fleet.log, &Options::cloud())?;
             Follower::catch_up(&fleet.log, &projection, || false)?;
             let busy = began.elapsed();
+            plan.end()?;
             anyhow::ensure!(projection.applied().block == fleet.log.durable_block());
             Ok(slice(records, busy))
         },
@@ -187,7 +193,7 @@ pub(super) fn rebuild(context: &Context) -> anyhow::Result<Vec<Row>> {
     Ok(vec![Row { note, ..row }])
 }
 
-pub(super) fn apply(context: &Context) -> anyhow::Result<Vec<Row>> {
+pub(super) fn apply(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
     let nodes = if context.plan.quick { 100 } else { 250 };
     let mut fleet = Fleet::new(&context.dir.join("log"), nodes)?;
     fleet.report(0..nodes)?;
@@ -211,10 +217,11 @@ pub(super) fn apply(context: &Context) -> anyhow::Result<Vec<Row>> {
             target: 0.9,
         },
         context.plan,
-        &mut |length| {
+        &mut |plan| {
             let mut total = slice(0, Duration::ZERO);
-            while total.busy < length {
+            while total.busy < plan.slice {
                 let entries = batches.next().unwrap_or_default();
+                plan.begin()?;
                 let began = Instant::now();
                 let mut batch = db.batch();
                 for (key, value) in entries {
@@ -222,19 +229,22 @@ pub(super) fn apply(context: &Context) -> anyhow::Result<Vec<Row>> {
                 }
                 batch.commit()?;
                 total.busy += began.elapsed();
+                plan.end()?;
                 total.units += slice(entries.len(), Duration::ZERO).units;
             }
             Ok(total)
         },
-        &mut |length| {
+        &mut |plan| {
             let mut total = slice(0, Duration::ZERO);
-            while total.busy < length {
+            while total.busy < plan.slice {
                 let from = *at.borrow();
                 *at.borrow_mut() = (from + NODES_PER_BATCH) % nodes;
                 let records = fleet.report(from..from + NODES_PER_BATCH)?;
+                plan.begin()?;
                 let began = Instant::now();
                 Follower::catch_up(&fleet.log, &projection, || false)?;
                 total.busy += began.elapsed();
+                plan.end()?;
                 total.units += slice(records, Duration::ZERO).units;
             }
             Ok(total)

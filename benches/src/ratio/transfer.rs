@@ -1,6 +1,5 @@
 //! B3a: from one log to another over QUIC, acknowledged after fsync, against a raw QUIC stream.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,11 +11,8 @@ use ledge_log::Log;
 use ledge_log::storage::sim::Rng;
 use ledge_proto::frame::FrameWriter;
 use ledge_proto::ids::{Incarnation, Mark, Scope, Seq, StreamKey};
-use ledge_proto::session::Local;
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
-use ledge_replication::link::{
-    Drain, LinkObserver, LinkParts, NoObserver, NoSnapshots, ReplaySlots, run_cloud, run_edge,
-};
+use ledge_replication::link::{LinkObserver, NoObserver, run_cloud, run_edge};
 use ledge_replication::tls;
 use quinn::Endpoint;
 use tokio::runtime::Runtime;
@@ -24,6 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::ends::parts;
 use super::harness::{Comparison, Plan, Row, Slice, compare};
 use super::workload::{give_up, key, open, open_keeping, payload};
 
@@ -267,26 +264,15 @@ impl Bench {
             .seq;
         let (acked, mut seen) = watch::channel(Seq::ZERO);
         let stop = CancellationToken::new();
-        let parts = |log: &Log, sends, observer| LinkParts {
-            log: log.clone(),
-            local: Local {
-                cluster: log.identity().cluster,
-                node: stream.id.scope.clone(),
-                incarnation: stream.incarnation,
-                boot_id: String::new(),
-                labels: BTreeMap::new(),
-                software: "ratio".into(),
-                heartbeat: Duration::from_secs(5),
-            },
-            sends,
-            snapshots: Arc::new(NoSnapshots),
-            drain: Drain::unlimited(),
-            slots: ReplaySlots::new(1),
-            observer,
-            shutdown: stop.clone(),
-        };
-        let cloud = parts(&self.target, Vec::new(), Arc::new(NoObserver));
-        let edge = parts(&self.source, vec![stream.clone()], Arc::new(Acked(acked)));
+        let who = (stream.id.scope.clone(), stream.incarnation);
+        let cloud = parts(&self.target, who.clone(), Vec::new(), Arc::new(NoObserver), &stop);
+        let edge = parts(
+            &self.source,
+            who,
+            vec![stream.clone()],
+            Arc::new(Acked(acked)),
+            &stop,
+        );
         debug_assert!(stream.id.scope != Scope::cluster());
         let (server, client, tls, address) = (
             self.server.clone(),

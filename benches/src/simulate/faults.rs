@@ -83,9 +83,7 @@ impl World {
                 Ok(())
             }
             FaultKind::LoseProjection => {
-                if let Some(process) = &mut self.machines[id].process {
-                    process.projection = Projection::default();
-                }
+                self.machines[id].projection = Projection::default();
                 self.fold(id)
             }
             FaultKind::ClockJump => {

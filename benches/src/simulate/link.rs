@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ledge_log::Log;
 use ledge_proto::ids::{Mark, Seq, StreamKey};
 use ledge_proto::session::{Holdings, Session};
+use ledge_proto::v1;
 
 use super::machine::MachineId;
 use super::net::Line;
@@ -44,6 +45,8 @@ pub(super) struct End {
     pub(super) timer: u64,
     /// The last frame received of each stream on this connection.
     pub(super) received: BTreeMap<StreamKey, Mark>,
+    /// Parts of snapshots that are not whole yet.
+    pub(super) parts: BTreeMap<StreamKey, Vec<v1::Snapshot>>,
 }
 
 impl End {
@@ -52,6 +55,7 @@ impl End {
             session,
             timer: 0,
             received: BTreeMap::new(),
+            parts: BTreeMap::new(),
         }
     }
 }

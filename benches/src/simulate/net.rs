@@ -14,12 +14,14 @@ pub(super) enum Item {
     Control(Bytes),
     /// A frame of a stream.
     Frame(StreamKey, Bytes),
+    /// A part of a snapshot of a stream.
+    Part(StreamKey, Bytes),
 }
 
 impl Item {
     pub(super) fn len(&self) -> usize {
         match self {
-            Item::Control(bytes) | Item::Frame(_, bytes) => bytes.len(),
+            Item::Control(bytes) | Item::Frame(_, bytes) | Item::Part(_, bytes) => bytes.len(),
         }
     }
 }
@@ -55,7 +57,23 @@ impl LaneKey {
     pub(super) fn of(item: &Item) -> Self {
         match item {
             Item::Control(_) => LaneKey::control(),
-            Item::Frame(key, _) => LaneKey::stream(key),
+            Item::Frame(key, _) | Item::Part(key, _) => LaneKey::stream(key),
+        }
+    }
+}
+
+/// Where one stream is sent from.
+pub(super) struct Sender {
+    pub(super) reader: StreamReader,
+    /// Parts of a snapshot that go first.
+    pub(super) parts: VecDeque<Bytes>,
+}
+
+impl Sender {
+    pub(super) fn new(reader: StreamReader) -> Self {
+        Sender {
+            reader,
+            parts: VecDeque::new(),
         }
     }
 }
@@ -65,8 +83,8 @@ impl LaneKey {
 pub(super) struct Line {
     /// Control messages that wait for the line.
     pub(super) control: VecDeque<Bytes>,
-    /// Where the streams sent are read, most urgent first.
-    pub(super) readers: BTreeMap<LaneKey, StreamReader>,
+    /// The streams sent, most urgent first.
+    pub(super) senders: BTreeMap<LaneKey, Sender>,
     /// Something is being sent.
     pub(super) busy: bool,
     /// When the last item sent on each lane arrives.

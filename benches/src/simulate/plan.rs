@@ -2,6 +2,7 @@
 //! writes how much. Few kinds of faults at a time find more than all of them at once.
 
 use ledge_log::storage::sim::Rng;
+use ledge_retention::Degrade;
 
 /// One run.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +113,12 @@ pub(super) struct Mix {
     /// Size of segments.
     pub(super) segment_bytes: u64,
     pub(super) heartbeat_ms: u64,
+    /// Most bytes of an edge's log.
+    pub(super) edge_limit: Option<u64>,
+    /// Most bytes of the cloud's log.
+    pub(super) cloud_limit: Option<u64>,
+    /// What is kept of telemetry that goes unarchived.
+    pub(super) degrade: Degrade,
 }
 
 impl Mix {
@@ -127,7 +134,15 @@ impl Mix {
         if faults.is_empty() {
             faults.push(FaultKind::PowerLoss);
         }
+        let segment_bytes = pick(rng, &[16, 16, 32]) * 1024;
+        let limit = |rng: &mut Rng, segments: u64| {
+            let segments = segments + rng.below(4);
+            (rng.below(3) > 0).then_some(segments * segment_bytes + 4096)
+        };
         Mix {
+            edge_limit: limit(rng, 3),
+            cloud_limit: limit(rng, 6),
+            degrade: [Degrade::None, Degrade::Averages, Degrade::Last][rng.index(3)],
             faults,
             fault_every_us: pick(rng, &[100_000, 400_000, 1_000_000, 3_000_000]),
             work_every_us: pick(rng, &[20_000, 100_000, 300_000]),
@@ -135,7 +150,7 @@ impl Mix {
             latency_us: pick(rng, &[200, 5_000, 50_000, 300_000]),
             jitter_us: pick(rng, &[1, 1_000, 50_000]),
             bytes_per_ms: pick(rng, &[6, 100, 10_000]),
-            segment_bytes: pick(rng, &[16, 16, 32]) * 1024,
+            segment_bytes,
             heartbeat_ms: pick(rng, &[1_000, 5_000]),
         }
     }

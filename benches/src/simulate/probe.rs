@@ -4,9 +4,9 @@ use ledge_log::storage::sim::CrashKeeps;
 use ledge_log::{Log, ReadError, Storage};
 use ledge_proto::ids::{Mark, Seq, StreamKey};
 
-use super::machine::{Machine, MachineId, open};
+use super::machine::{Machine, MachineId};
 use super::violation::{Checked, Violation, ensure};
-use super::world::{World, check_duty};
+use super::world::World;
 
 /// Whether rot in the directory of a block has to be found out, too.
 const ROT_IN_DIRECTORY: bool = false;
@@ -17,9 +17,10 @@ impl World {
         let machine = &self.machines[id];
         let copy = machine.disk.after_crash(&CrashKeeps::Nothing);
         copy.heal();
-        let (log, _) = open(&copy, &machine.name, 0, self.mix.segment_bytes)
+        let (log, _) = machine
+            .open_copy(&copy, 0, self.mix.segment_bytes)
             .map_err(|err| Violation::new("opens-again", format!("{} after a crash: {err}", machine.name)))?;
-        check_duty(&machine.name, &log, key, mark)
+        self.check_duty(&machine.name, &log, key, mark)
     }
 
     /// A bit of a stopped machine's log flips: that is found out when the log is opened or when it is read, or it
@@ -29,7 +30,7 @@ impl World {
         let segment_bytes = self.mix.segment_bytes;
         let sound = machine.disk.after_kill();
         sound.heal();
-        let Ok((log, _)) = open(&sound, &machine.name, 0, segment_bytes) else {
+        let Ok((log, _)) = machine.open_copy(&sound, 0, segment_bytes) else {
             return Ok(()); // Opening it in earnest says why.
         };
         let last = log.durable_block();
@@ -56,7 +57,7 @@ impl World {
             bytes[at] ^= 1 << looks.below(8);
         });
         let place = format!("{} byte {at} of {}", machine.name, path.display());
-        let Ok((log, recovery)) = open(&rotten, &machine.name, 0, segment_bytes) else {
+        let Ok((log, recovery)) = machine.open_copy(&rotten, 0, segment_bytes) else {
             return Ok(());
         };
         let only_last = recovery.torn_at.is_none_or(|torn| torn >= last);

@@ -26,6 +26,8 @@ pub struct Outcome {
     pub simulated_us: u64,
     /// Faults that took place, by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// What else took place.
+    pub reached: BTreeMap<&'static str, u64>,
     /// What was seen broken.
     pub violation: Option<Violation>,
     /// The last things that happened.
@@ -55,6 +57,7 @@ pub fn run(plan: Plan) -> Outcome {
         simulated_us: world.now_us,
         hash: world.trace.hash(),
         faults: world.faults,
+        reached: world.reached,
         violation,
         tail: world.trace.tail(),
     }
@@ -79,6 +82,8 @@ pub struct Summary {
     pub simulated_s: u64,
     /// Faults that took place, by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// What else took place, by kind.
+    pub reached: BTreeMap<&'static str, u64>,
     /// Runs that saw something broken, by what.
     pub violations: BTreeMap<&'static str, u64>,
     /// Real time, seconds.
@@ -163,6 +168,9 @@ impl Summary {
         self.simulated_s += outcome.simulated_us / 1_000_000;
         for (name, count) in &outcome.faults {
             *self.faults.entry(name).or_default() += count;
+        }
+        for (name, count) in &outcome.reached {
+            *self.reached.entry(name).or_default() += count;
         }
         if let Some(violation) = &outcome.violation {
             *self.violations.entry(violation.invariant).or_default() += 1;

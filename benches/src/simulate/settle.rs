@@ -99,22 +99,41 @@ impl World {
                 self.oracle.check_stream(&machine.name, &process.log, &info.key)?;
             }
         }
-        // What every edge acknowledged to its devices is in the cloud.
+        for id in 0..self.machines.len() {
+            self.check_gaps(id)?;
+            self.check_arrived(id)?;
+        }
+        Ok(())
+    }
+
+    /// What an edge acknowledged to its devices reached the cloud, or a gap that the cloud knows says that it is gone.
+    fn check_arrived(&self, id: MachineId) -> Checked {
+        let machine = &self.machines[id];
         let Some(cloud) = &self.machines[CLOUD].process else {
             return Ok(());
         };
-        for machine in &self.machines {
-            let Some(scope) = &machine.scope else { continue };
-            for (key, duty) in &machine.duties {
-                if key.id.lane == Lane::Down || key.id.scope != *scope {
-                    continue;
-                }
-                let held = cloud.log.durable(key);
-                ensure(
-                    held.is_some_and(|held| self.oracle.continues(key, *duty, held)),
-                    "acked-reaches-the-cloud",
-                    || format!("{key}: acknowledged to a device up to {duty:?}, the cloud holds {held:?}"),
-                )?;
+        for (key, duty) in &machine.duties {
+            if key.id.lane == Lane::Down || Some(&key.id.scope) != machine.scope.as_ref() {
+                continue;
+            }
+            let held = cloud.log.durable(key);
+            ensure(
+                held.is_some_and(|held| self.oracle.continues(key, *duty, held)),
+                "acked-reaches-the-cloud",
+                || format!("{key}: acknowledged to a device up to {duty:?}, the cloud holds {held:?}"),
+            )?;
+            if key.id.lane != Lane::UpData {
+                continue; // Of state only the latest is promised, and the hash of the state says that it is there.
+            }
+            let mut there = self.oracle.arrivals(key);
+            for gap in self.gaps(CLOUD, key)? {
+                there.add(gap.first_seq, gap.last_seq);
+            }
+            if let Some(missing) = there.first_missing(1, duty.position.seq.0) {
+                return Err(Violation::new(
+                    "gaps-are-declared",
+                    format!("{key}: {missing} never reached the cloud, and no gap says so"),
+                ));
             }
         }
         Ok(())

@@ -2,17 +2,20 @@
 //! and the network, and decides nothing.
 
 use bytes::Bytes;
-use ledge_log::{AppendError, CheckedFrame};
+use ledge_log::{AppendError, CheckedFrame, ReadError};
+use ledge_proto::fold::snapshot;
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Chain, Epoch, Incarnation, Lane, Mark, Position, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::session::{Event as SessionEvent, Local, Session, SessionError, stream_state, wire};
 use ledge_proto::v1;
 use ledge_proto::v1::control_message::Message;
+use ledge_proto::v1::snapshot::Purpose;
+use prost::Message as _;
 
 use super::events::Event;
 use super::link::{End, Link, LinkId, LogHoldings, Side};
 use super::machine::{CLOUD, CLUSTER, MachineId};
-use super::net::{Item, LaneKey};
+use super::net::{Item, LaneKey, Sender};
 use super::violation::{Checked, Violation};
 use super::world::{World, note};
 
@@ -47,7 +50,7 @@ impl World {
         // As the daemon does: of each stream the life it last followed.
         let followed = |scope: &Scope| {
             let id = StreamId::new(scope.clone(), Lane::Down);
-            let folded = ledge_proto::fold::folded_stream(&process.projection.state, &id).ok()??;
+            let folded = ledge_proto::fold::folded_stream(&machine.projection.state, &id).ok()??;
             let incarnation = Incarnation::from_slice(&folded.incarnation).ok()?;
             let key = StreamKey { id, incarnation };
             Some(stream_state(&key, log.durable(&key)))
@@ -149,10 +152,14 @@ impl World {
         let result = match item {
             Item::Control(bytes) => self.control(id, &mut end, bytes),
             Item::Frame(_, bytes) => self.receive(id, &mut end, bytes),
+            Item::Part(key, bytes) => self.receive_part(id, &mut end, key, bytes),
         };
         self.put_back(link, to, end);
         match result? {
-            Ok(()) => self.drive(link, to),
+            Ok(()) => {
+                self.retain_if_blocked(id)?;
+                self.drive(link, to)
+            }
             Err(Stop::Session(err)) => self.session_ended(link, to, err),
             Err(Stop::Lost) => self.close(link, to, "the machine went"),
             Err(Stop::Append(err)) => {
@@ -214,6 +221,9 @@ impl World {
                     self.machines[id].name,
                     mark.position
                 );
+                if id == CLOUD {
+                    self.oracle.arrived(&key, first, mark.position.seq);
+                }
                 end.received.insert(key.clone(), mark);
                 end.session.handle_durable(&key, durable, now);
                 self.took(id, &key, durable)?;
@@ -221,6 +231,50 @@ impl World {
             }
             Err(err) => Ok(Err(Stop::Append(err))),
         }
+    }
+
+    /// Takes a part of a snapshot; with the last one the stream is moved.
+    fn receive_part(
+        &mut self,
+        id: MachineId,
+        end: &mut End,
+        key: StreamKey,
+        bytes: Bytes,
+    ) -> Checked<Result<(), Stop>> {
+        let Some((log, now)) = self.running(id) else {
+            return Ok(Err(Stop::Lost));
+        };
+        let part = v1::Snapshot::decode(bytes)
+            .map_err(|err| Violation::new("wire", format!("a part of a snapshot cannot be read: {err}")))?;
+        end.session.handle_activity(now);
+        if !end.session.accepts(&key) {
+            let message = format!("a snapshot of {key}, which is not accepted");
+            return Ok(Err(Stop::Session(SessionError::Protocol(message))));
+        }
+        let whole = part.part + 1 == part.parts;
+        let parts = end.parts.entry(key.clone()).or_default();
+        parts.push(part);
+        if !whole {
+            return Ok(Ok(()));
+        }
+        let parts = std::mem::take(parts);
+        let (_, mark) = identity_of(&parts)?;
+        let held = log.durable(&key);
+        if held.is_none_or(|held| held.position < mark.position)
+            && let Err(err) = log.append_snapshot_blocking(parts)
+        {
+            return Ok(Err(Stop::Append(err)));
+        }
+        note!(
+            self,
+            "{} takes a snapshot of {key} at {}",
+            self.machines[id].name,
+            mark.position
+        );
+        end.received.insert(key.clone(), mark);
+        end.session.handle_durable(&key, mark, now);
+        self.took(id, &key, mark)?;
+        Ok(Ok(()))
     }
 
     /// A log took a frame: its writer wrote it.
@@ -298,7 +352,10 @@ impl World {
                         note!(self, "{} sends {key} after {after}", self.machines[id].name);
                         let reader = log.read_stream(&key, after);
                         if let Some(found) = self.links.get_mut(&link) {
-                            found.line(side).readers.insert(LaneKey::stream(&key), reader);
+                            found
+                                .line(side)
+                                .senders
+                                .insert(LaneKey::stream(&key), Sender::new(reader));
                         }
                     }
                     SessionEvent::PeerDurable { key, mark } => {
@@ -308,6 +365,15 @@ impl World {
                             self.machines[id].name,
                             mark.position
                         );
+                        if side == Side::Edge {
+                            let machine = &mut self.machines[id];
+                            let seq = mark.position.seq;
+                            if let Some(process) = &mut machine.process {
+                                process.archived.insert(key.clone(), seq);
+                            }
+                            let ever = machine.ever_archived.entry(key.clone()).or_insert(seq);
+                            *ever = seq.max(*ever);
+                        }
                         super::violation::ensure(
                             self.oracle.was_written(&key, mark),
                             "prefix-of-its-writer",
@@ -384,28 +450,16 @@ impl World {
         if line.busy {
             return Ok(());
         }
-        let mut item = line.control.pop_front().map(Item::Control);
-        if item.is_none() {
-            let mut broken = None;
-            for (lane, reader) in &mut line.readers {
-                match reader.next() {
-                    Ok(Some(frame)) => {
-                        let stream = reader.key().clone();
-                        item = Some(Item::Frame(stream, frame.bytes().clone()));
-                        break;
-                    }
-                    Ok(None) => {}
-                    Err(err) => {
-                        broken = Some((lane.clone(), err));
-                        break;
-                    }
+        let item = match line.control.pop_front() {
+            Some(bytes) => Some(Item::Control(bytes)),
+            None => match self.next_of_streams(link, from)? {
+                Ok(item) => item,
+                Err(err) => {
+                    note!(self, "connection {link}: cannot read on: {err}");
+                    return self.close(link, from, "the log cannot be read");
                 }
-            }
-            if let Some((_, err)) = broken {
-                note!(self, "connection {link}: cannot read on: {err}");
-                return self.close(link, from, "the log cannot be read");
-            }
-        }
+            },
+        };
         let Some(item) = item else { return Ok(()) };
         let sent_us = 1 + item.len() as u64 * 1000 / self.mix.bytes_per_ms;
         let free_at = self.now_us + sent_us;
@@ -423,6 +477,93 @@ impl World {
         let to = from.other();
         self.events.add(at, Event::Deliver { link, to, item });
         Ok(())
+    }
+
+    /// What the most urgent stream has to send. Where records are not held, a snapshot goes in their place.
+    fn next_of_streams(&mut self, link: LinkId, from: Side) -> Checked<Result<Option<Item>, ReadError>> {
+        let Some(found) = self.links.get_mut(&link) else {
+            return Ok(Ok(None));
+        };
+        let id = found.machine(from);
+        let lanes: Vec<LaneKey> = found.line(from).senders.keys().cloned().collect();
+        for lane in lanes {
+            let Some(sender) = self
+                .links
+                .get_mut(&link)
+                .and_then(|found| found.line(from).senders.get_mut(&lane))
+            else {
+                continue;
+            };
+            let key = sender.reader.key().clone();
+            if let Some(part) = sender.parts.pop_front() {
+                return Ok(Ok(Some(Item::Part(key, part))));
+            }
+            match sender.reader.next() {
+                Ok(Some(frame)) => return Ok(Ok(Some(Item::Frame(key, frame.bytes().clone())))),
+                Ok(None) => {}
+                Err(ReadError::Jump {
+                    snapshot,
+                    resume_after,
+                    ..
+                }) => {
+                    let Some((log, _)) = self.running(id) else {
+                        return Ok(Ok(None));
+                    };
+                    let parts = match snapshot {
+                        Some(at) => match log.read_snapshot(&at) {
+                            Ok(parts) => Some(parts),
+                            Err(err) => return Ok(Err(err)),
+                        },
+                        None => {
+                            self.fold(id)?;
+                            snapshot::extract(&self.machines[id].projection.state, &key, Purpose::Rebase)
+                                .map_err(|err| Violation::new("I7-replay", err.to_string()))?
+                                .filter(|parts| parts.first().is_some_and(|part| part.seq >= resume_after.0))
+                        }
+                    };
+                    let Some(parts) = parts else { continue };
+                    return self.send_snapshot(link, from, &lane, &log, parts).map(Ok);
+                }
+                Err(err) => return Ok(Err(err)),
+            }
+        }
+        Ok(Ok(None))
+    }
+
+    fn send_snapshot(
+        &mut self,
+        link: LinkId,
+        from: Side,
+        lane: &LaneKey,
+        log: &ledge_log::Log,
+        parts: Vec<v1::Snapshot>,
+    ) -> Checked<Option<Item>> {
+        let (key, mark) = identity_of(&parts)?;
+        note!(
+            self,
+            "connection {link}: a snapshot of {key} at {}",
+            mark.position
+        );
+        self.count_event("snapshots-sent");
+        let Some(sender) = self
+            .links
+            .get_mut(&link)
+            .and_then(|found| found.line(from).senders.get_mut(lane))
+        else {
+            return Ok(None);
+        };
+        sender.reader = log.read_stream(&key, mark.position.seq);
+        sender.parts = parts
+            .into_iter()
+            .map(|part| {
+                let part = v1::Snapshot {
+                    purpose: Purpose::Rebase.into(),
+                    ..part
+                };
+                Bytes::from(part.encode_to_vec())
+            })
+            .collect();
+        Ok(sender.parts.pop_front().map(|part| Item::Part(key, part)))
     }
 
     /// A machine's log has grown: whoever sends from it goes on.
@@ -504,6 +645,16 @@ enum Stop {
     Append(AppendError),
     /// Its daemon is gone.
     Lost,
+}
+
+/// The stream of a snapshot, and its mark.
+fn identity_of(parts: &[v1::Snapshot]) -> Checked<(StreamKey, Mark)> {
+    let bad =
+        |err: &dyn std::fmt::Display| Violation::new("wire", format!("a snapshot cannot be read: {err}"));
+    let first = parts.first().ok_or_else(|| bad(&"it is empty"))?;
+    let key = snapshot::key_of(first).map_err(|err| bad(&err))?;
+    let mark = snapshot::mark_of(first).map_err(|err| bad(&err))?;
+    Ok((key, mark))
 }
 
 /// What an acknowledgement is about.

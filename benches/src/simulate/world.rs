@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ledge_log::AppendError;
 use ledge_log::storage::sim::{CrashKeeps, Rng};
-use ledge_proto::ids::{Lane, Mark, Scope, Seq, StreamId, StreamKey};
+use ledge_proto::ids::{Lane, Mark, Scope, StreamId, StreamKey};
 
 use super::clock::Clock;
 use super::events::{Event, Events};
@@ -15,6 +15,7 @@ use super::plan::{Mix, Plan, around};
 use super::trace::Trace;
 use super::violation::{Checked, Violation, ensure};
 use super::workload::{Moment, record};
+use ledge_retention::{Policy, Retention};
 
 /// Adds a line to the trace.
 macro_rules! note {
@@ -48,6 +49,8 @@ pub(super) struct World {
     pub(super) oracle: Oracle,
     /// Faults that took place, by kind.
     pub(super) faults: BTreeMap<&'static str, u64>,
+    /// What else took place: that the faults lead somewhere.
+    pub(super) reached: BTreeMap<&'static str, u64>,
     /// Nothing more goes wrong, nobody writes: everything has to converge.
     pub(super) calm: bool,
     next_record: u64,
@@ -75,7 +78,13 @@ impl World {
             } else {
                 format!("edge-{n}")
             };
-            machines.push(Machine::new(name, scope, clock));
+            let mut machine = Machine::new(name, scope, clock);
+            machine.limit = if n == CLOUD {
+                mix.cloud_limit
+            } else {
+                mix.edge_limit
+            };
+            machines.push(machine);
         }
         World {
             plan,
@@ -90,6 +99,7 @@ impl World {
             next_link: 0,
             oracle: Oracle::default(),
             faults: BTreeMap::new(),
+            reached: BTreeMap::new(),
             calm: false,
             next_record: 0,
             rng,
@@ -154,6 +164,11 @@ impl World {
         }
     }
 
+    /// Counts something that is worth knowing to have happened.
+    pub(super) fn count_event(&mut self, name: &'static str) {
+        *self.reached.entry(name).or_default() += 1;
+    }
+
     /// Counts a fault that took place.
     pub(super) fn count(&mut self, name: &'static str) {
         *self.faults.entry(name).or_default() += 1;
@@ -194,23 +209,26 @@ impl World {
                 .torn_at
                 .map_or(String::new(), |at| format!(", torn at {at}")),
         );
-        self.check_duties(id, &log)?;
-        let mut projection = Projection::default();
-        if let Err(err) = projection.catch_up(&log)? {
-            return Err(Violation::new(
-                "I7-replay",
-                format!("{} cannot be replayed: {err}", self.machines[id].name),
-            ));
-        }
-        self.machines[id].process = Some(Process { log, projection });
-        for stream in self.machines[id].own_streams() {
+        let policy = Policy {
+            degrade: self.mix.degrade,
+            ..Policy::default()
+        };
+        let machine = &mut self.machines[id];
+        machine.projection.trust(&log);
+        machine.process = Some(Process {
+            log,
+            retention: Retention::new(policy),
+            archived: BTreeMap::new(),
+        });
+        self.fold(id)?;
+        for stream in self.written_by(id) {
             self.harvest(id, &stream, false)?;
         }
+        self.check_duties(id)?;
         if id == CLOUD {
-            for stream in self.cloud_streams() {
-                self.harvest(CLOUD, &stream, false)?;
-            }
-        } else {
+            self.oracle.found(&self.machines[CLOUD])?;
+        }
+        if id != CLOUD {
             let at = self.now_us + 1 + self.rng.below(100_000);
             let life = self.machines[id].life;
             self.events.add(at, Event::Dial { machine: id, life });
@@ -299,7 +317,6 @@ impl World {
         let Some(process) = self.machines[id].process.take() else {
             return Ok(());
         };
-        drop(process.projection);
         let closed = process.log.close();
         if self.machines[id].disk.has_crashed() {
             return self.power_loss(id);
@@ -365,6 +382,15 @@ impl World {
         self.append(CLOUD, stream)
     }
 
+    /// The replicated streams a machine writes.
+    pub(super) fn written_by(&self, id: MachineId) -> Vec<StreamId> {
+        if id == CLOUD {
+            self.cloud_streams()
+        } else {
+            self.machines[id].own_streams()
+        }
+    }
+
     /// The streams the cloud writes.
     pub(super) fn cloud_streams(&self) -> Vec<StreamId> {
         let nodes = self.machines.iter().filter_map(|machine| machine.scope.clone());
@@ -394,7 +420,15 @@ impl World {
             self.next_record += 1;
             records.push(record(&mut self.rng, stream.lane, self.next_record, moment));
         }
-        match log.append_blocking(stream, records) {
+        let mut appended = log.append_blocking(stream, records.clone());
+        if matches!(appended, Err(AppendError::DiskFull { .. })) && !self.machines[id].disk.has_crashed() {
+            self.retain(id)?;
+            if self.machines[id].process.is_none() {
+                return Ok(());
+            }
+            appended = log.append_blocking(stream, records);
+        }
+        match appended {
             Ok(appended) => {
                 note!(
                     self,
@@ -411,6 +445,7 @@ impl World {
                     || format!("{key}: acknowledged {}, durable {durable:?}", appended.last),
                 )?;
                 self.harvest(id, stream, true)?;
+                self.retain_if_blocked(id)?;
                 self.pump_all(id)
             }
             Err(err) => self.append_failed(id, &err),
@@ -419,7 +454,7 @@ impl World {
 
     /// Takes what a machine has newly written of one of its own streams over into the oracle. With `acked`, its
     /// disk has to hold it from now on.
-    fn harvest(&mut self, id: MachineId, stream: &StreamId, acked: bool) -> Checked {
+    pub(super) fn harvest(&mut self, id: MachineId, stream: &StreamId, acked: bool) -> Checked {
         let machine = &mut self.machines[id];
         let Some(process) = &machine.process else {
             return Ok(());
@@ -460,10 +495,13 @@ impl World {
     }
 
     /// What a disk has to hold is there, as it was.
-    fn check_duties(&mut self, id: MachineId, log: &ledge_log::Log) -> Checked {
+    fn check_duties(&self, id: MachineId) -> Checked {
         let machine = &self.machines[id];
+        let Some(process) = &machine.process else {
+            return Ok(());
+        };
         for (key, duty) in &machine.duties {
-            check_duty(&machine.name, log, key, *duty)?;
+            self.check_duty(&machine.name, &process.log, key, *duty)?;
         }
         Ok(())
     }
@@ -506,6 +544,7 @@ impl World {
 
     fn upkeep(&mut self, id: MachineId) -> Checked {
         self.events.add(self.now_us + UPKEEP_US, Event::Upkeep(id));
+        self.retain(id)?;
         self.fold(id)?;
         if id != CLOUD {
             self.check_states(id)?;
@@ -518,14 +557,18 @@ impl World {
 
     /// Folds what a machine's log has gained.
     pub(super) fn fold(&mut self, id: MachineId) -> Checked {
-        let machine = &mut self.machines[id];
-        let Some(process) = &mut machine.process else {
+        let Machine {
+            name,
+            process: Some(process),
+            projection,
+            ..
+        } = &mut self.machines[id]
+        else {
             return Ok(());
         };
-        process
-            .projection
-            .catch_up(&process.log)?
-            .map_err(|err| Violation::new("I7-replay", format!("{}: {err}", machine.name)))
+        projection
+            .catch_up(&process.log)
+            .map_err(|err| Violation::new(err.invariant, format!("{name}: {}", err.detail)))
     }
 
     /// A projection folded from nothing is the one folded step by step.
@@ -537,9 +580,9 @@ impl World {
         };
         let mut replayed = Projection::default();
         replayed
-            .catch_up(&process.log)?
-            .map_err(|err| Violation::new("I7-replay", format!("{}: {err}", machine.name)))?;
-        ensure(replayed.state == process.projection.state, "I7-replay", || {
+            .catch_up(&process.log)
+            .map_err(|err| Violation::new(err.invariant, format!("{}: {}", machine.name, err.detail)))?;
+        ensure(replayed.state == machine.projection.state, "I7-replay", || {
             format!("{}: replay gives another state", machine.name)
         })
     }
@@ -566,7 +609,7 @@ impl World {
         });
         if level {
             ensure(
-                edge.projection.state.hash(scope) == cloud.projection.state.hash(scope),
+                machine.projection.state.hash(scope) == self.machines[CLOUD].projection.state.hash(scope),
                 "state-equal",
                 || {
                     format!(
@@ -578,19 +621,18 @@ impl World {
         }
         Ok(level)
     }
-}
 
-pub(super) fn check_duty(name: &str, log: &ledge_log::Log, key: &StreamKey, duty: Mark) -> Checked {
-    let held = log.durable(key);
-    ensure(
-        held.is_some_and(|held| held.position >= duty.position),
-        "I2-acked-is-durable",
-        || format!("{name} {key}: acknowledged {}, {held:?} is there", duty.position),
-    )?;
-    let at = log
-        .mark_at(key, Seq(duty.position.seq.0))
-        .map_err(|err| Violation::new("I2-acked-is-durable", format!("{name} {key}: {err}")))?;
-    ensure(at == Some(duty), "I2-acked-is-durable", || {
-        format!("{name} {key}: acknowledged {duty:?}, {at:?} is there")
-    })
+    pub(super) fn check_duty(
+        &self,
+        name: &str,
+        log: &ledge_log::Log,
+        key: &StreamKey,
+        duty: Mark,
+    ) -> Checked {
+        let held = log.durable(key);
+        let there = held.is_some_and(|held| self.oracle.continues(key, duty, held));
+        ensure(there, "I2-acked-is-durable", || {
+            format!("{name} {key}: acknowledged {}, {held:?} is there", duty.position)
+        })
+    }
 }

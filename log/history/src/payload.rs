@@ -134,6 +134,21 @@ pub fn json(payload: &Payload) -> Json {
         Payload::ClockSync(sync) => json!({
             "boot": sync.boot, "mono_us": sync.mono_us, "wall_us": sync.wall_us, "before_us": sync.before_us,
         }),
+        // A token's nonce is for the two ends alone.
+        Payload::NodeFence(fence) => json!({
+            "incarnation": hex(&fence.incarnation), "session": counter(fence.current.as_ref()),
+            "confirmed": fence.confirmed, "epoch": fence.epoch, "restore_generation": fence.restore_generation,
+            "quarantine": fence.quarantine.as_ref().map(|why| json!({
+                "reason": why.reason, "message": why.message, "since_us": why.since_us,
+            })),
+        }),
+        Payload::EdgeFence(fence) => json!({
+            "session": counter(fence.token.as_ref()), "cloud_epoch": fence.max_cloud_epoch_seen,
+            "restore_generation": fence.restore_generation_seen,
+        }),
+        Payload::CloudFence(fence) => json!({
+            "cloud_epoch": fence.cloud_epoch, "restore_generation": fence.restore_generation,
+        }),
         Payload::WriteResult(result) => {
             let mut fields = json!({
                 "value": value_json(result.value.as_ref()), "desired": position_json(result.desired.as_ref()),
@@ -154,6 +169,14 @@ pub fn json(payload: &Payload) -> Json {
         Payload::DeviceRemoved => json!({}),
         Payload::Unknown(kind) => json!({ "unknown_kind": kind }),
     }
+}
+
+fn counter(token: Option<&v1::SessionToken>) -> u64 {
+    token.map_or(0, |token| token.counter)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What was kept of dropped samples, in words.
@@ -221,6 +244,27 @@ pub fn line(payload: &Payload) -> String {
             format!("{} samples, the last {}", summary.count, value(&summary.last))
         }
         Payload::ClockSync(sync) => format!("clock set from {} to {} µs", sync.before_us, sync.wall_us),
+        Payload::NodeFence(fence) => {
+            let session = format!("session {}", counter(fence.current.as_ref()));
+            let why = fence
+                .quarantine
+                .as_ref()
+                .map(|why| format!("quarantine: {} {}", why.reason, why.message));
+            words(&session, &why.unwrap_or_default())
+        }
+        Payload::EdgeFence(fence) => {
+            format!(
+                "session {} with cloud epoch {}",
+                counter(fence.token.as_ref()),
+                fence.max_cloud_epoch_seen
+            )
+        }
+        Payload::CloudFence(fence) => {
+            format!(
+                "cloud epoch {} restore generation {}",
+                fence.cloud_epoch, fence.restore_generation
+            )
+        }
         Payload::WriteResult(result) => {
             let outcome = format!("{} {}", value(&result.value), outcome_name(result.outcome()));
             words(&outcome, &result.error)

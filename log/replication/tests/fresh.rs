@@ -19,7 +19,7 @@ use ledge_proto::session::{Local, Peer};
 use ledge_proto::v1;
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
 use ledge_replication::link::{
-    Drain, LinkObserver, LinkParts, NoObserver, Rate, ReplaySlots, run_cloud, run_edge,
+    Drain, Fences, LinkObserver, LinkParts, NoObserver, Rate, ReplaySlots, run_cloud, run_edge,
 };
 use ledge_replication::tls;
 use tokio_util::sync::CancellationToken;
@@ -283,8 +283,14 @@ impl Site {
                 labels: BTreeMap::new(),
                 software: "test".into(),
                 heartbeat: Duration::from_secs(15),
+                heartbeat_idle: Duration::from_secs(15),
+                nonce: [7; 16],
+                wall_us: 0,
+                receipts: None,
+                archive: Default::default(),
             },
             sends: sends.into_iter().map(key).collect(),
+            fences: Fences::default(),
             snapshots: folded,
             drain: Drain::unlimited(),
             slots: ReplaySlots::new(1),

@@ -10,9 +10,9 @@ use ledge_proto::ids::{Chain, Mark, Position};
 use tokio::sync::oneshot;
 
 use super::Log;
-use super::wait::block_on;
 use crate::catalog::{Stream, start_of};
 use crate::error::AppendError;
+use crate::sync::block_on;
 use crate::writer::queue::{Request, Work};
 
 /// A frame whose bytes are known to continue a chain. Checking hashes the whole frame; whoever receives frames

@@ -136,7 +136,7 @@ impl Group {
                 .entry(stream.slot)
                 .or_insert_with(|| match writer.own.get(&stream.slot) {
                     Some(found) => found.clone(),
-                    None => resume(&stream, writer.new_epoch),
+                    None => resume(&stream, writer.new_epoch || writer.is_suspect(stream.slot)),
                 });
         match frame_writer.frame(count, &payload) {
             Ok(frame) => {

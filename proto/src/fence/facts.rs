@@ -123,33 +123,27 @@ pub fn is_about(state: &v1::StreamState, key: &StreamKey) -> bool {
 /// # Errors
 /// When the chain is malformed.
 pub fn end_of(state: &v1::StreamState) -> Result<Option<Mark>, NameError> {
-    if state.seq == 0 {
-        return Ok(None);
-    }
-    Ok(Some(Mark {
-        position: Position {
-            epoch: Epoch(state.epoch),
-            seq: Seq(state.seq),
-        },
-        chain: Chain::from_slice(&state.chain)?,
-    }))
+    mark_of(state.epoch, state.seq, &state.chain)
 }
 
-/// A mark from the wire; `None` before the first record.
+/// A mark from the wire; `None` before the first record of the first epoch.
 ///
 /// # Errors
 /// When the chain is malformed.
 pub fn mark(wire: Option<&v1::Mark>) -> Result<Option<Mark>, NameError> {
-    match wire {
-        Some(wire) if wire.seq > 0 => Ok(Some(Mark {
-            position: Position {
-                epoch: Epoch(wire.epoch),
-                seq: Seq(wire.seq),
-            },
-            chain: Chain::from_slice(&wire.chain)?,
-        })),
-        _ => Ok(None),
+    wire.map_or(Ok(None), |wire| mark_of(wire.epoch, wire.seq, &wire.chain))
+}
+
+fn mark_of(epoch: u32, seq: u64, chain: &[u8]) -> Result<Option<Mark>, NameError> {
+    let position = Position {
+        epoch: Epoch(epoch),
+        seq: Seq(seq),
+    };
+    if position == Position::ZERO {
+        return Ok(None);
     }
+    let chain = Chain::from_slice(chain)?;
+    Ok(Some(Mark { position, chain }))
 }
 
 /// A mark for the wire.

@@ -186,7 +186,7 @@ impl Session {
 }
 
 fn acknowledged_of(state: &v1::StreamState) -> Option<v1::Acknowledged> {
-    (state.seq > 0).then(|| v1::Acknowledged {
+    (state.epoch > 0).then(|| v1::Acknowledged {
         scope: state.scope.clone(),
         lane: state.lane,
         incarnation: state.incarnation.clone(),
