@@ -2,6 +2,7 @@
 
 fn main() {
     let files = [
+        "ledge/v1/fence.proto",
         "ledge/v1/frame.proto",
         "ledge/v1/record.proto",
         "ledge/v1/session.proto",

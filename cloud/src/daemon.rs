@@ -8,13 +8,19 @@ use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, log_metrics, signal};
+use ledge_daemon::{closing, disk, log_metrics, retention, signal};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
-use ledge_proto::ids::Scope;
+use ledge_proto::fence::receipt::ReceiptKey;
+use ledge_proto::fence::{self, FenceUpdate};
+use ledge_proto::fold::view;
+use ledge_proto::ids::{Scope, Seq};
+use ledge_proto::{limits, v1};
 use ledge_replication::certs::{self, CertError, CertFiles};
-use ledge_replication::link::ReplaySlots;
+use ledge_replication::link::{Fences, ReplaySlots};
 use ledge_replication::tls::{self, TlsError};
+use ledge_retention::Policy;
+use ledge_retention::budget::BudgetError;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
@@ -24,6 +30,8 @@ use crate::fleet::Fleet;
 use crate::hub::{Hub, HubParts, ListenError};
 use crate::manifests::{WatchError, WatchOptions, Watcher};
 
+/// Size of a segment where neither the operator nor a small limit says otherwise.
+const SEGMENT_BYTES: u64 = 256 << 20;
 /// Everything that runs is told to stop and joined within this time.
 const DRAIN: Duration = Duration::from_secs(8);
 
@@ -42,6 +50,8 @@ pub enum DaemonError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
+    Disk(#[from] BudgetError),
+    #[error(transparent)]
     OpenLog(#[from] ledge_log::OpenError),
     #[error(transparent)]
     CloseLog(#[from] ledge_log::CloseError),
@@ -49,6 +59,10 @@ pub enum DaemonError {
     LogFailed(String),
     #[error(transparent)]
     Projection(#[from] ProjectionError),
+    #[error("what this cloud knows of its leadership cannot be read or written: {0}")]
+    Fence(String),
+    #[error("cannot read {path}: {source}")]
+    Key { path: PathBuf, source: std::io::Error },
     #[error("projection: {0}")]
     Follow(#[from] FollowError),
     #[error(transparent)]
@@ -64,6 +78,7 @@ pub enum DaemonError {
 pub struct Daemon {
     log: Log,
     projection: Projection,
+    keeper: retention::Parts,
     http: Option<HttpFace>,
     health: Health,
     hub: Hub,
@@ -123,8 +138,17 @@ impl Daemon {
             Some(dir) => Some(Watcher::start(dir, WatchOptions::default()).await?),
             None => None,
         };
+        let segment_bytes = (config.log.segment_bytes, SEGMENT_BYTES);
+        let budget = disk::budget(
+            &config.data_dir,
+            &config.disk,
+            segment_bytes,
+            &ledge_projection::Options::cloud(),
+        )?;
         let options = Options {
-            segment_bytes: config.log.segment_bytes,
+            segment_bytes: budget.segment_bytes,
+            max_bytes: budget.log_bytes,
+            reserve_bytes: config.disk.reserve_bytes,
             ..Options::new(cluster, "cloud".to_owned())
         };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
@@ -154,14 +178,31 @@ impl Daemon {
             log: log.clone(),
             cluster,
             heartbeat: config.heartbeat,
+            heartbeat_idle: (config.heartbeat * 5).min(Duration::from_millis(limits::HEARTBEAT_IDLE_MS)),
+            fences: fences(&log, &projection).await?,
+            receipts: receipt_key(&files)?,
             snapshots: Arc::new(projection.clone()),
             slots: ReplaySlots::new(replay_slots()),
             fleet,
         };
         let hub = Hub::bind(config.quic_listen, tls, parts)?;
+        let followed = log.clone();
+        let keeper = retention::Parts {
+            log: log.clone(),
+            policy: Policy {
+                max_age: config.disk.max_age,
+                degrade: config.disk.degrade,
+                ..Policy::default()
+            },
+            // There is no archive beside the log: what is durable here is archived.
+            archived: Arc::new(move |key| followed.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq)),
+            dir: config.data_dir.clone(),
+            budget,
+        };
         Ok(Daemon {
             log,
             projection,
+            keeper,
             http,
             health,
             hub,
@@ -177,6 +218,7 @@ impl Daemon {
         let Daemon {
             log,
             projection,
+            keeper,
             http,
             health,
             hub,
@@ -194,6 +236,7 @@ impl Daemon {
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
         tasks.spawn("log-metrics", log_metrics::publish(log.clone(), shutdown.clone()));
+        tasks.spawn("retention", retention::run(keeper, shutdown.clone()));
         if let Some(watcher) = &manifests {
             let controller = DeviceController {
                 log: log.clone(),
@@ -250,4 +293,42 @@ async fn wait(
             }
         }
     }
+}
+
+/// Begins to lead: edges follow no cloud of a lower epoch from now on.
+async fn fences(log: &Log, projection: &Projection) -> Result<Fences, DaemonError> {
+    let failed = |err: String| DaemonError::Fence(err);
+    let fence = view::cloud_fence(&projection.view()).map_err(|err| failed(err.to_string()))?;
+    let fence = fence.map(|latest| latest.content).unwrap_or_default();
+    let nodes = projection.clone();
+    let fences = Fences::cloud(fence, move |node| match view::node_fence(&nodes.view(), node) {
+        Ok(fence) => fence.map(|latest| latest.content).unwrap_or_default(),
+        Err(err) => {
+            tracing::error!(%node, %err, "cannot read the projection; the node is not let in");
+            v1::NodeFence {
+                quarantine: Some(v1::Quarantine {
+                    reason: "DamagedProjection".to_owned(),
+                    message: err.to_string(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }
+        }
+    });
+    let leading = FenceUpdate::Cloud(fence::begin_leadership(fence));
+    let ticket = fences
+        .change(log, &Scope::cluster(), leading)
+        .await
+        .map_err(|err| failed(err.to_string()))?;
+    ticket.await.map_err(|err| failed(err.to_string()))?;
+    Ok(fences)
+}
+
+/// The private key outlives the data, so that receipts can be told from others after the data was put back.
+fn receipt_key(files: &CertFiles) -> Result<ReceiptKey, DaemonError> {
+    let secret = std::fs::read(&files.key).map_err(|source| DaemonError::Key {
+        path: files.key.clone(),
+        source,
+    })?;
+    Ok(ReceiptKey::of_secret(&secret))
 }

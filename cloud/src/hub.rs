@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ledge_log::Log;
+use ledge_proto::fence::receipt::ReceiptKey;
 use ledge_proto::fold::snapshot::SnapshotSource;
 use ledge_proto::ids::{ClusterId, Lane, Scope, StreamId, StreamKey};
-use ledge_proto::session::Local;
+use ledge_proto::session::{ArchivePolicy, Local};
 use ledge_replication::certs::{self, CertError};
-use ledge_replication::link::{Drain, LinkError, LinkParts, ReplaySlots, run_cloud};
+use ledge_replication::link::{Drain, Fences, LinkError, LinkParts, ReplaySlots, run_cloud};
 use quinn::{Connection, Endpoint, Incoming, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -43,6 +44,12 @@ pub struct HubParts {
     pub cluster: ClusterId,
     /// Heartbeat proposed to edges.
     pub heartbeat: Duration,
+    /// Longest heartbeat proposed to edges while there is nothing to tell.
+    pub heartbeat_idle: Duration,
+    /// What the cloud knows of itself and its nodes' disks.
+    pub fences: Fences,
+    /// Signs what is acknowledged.
+    pub receipts: ReceiptKey,
     /// Folded state of the streams the cloud sends.
     pub snapshots: Arc<dyn SnapshotSource>,
     /// How many edges may catch up at full speed at once.
@@ -169,7 +176,13 @@ async fn serve(
             labels: Default::default(),
             software: format!("cloudcore {}", env!("CARGO_PKG_VERSION")),
             heartbeat: parts.heartbeat,
+            heartbeat_idle: parts.heartbeat_idle,
+            nonce: nonce(),
+            wall_us: wall_us(),
+            receipts: Some(parts.receipts.clone()),
+            archive: ArchivePolicy::FollowDurable,
         },
+        fences: parts.fences.clone(),
         sends: vec![down(node.clone()), down(Scope::cluster())],
         snapshots: parts.snapshots.clone(),
         // Commands and desired state are never held back.
@@ -194,6 +207,20 @@ async fn serve(
         Err(LinkError::Shutdown) | Ok(()) => tracing::info!(%node, %from, "link closed"),
         Err(err) => tracing::warn!(%node, %from, %err, "link ended"),
     }
+}
+
+/// Sets a session's token apart from every other.
+fn nonce() -> [u8; 16] {
+    let mut nonce = [0; 16];
+    // Without randomness the counter alone tells tokens apart: copies of a disk are found out one session later.
+    getrandom::fill(&mut nonce).ok();
+    nonce
+}
+
+fn wall_us() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// Completes the handshake and learns from the certificate which node this is.

@@ -2,29 +2,33 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, log_metrics, signal};
+use ledge_daemon::{closing, disk, log_metrics, retention, signal};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
-use ledge_proto::ids::{Lane, NameError, Scope};
+use ledge_proto::fold::view;
+use ledge_proto::ids::{Lane, NameError, Scope, Seq, StreamId};
 use ledge_proto::record::Payload;
-use ledge_proto::session::{Backoff, Local};
+use ledge_proto::session::{ArchivePolicy, Backoff, Local};
 use ledge_proto::v1;
+use ledge_replication::cert_clock::CertClock;
 use ledge_replication::certs::{self, CertError, CertFiles};
-use ledge_replication::link::Drain;
+use ledge_replication::link::{Drain, Fences};
 use ledge_replication::tls::{self, TlsError};
+use ledge_retention::Policy;
+use ledge_retention::budget::{Budget, BudgetError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, LogFormat};
 use crate::hub::{HubClient, HubStatus};
 use crate::mapper::{MapperManager, MapperOptions};
-use crate::node::{LogJournal, SystemClock, boot_id};
+use crate::node::{LogJournal, SystemClock, boot_id, clock};
 use crate::tables;
 use crate::twin::{Clock, DeviceTable, Journal, JournalError, NewRecord};
 
@@ -33,6 +37,8 @@ use crate::twin::{Clock, DeviceTable, Journal, JournalError, NewRecord};
 const DRAIN_DEVICES: Duration = Duration::from_secs(4);
 const DRAIN_LINK: Duration = Duration::from_secs(2);
 const DRAIN_REST: Duration = Duration::from_secs(3);
+/// Size of a segment where neither the operator nor a small limit says otherwise.
+const SEGMENT_BYTES: u64 = 64 << 20;
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(1);
 
 /// Why edgecore could not start or had to stop.
@@ -56,11 +62,15 @@ pub enum DaemonError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
+    Disk(#[from] BudgetError),
+    #[error(transparent)]
     OpenLog(#[from] ledge_log::OpenError),
     #[error(transparent)]
     CloseLog(#[from] ledge_log::CloseError),
     #[error(transparent)]
     Projection(#[from] ProjectionError),
+    #[error("what this node knows of the cloud cannot be read: {0}")]
+    Fence(String),
     #[error("projection: {0}")]
     Follow(#[from] FollowError),
     #[error("log: {0}")]
@@ -76,6 +86,7 @@ pub struct Daemon {
     scope: Scope,
     log: Log,
     projection: Projection,
+    budget: Budget,
     http: Option<HttpFace>,
     health: Health,
     hub: Option<HubClient>,
@@ -132,12 +143,22 @@ impl Daemon {
                 configured: configured.clone(),
             });
         }
-        let tls = tls::client_config(&files)?;
-        if let Some(problem) = identity.validity.problem(SystemTime::now()) {
+        let clock = CertClock::default();
+        let tls = tls::client_config_at(&files, &clock)?;
+        if let Some(problem) = identity.validity.problem(clock.now()) {
             tracing::error!(cert = %files.cert.display(), "{problem}; cloudcore will refuse it: renew it with `ledge cert node {node}`");
         }
+        let segment_bytes = (config.log.segment_bytes, SEGMENT_BYTES);
+        let budget = disk::budget(
+            &config.data_dir,
+            &config.disk,
+            segment_bytes,
+            &ledge_projection::Options::edge(),
+        )?;
         let options = Options {
-            segment_bytes: config.log.segment_bytes,
+            segment_bytes: budget.segment_bytes,
+            max_bytes: budget.log_bytes,
+            reserve_bytes: config.disk.reserve_bytes,
             linger: ledge_log::Linger {
                 up_state: config.log.linger_state,
                 up_data: config.log.linger_data,
@@ -147,12 +168,19 @@ impl Daemon {
         };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(node, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
+        if let Some(wall_us) = newest_record_us(&log, &scope) {
+            clock.not_before_record(wall_us, identity.validity);
+        }
         let projection = open_projection(&config, &log, stop)?;
         let health = Health::new();
         let http = match config.http_listen {
             Some(address) => Some(HttpFace::bind(address, health.clone()).await?),
             None => None,
         };
+        let fence = view::edge_fence(&projection.view(), &scope)
+            .map_err(|err| DaemonError::Fence(err.to_string()))?
+            .map(|latest| latest.content)
+            .unwrap_or_default();
         let hub = config.cloud.clone().map(|cloud| HubClient {
             cloud,
             server_name: config.server_name.clone(),
@@ -167,7 +195,14 @@ impl Daemon {
                 labels: config.labels.clone(),
                 software: format!("edgecore {}", env!("CARGO_PKG_VERSION")),
                 heartbeat: config.heartbeat,
+                // The cloud proposes; the rest of it is the cloud's to say.
+                heartbeat_idle: config.heartbeat,
+                nonce: [0; 16],
+                wall_us: 0,
+                receipts: None,
+                archive: ArchivePolicy::FollowDurable,
             },
+            fences: Fences::edge(fence),
             backoff: Backoff::new(config.backoff_first, config.backoff_longest),
             drain: Drain::new(config.drain.rate, config.drain.hours.clone()),
             status: Arc::default(),
@@ -177,6 +212,7 @@ impl Daemon {
             scope,
             log,
             projection,
+            budget,
             http,
             health,
             hub,
@@ -193,6 +229,7 @@ impl Daemon {
             scope,
             log,
             projection,
+            budget,
             http,
             health,
             hub,
@@ -211,6 +248,22 @@ impl Daemon {
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
         tasks.spawn("log-metrics", log_metrics::publish(log.clone(), shutdown.clone()));
+        let keeper = retention::Parts {
+            log: log.clone(),
+            policy: Policy {
+                max_age: config.disk.max_age,
+                degrade: config.disk.degrade,
+                ..Policy::default()
+            },
+            archived: archived(hub.as_ref()),
+            dir: config.data_dir.clone(),
+            budget,
+        };
+        tasks.spawn("retention", retention::run(keeper, shutdown.clone()));
+        tasks.spawn(
+            "clock",
+            clock::watch(journal.clone(), log.clone(), scope.clone(), shutdown.clone()),
+        );
         let (table_in, table) = watch::channel(Arc::new(DeviceTable::default()));
         tasks.spawn(
             "device-table",
@@ -247,6 +300,32 @@ impl Daemon {
         followed?;
         failure.map_or(Ok(()), |err| Err(err.into()))
     }
+}
+
+/// How far the node's streams are archived: as far as the cloud says.
+fn archived(hub: Option<&HubClient>) -> retention::Archived {
+    let status = hub.map(|hub| hub.status.clone());
+    Arc::new(move |key| status.as_ref().map_or(Seq::ZERO, |status| status.archived(key)))
+}
+
+/// Wall clock of the newest record the node wrote while its clock was set.
+fn newest_record_us(log: &Log, scope: &Scope) -> Option<i64> {
+    let newest = |lane| {
+        let key = log.own_key(&StreamId::new(scope.clone(), lane));
+        let end = log.durable(&key)?.position.seq;
+        let frame = log
+            .read_stream(&key, Seq(end.0.saturating_sub(1)))
+            .next()
+            .ok()??;
+        let times = frame
+            .records()
+            .ok()?
+            .filter_map(|item| item.ok())
+            .filter(|(_, record)| record.clock() == v1::ClockQuality::ClockSynced)
+            .map(|(_, record)| record.wall_us);
+        times.max()
+    };
+    newest(Lane::UpState).max(newest(Lane::UpData))
 }
 
 /// The last record of an orderly stop, and a moment for the cloud to take everything.

@@ -13,7 +13,7 @@ use ledge_proto::session::{Backoff, Local, Peer, SessionError, stream_state};
 use ledge_proto::v1;
 use ledge_replication::certs::CLOUD_SERVER_NAME;
 use ledge_replication::link::{
-    Direction, Drain, LinkError, LinkObserver, LinkParts, ReplaySlots, Traffic, run_edge,
+    Direction, Drain, Fences, LinkError, LinkObserver, LinkParts, ReplaySlots, Traffic, run_edge,
 };
 use ledge_replication::meters;
 use tokio::sync::Notify;
@@ -37,6 +37,8 @@ pub struct HubClient {
     pub projection: Projection,
     /// What the node says of itself.
     pub local: Local,
+    /// What the node knows of the cloud.
+    pub fences: Fences,
     /// Waits between two attempts.
     pub backoff: Backoff,
     /// How fast telemetry leaves.
@@ -61,6 +63,11 @@ struct LinkState {
 impl HubStatus {
     fn lock(&self) -> MutexGuard<'_, LinkState> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far the cloud has archived a stream of this node, as far as this start of the daemon heard.
+    pub fn archived(&self, key: &StreamKey) -> Seq {
+        self.lock().acked.get(key).copied().unwrap_or(Seq::ZERO)
     }
 
     /// Waits until the cloud has acknowledged everything in the node's own streams, or there is no link.
@@ -168,6 +175,7 @@ impl HubClient {
         let parts = LinkParts {
             log: self.log.clone(),
             local: self.local.clone(),
+            fences: self.fences.clone(),
             sends: self.own_streams(),
             snapshots: Arc::new(self.projection.clone()),
             drain: self.drain.clone(),

@@ -1,7 +1,8 @@
-//! The node's own hand in the log: its clock and its journal.
+//! The node's own hand in the log: its journal. Its clock is beside it.
+
+pub mod clock;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ledge_log::{AppendError, Log};
 use ledge_proto::ids::{Lane, Scope, StreamId};
@@ -9,31 +10,13 @@ use ledge_proto::v1;
 
 use crate::twin::{Clock, Journal, JournalError, NewRecord, Stamp};
 
-/// No clock that was ever set shows a time before this release: 2026-01-01T00:00:00Z, microseconds.
-const BUILT_AFTER_US: i64 = 1_767_225_600_000_000;
-
 /// The machine's clocks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn stamp(&self) -> Stamp {
-        let wall_us = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
-        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let mono_us = u64::try_from(boot.tv_sec).unwrap_or(0) * 1_000_000
-            + u64::try_from(boot.tv_nsec).unwrap_or(0) / 1000;
-        let clock = if wall_us < BUILT_AFTER_US {
-            v1::ClockQuality::ClockBeforeBuild
-        } else {
-            v1::ClockQuality::ClockUnknown
-        };
-        Stamp {
-            wall_us,
-            clock,
-            mono_us,
-        }
+        ledge_daemon::clock::stamp()
     }
 }
 
@@ -77,17 +60,9 @@ impl Journal for LogJournal {
 }
 
 fn to_wire(record: NewRecord, boot: u32) -> v1::Record {
-    let (kind, payload) = record.payload.encode();
     v1::Record {
-        kind,
-        key: record.key,
-        wall_us: record.stamp.wall_us,
-        clock: record.stamp.clock.into(),
-        mono_us: record.stamp.mono_us,
-        boot,
         cause: record.cause,
-        payload: payload.into(),
-        schema: 0,
+        ..record.stamp.record(boot, record.key, &record.payload)
     }
 }
 

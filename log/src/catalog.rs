@@ -1,5 +1,6 @@
 //! What is where: segments, and for every stream the frames it has. Shared by the writer and all readers.
 
+mod damage;
 mod stream;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -9,6 +10,8 @@ use std::sync::{Arc, PoisonError};
 
 use ledge_proto::ids::{Chain, Mark, Position, StreamKey};
 
+pub use self::damage::Quarantined;
+pub(crate) use self::damage::{Damage, Damages};
 pub(crate) use self::stream::{Following, FrameRef, Stream};
 use crate::format::block::DirEntry;
 use crate::format::segment::SegmentHeader;
@@ -25,6 +28,12 @@ pub(crate) struct Catalog {
     head: Mutex<Head>,
     /// First blocks that readers hold, by number of the pin.
     pins: Mutex<(u64, BTreeMap<u64, BlockNo>)>,
+    /// Blocks that cannot be read.
+    damages: Mutex<Damages>,
+    /// Readers met damage that the writer has not looked at.
+    pub(crate) new_damage: AtomicBool,
+    /// Readers that meet damage copy it here and list it; without, they only report it.
+    pub(crate) quarantines: bool,
     /// Some frame was superseded: blocks have to be looked at for such.
     superseded: AtomicBool,
 }
@@ -72,6 +81,14 @@ impl Segment {
     pub(crate) fn offset_of(&self, no: BlockNo) -> Option<u32> {
         let n = usize::try_from(no.0.checked_sub(self.header.first_block.0)?).ok()?;
         read(&self.blocks).get(n).copied()
+    }
+
+    /// The block in which byte `at` lies: its number, where it starts, and where the next one starts.
+    pub(crate) fn block_around(&self, at: u32) -> Option<(BlockNo, u32, u32)> {
+        let blocks = read(&self.blocks);
+        let n = blocks.partition_point(|off| *off <= at).checked_sub(1)?;
+        let end = blocks.get(n + 1).copied().unwrap_or_else(|| self.end());
+        Some((BlockNo(self.header.first_block.0 + n as u64), blocks[n], end))
     }
 
     /// Blocks readers may see.
@@ -174,6 +191,7 @@ impl Catalog {
         segments: VecDeque<Arc<Segment>>,
         streams: Streams,
         head: Head,
+        damages: Damages,
     ) -> Catalog {
         let superseded = streams.iter().any(|stream| stream.state().supersedes());
         Catalog {
@@ -183,6 +201,9 @@ impl Catalog {
             streams: RwLock::new(streams),
             head: Mutex::new(head),
             pins: Mutex::new((0, BTreeMap::new())),
+            damages: Mutex::new(damages),
+            new_damage: AtomicBool::new(false),
+            quarantines: false,
             superseded: AtomicBool::new(superseded),
         }
     }
@@ -194,8 +215,10 @@ impl Catalog {
             streams,
             head,
             superseded,
+            damages,
             ..
         } = newer;
+        *lock(&self.damages) = damages.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.superseded.store(superseded.into_inner(), Ordering::Release);
         *self.segments_mut() = segments.into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.streams_mut() = streams.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -228,6 +251,10 @@ impl Catalog {
 
     pub(crate) fn set_head(&self, head: Head) {
         *lock(&self.head) = head;
+    }
+
+    pub(crate) fn damages(&self) -> MutexGuard<'_, Damages> {
+        lock(&self.damages)
     }
 
     /// Keeps `block` and what comes after it. Returns the number of the pin.
@@ -287,7 +314,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 

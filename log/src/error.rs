@@ -346,6 +346,53 @@ pub enum RecycleError {
     File(#[from] OpenError),
 }
 
+/// Why a frame was not put back.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RefillError {
+    /// Nothing of the kind is missing.
+    #[error("{stream} seq {first} to {last} is not quarantined")]
+    NotQuarantined {
+        /// The stream.
+        stream: StreamKey,
+        /// First sequence number offered.
+        first: Seq,
+        /// Last sequence number offered.
+        last: Seq,
+    },
+    /// It is not the frame that was there: what comes before or after tells another history.
+    #[error(
+        "{stream} seq {first} to {last} does not fit between what is before and after it: another history"
+    )]
+    Fork {
+        /// The stream.
+        stream: StreamKey,
+        /// First sequence number offered.
+        first: Seq,
+        /// Last sequence number offered.
+        last: Seq,
+    },
+    /// What is left of the blocks does not say how the frames were stored, so they cannot be written again.
+    #[error("blocks {first} to {last} cannot be put together again: too little is left of them")]
+    Beyond {
+        /// First damaged block.
+        first: BlockNo,
+        /// Last damaged block.
+        last: BlockNo,
+    },
+    /// The frame is damaged.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// What is around it cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Writing failed.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The damaged bytes could not be copied away, so nothing was written over them.
+    #[error("the damaged bytes could not be copied to the quarantine: {0}")]
+    Keep(OpenError),
+}
+
 /// Why the log was not closed in order. Whatever was acknowledged is durable all the same.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CloseError {

@@ -15,6 +15,7 @@ mod format;
 mod ids;
 mod log;
 mod options;
+mod quarantine;
 mod read;
 mod recovery;
 mod scan;
@@ -26,12 +27,17 @@ mod verify;
 mod view;
 mod writer;
 
-pub use error::{AppendError, CloseError, OpenError, ReadError, RecycleError};
+pub use catalog::Quarantined;
+pub use error::{AppendError, CloseError, OpenError, ReadError, RecycleError, RefillError};
 pub use format::block::BlockKind;
 pub use format::{FORMAT_VERSION, FormatError};
 pub use ids::{BlockChain, BlockNo, SegmentNo};
-pub use log::{Appended, CheckedFrame, FrameTicket, Identity, Log, OldestSegment, Pin, StreamInfo, Ticket};
-pub use options::{Committer, Linger, OnLostData, Options, Random, SEGMENT_MAX_BYTES, SEGMENT_MIN_BYTES};
+pub use log::{
+    Appended, CheckedFrame, FrameAppender, FrameTicket, Identity, Log, OldestSegment, Pin, StreamInfo, Ticket,
+};
+pub use options::{
+    Committer, Linger, OnDamage, OnLostData, Options, Random, SEGMENT_MAX_BYTES, SEGMENT_MIN_BYTES,
+};
 pub use read::{Block, BlockReader, Frames, StreamReader};
 pub use recovery::Recovery;
 pub use snapshot::SnapshotRef;

@@ -4,6 +4,8 @@ mod append;
 mod frames;
 pub(crate) mod retention;
 pub(crate) mod snapshots;
+#[cfg(test)]
+mod threads;
 mod wait;
 
 use std::collections::HashMap;
@@ -16,7 +18,7 @@ use ledge_proto::ids::{ClusterId, Incarnation, Mark, Position, Seq, StreamId, St
 use tokio::sync::watch;
 
 pub use self::append::Ticket;
-pub use self::frames::{CheckedFrame, FrameTicket};
+pub use self::frames::{CheckedFrame, FrameAppender, FrameTicket};
 pub use self::retention::{OldestSegment, Pin};
 use crate::catalog::{Catalog, lock, start_of};
 use crate::error::{CloseError, OpenError, ReadError};
@@ -135,7 +137,7 @@ impl Log {
         ))
     }
 
-    fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Shared {
         &self.handle.shared
     }
 
@@ -228,6 +230,7 @@ impl Log {
             queue_bytes: shared.queue_bytes(),
             segments,
             segment_bytes,
+            damaged: shared.catalog.damages().all.len(),
             durable_block: self.durable_block().0,
             poisoned: lock(&counters.poisoned).as_ref().map(ToString::to_string),
         }
@@ -263,6 +266,7 @@ impl Handle {
         }
         self.shared.commit_all();
         let mut writer = self.shared.writer();
+        writer.mend();
         writer.abandon_spare();
         let marked = writer.mark(true);
         writer.lock = None;

@@ -94,6 +94,18 @@ pub enum OnLostData {
     NewEpoch,
 }
 
+/// What to do about a block that was durable and cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDamage {
+    /// Fail with [`OpenError::Damaged`].
+    #[default]
+    Refuse,
+    /// Copy it to `quarantine/` in the log's directory, list what was in it ([`crate::Log::quarantined`]), and go on
+    /// with the rest. A stream this log writes whose end may have been in it goes on in a new epoch. Nothing is
+    /// removed; [`crate::Log::refill`] puts the block back once a peer has given its frames.
+    Quarantine,
+}
+
 /// Options of [`crate::Log::open`].
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -127,6 +139,8 @@ pub struct Options {
     pub committer: Committer,
     /// What to do when durable data was lost.
     pub on_lost_data: OnLostData,
+    /// What to do about damaged blocks.
+    pub on_damage: OnDamage,
     /// Where incarnation and salts come from.
     pub random: Random,
     /// Wall clock written into segment headers for people to read.
@@ -150,6 +164,7 @@ impl Options {
             prepare_ahead: true,
             committer: Committer::Thread,
             on_lost_data: OnLostData::Refuse,
+            on_damage: OnDamage::Refuse,
             random: Random::system(),
             wall_clock: SystemTime::now,
         }

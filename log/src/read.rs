@@ -4,6 +4,9 @@ mod blocks;
 mod stream;
 mod window;
 
+use std::sync::Arc;
+
+use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Mark, Seq, StreamKey};
 
 pub use self::blocks::{Block, BlockReader, Frames};
@@ -42,6 +45,24 @@ pub(crate) fn mark_at(catalog: &Catalog, key: &StreamKey, seq: Seq) -> Result<Op
         Err(_) if catalog.segment(frame.segment).is_none() => Ok(None),
         other => other.map(Some),
     }
+}
+
+/// A whole frame of the index, its checksum checked.
+pub(crate) fn read_frame(segment: &Segment, key: &StreamKey, at: FrameRef) -> Result<Frame, ReadError> {
+    let mut bytes = vec![0; at.len as usize];
+    pread_exact(&*segment.file, &mut bytes, at.off.into()).map_err(|err| ReadError::Io {
+        path: segment.path.clone(),
+        source: Arc::new(err),
+    })?;
+    let frame = Frame::parse(bytes.into()).map_err(|err| damaged(segment, at.off, err.to_string()))?;
+    if frame.key() == key && frame.first_seq() == at.first_seq {
+        return Ok(frame);
+    }
+    Err(damaged(
+        segment,
+        at.off,
+        format!("a frame of {} where one of {key} belongs", frame.key()),
+    ))
 }
 
 /// The mark of a frame of the index, read from its header.

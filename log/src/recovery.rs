@@ -6,14 +6,15 @@ use std::sync::Arc;
 use ledge_proto::ids::Incarnation;
 use tokio::sync::watch;
 
-use crate::catalog::{Catalog, Head, Streams};
+use crate::catalog::{Catalog, Damages, Head, Quarantined, Streams};
 use crate::error::OpenError;
 use crate::format::block::block_chain;
 use crate::format::superblock::Superblock;
 use crate::ids::BlockNo;
 use crate::log::Identity;
-use crate::options::{OnLostData, Options};
-use crate::scan::{Mode, Scan, Tail, leftovers, scan};
+use crate::options::{OnDamage, OnLostData, Options};
+use crate::quarantine;
+use crate::scan::{Mode, OnHole, Scan, Tail, leftovers, scan};
 use crate::stats::Counters;
 use crate::storage::{Access, Storage, StorageLock, pread_exact, pwrite, write_zeros};
 use crate::writer::Writer;
@@ -44,6 +45,8 @@ pub struct Recovery {
     /// Durable blocks after `last_block` up to this one are gone; streams this log writes go on in a new epoch.
     /// Only with [`OnLostData::NewEpoch`].
     pub lost_until: Option<BlockNo>,
+    /// Records that were durable and cannot be read. Only with [`OnDamage::Quarantine`].
+    pub quarantined: Vec<Quarantined>,
     /// No superblock was readable: the witness of what was durable, and the count of boots, start again.
     pub superblock_lost: bool,
 }
@@ -59,7 +62,11 @@ pub(crate) fn open(
         .create_dir_all(dir)
         .map_err(OpenError::io("create", dir))?;
     let lock = take_lock(&*storage, dir)?;
-    match scan(storage.clone(), dir, Access::ReadWrite, Mode::Stopped)? {
+    let on_hole = match options.on_damage {
+        OnDamage::Refuse => OnHole::Refuse,
+        OnDamage::Quarantine => OnHole::Skip,
+    };
+    match scan(storage.clone(), dir, Access::ReadWrite, Mode::Stopped, on_hole)? {
         None => create(storage, dir, options, lock),
         Some(found) => recover(found, dir, options, lock),
     }
@@ -121,6 +128,7 @@ fn create(
         std::collections::VecDeque::new(),
         Streams::default(),
         head,
+        Damages::default(),
     );
     let superblock = Superblock {
         generation: 0,
@@ -190,6 +198,8 @@ fn recover(
             reason: "the segment and the superblock belong to two logs".to_owned(),
         });
     }
+    // Before anything is written.
+    quarantine::keep_all(&catalog);
     let head = catalog.head();
     let lost_until = check_witness(&options, dir, &catalog, head, &superblock)?;
     let was_clean = superblock.clean && superblock.durable_block == head.block;
@@ -204,7 +214,7 @@ fn recover(
         incarnation: superblock.incarnation,
         boot,
     };
-    let recovery = Recovery {
+    let mut recovery = Recovery {
         created: false,
         clean: was_clean,
         segments: catalog.segments().len(),
@@ -213,16 +223,26 @@ fn recover(
         scanned_blocks: tail.scanned,
         torn_at: tail.torn.map(|torn| torn.block),
         lost_until,
+        quarantined: Vec::new(),
         superblock_lost,
     };
     let mut writer = writer(catalog, options, identity, head, superblock, lock);
     writer.superblock_file = 1 - file;
     writer.new_epoch = lost_until.is_some();
     if !tail.sealed {
-        writer.active = Some(Active::new(last, tail.off, tail.frames, tail.snapshots));
+        // Frames of a hole are not in what the scan indexed.
+        let (no, lost) = (last.no(), writer.catalog.damages().touches(last.no()));
+        let mut active = Active::new(last, tail.off, tail.frames, tail.snapshots);
+        if lost {
+            tracing::warn!(segment = %no, "the segment gets no index: a block of it cannot be read");
+            active.frames = None;
+        }
+        writer.active = Some(active);
     }
     writer.spares = Spares::of(spares(&*writer.catalog.storage, dir, &names));
     bump(&mut writer)?;
+    writer.put_all_together();
+    recovery.quarantined = writer.catalog.damages().listed();
     let durable = writer.durable.subscribe();
     Ok((writer, recovery, durable))
 }
@@ -333,6 +353,8 @@ fn writer(
     superblock: Superblock,
     lock: Box<dyn StorageLock>,
 ) -> Writer {
+    let mut catalog = catalog;
+    catalog.quarantines = options.on_damage == OnDamage::Quarantine;
     Writer {
         catalog: Arc::new(catalog),
         options,

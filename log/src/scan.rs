@@ -1,6 +1,7 @@
 //! Finding out what a directory holds, without changing it. Headers and directories only: bodies are read for
 //! the blocks that no later block vouches for, which is the last one.
 
+mod hole;
 mod segment;
 
 use std::collections::VecDeque;
@@ -8,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 
-use ledge_proto::ids::Mark;
+use ledge_proto::ids::{Chain, Mark};
 
 use self::segment::SegmentScan;
 pub(crate) use self::segment::peek;
-use crate::catalog::{Catalog, Head, Segment, Stream, Streams};
-use crate::error::OpenError;
+use crate::catalog::{Catalog, Damages, Head, Segment, Stream, Streams, start_of};
+use crate::error::{OpenError, ReadError};
 use crate::format::FormatError;
 use crate::format::block::{
     BLOCK_HEADER_BYTES, BLOCK_HEADER_LEN, BlockHeader, DirEntry, block_chain, decode_dir,
@@ -21,6 +22,7 @@ use crate::format::block::{
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_FILES, Superblock};
 use crate::ids::{BlockChain, BlockNo, SegmentNo};
+use crate::read::read_frame;
 use crate::snapshot::Assembly;
 use crate::storage::{Access, Storage, pread_exact};
 
@@ -45,6 +47,8 @@ pub(crate) struct Tail {
     pub(crate) frames: Vec<DirEntry>,
     /// Where the SNAPSHOT blocks of the last segment start.
     pub(crate) snapshots: Vec<u32>,
+    /// The last block is damaged, and only known by the superblock.
+    pub(crate) lost_end: bool,
     /// Start and length of the last block, when the last segment has one.
     pub(crate) last_block: Option<(u32, usize)>,
     /// Blocks that were being written when the log stopped: from here on nothing was acknowledged.
@@ -68,6 +72,15 @@ pub(crate) enum Mode {
     Stopped,
     /// Somebody may be writing right now: an invalid block is the end so far.
     Live,
+}
+
+/// What a scan does about durable blocks that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnHole {
+    /// Fails.
+    Refuse,
+    /// Lists them and goes on behind.
+    Skip,
 }
 
 /// Reads both superblocks; the newer valid one wins.
@@ -169,6 +182,7 @@ pub(crate) fn scan(
     dir: &Path,
     access: Access,
     mode: Mode,
+    on_hole: OnHole,
 ) -> Result<Option<Scan>, OpenError> {
     let names = storage.list(dir).map_err(OpenError::io("list", dir))?;
     let superblock = read_superblock(storage.as_ref(), dir, &names)?;
@@ -192,6 +206,7 @@ pub(crate) fn scan(
     let mut streams = Streams::default();
     let mut tail = Tail::default();
     let mut assembly = Assembly::default();
+    let mut damages = Damages::default();
     let nexts: Vec<Option<(BlockNo, u32)>> = segments
         .iter()
         .skip(1)
@@ -204,6 +219,9 @@ pub(crate) fn scan(
             streams: &mut streams,
             tail: &mut tail,
             assembly: &mut assembly,
+            damages: &mut damages,
+            until: next.map(|(end, _)| end),
+            on_hole,
             witness,
             mode,
             clean,
@@ -218,12 +236,23 @@ pub(crate) fn scan(
             Release,
         );
     }
-    let head = head_of(&segments, &tail, &last)?;
+    let head = match (&superblock, tail.lost_end) {
+        // The last block is known by its witness alone.
+        (Some((_, superblock)), true) => Head {
+            block: superblock.durable_block,
+            chain: superblock.durable_chain,
+        },
+        _ => head_of(&segments, &tail, &last)?,
+    };
     for stream in streams.iter() {
+        if on_hole == OnHole::Skip {
+            // A chain that was read wrong would be built upon.
+            lose_end(&segments, stream, &mut damages)?;
+        }
         finish_chain(&segments, stream)?;
     }
     let segments = segments.into_iter().map(Arc::new).collect();
-    let catalog = Catalog::new(storage, dir, segments, streams, head);
+    let catalog = Catalog::new(storage, dir, segments, streams, head, damages);
     Ok(Some(Scan {
         catalog,
         superblock,
@@ -232,15 +261,66 @@ pub(crate) fn scan(
     }))
 }
 
+/// Reads a stream's last frame in full. Where it is damaged, the stream ends with the last frame, or snapshot, that
+/// can be read; what comes after is listed.
+fn lose_end(
+    segments: &VecDeque<Segment>,
+    stream: &Arc<Stream>,
+    damages: &mut Damages,
+) -> Result<(), OpenError> {
+    let first = segments.front().map_or(0, |segment| segment.no().0);
+    let mut state = stream.state();
+    while let Some(frame) = state.frames.last().copied() {
+        let segment = segments.get((frame.segment.0 - first) as usize);
+        let Some(segment) = segment.filter(|_| frame.last() == state.durable.position) else {
+            break;
+        };
+        if state
+            .at(frame.last())
+            .is_some_and(|at| at.is_ok_and(|mark| mark.chain != Chain::default()))
+        {
+            break; // A snapshot stands there.
+        }
+        match read_frame(segment, &stream.key, frame) {
+            Ok(frame) => {
+                state.durable = frame.mark();
+                break;
+            }
+            Err(ReadError::Io { path, source }) => {
+                let op = "read";
+                return Err(OpenError::Io { op, path, source });
+            }
+            Err(_) => {}
+        }
+        state.frames.pop();
+        state.bytes -= u64::from(frame.len);
+        damages.suspects.insert(stream.slot);
+        damages.add_frame(segment, &stream.key, frame);
+        let before = state.frames.last().map(|frame| Mark {
+            position: frame.last(),
+            chain: Chain::default(),
+        });
+        let snapshot = state.newest_snapshot().map(|at| at.mark);
+        let ends = before
+            .into_iter()
+            .chain(snapshot)
+            .max_by_key(|mark| mark.position);
+        state.durable = ends.unwrap_or_else(|| start_of(&stream.key));
+    }
+    Ok(())
+}
+
 /// Learns the chain of a stream's last frame.
 fn finish_chain(segments: &VecDeque<Segment>, stream: &Arc<Stream>) -> Result<(), OpenError> {
     let mut state = stream.state();
     let last = state.frames.last().copied();
     let durable = state.durable.position;
-    let rebased = state
-        .rebases
-        .last()
-        .is_some_and(|rebase| rebase.at.mark.position == durable);
+    let known = state.durable.chain != Chain::default();
+    let rebased = known
+        || state
+            .rebases
+            .last()
+            .is_some_and(|rebase| rebase.at.mark.position == durable);
     if let Some(last) = last.filter(|last| !rebased && last.last() == durable) {
         let first = segments.front().map_or(0, |segment| segment.no().0);
         if let Some(segment) = segments.get((last.segment.0 - first) as usize) {
@@ -270,6 +350,11 @@ fn head_of(segments: &VecDeque<Segment>, tail: &Tail, last: &SegmentHeader) -> R
         });
     };
     match tail.last_block {
+        None if segment.block_count() > 0 => Err(OpenError::Damaged {
+            path: segment.path.clone(),
+            offset: 0,
+            reason: "its last block cannot be read".to_owned(),
+        }),
         None => Ok(Head {
             block,
             chain: last.prev_seg_chain,

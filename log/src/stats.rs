@@ -113,6 +113,8 @@ pub struct LogStats {
     pub segments: usize,
     /// Bytes of these files.
     pub segment_bytes: u64,
+    /// Stretches of durable blocks that cannot be read.
+    pub damaged: usize,
     /// Last durable block.
     pub durable_block: u64,
     /// Why the log accepts no more writes, if so.

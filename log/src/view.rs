@@ -11,7 +11,7 @@ use crate::error::{OpenError, ReadError};
 use crate::ids::{BlockChain, BlockNo};
 use crate::log::{Identity, StreamInfo, durable, snapshots, streams};
 use crate::read::{BlockReader, StreamReader, chain_of_block, mark_at};
-use crate::scan::{Mode, scan};
+use crate::scan::{Mode, OnHole, scan};
 use crate::snapshot::SnapshotRef;
 use crate::storage::{Access, Storage};
 
@@ -155,7 +155,7 @@ pub struct SegmentInfo {
 fn read(storage: &Arc<dyn Storage>, dir: &Path) -> Result<(Identity, Catalog), OpenError> {
     let mut attempt = 1;
     let found = loop {
-        match scan(storage.clone(), dir, Access::Read, Mode::Live) {
+        match scan(storage.clone(), dir, Access::Read, Mode::Live, OnHole::Skip) {
             // A segment was recycled between listing and reading: its name is gone, or its header is another's.
             Err(OpenError::Io { .. } | OpenError::Damaged { .. } | OpenError::MissingSegment { .. })
                 if attempt < ATTEMPTS =>

@@ -89,6 +89,7 @@ impl Writer {
         let result = self.write_group(&group);
         self.prepare_ahead();
         self.tell_room();
+        self.mend();
         if result.is_ok() {
             self.counters.commits.fetch_add(1, Relaxed);
             self.counters.commit_time.record(started.elapsed());
@@ -97,8 +98,8 @@ impl Writer {
     }
 
     fn write_group(&mut self, group: &Group) -> Result<(), AppendError> {
-        if let Some((stream, snapshot)) = &group.snapshot {
-            return self.write_snapshot(stream, snapshot);
+        if !group.snapshots.is_empty() {
+            return self.write_snapshots(&group.snapshots);
         }
         if group.frames.is_empty() {
             return Ok(());
@@ -233,7 +234,7 @@ impl Writer {
                 u32::try_from(at).unwrap_or(u32::MAX),
                 &built.frame,
             );
-            if built.own {
+            if built.own() {
                 state.accepted = state.durable;
                 state.staged = state.durable.position;
             }

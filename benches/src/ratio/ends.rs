@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_proto::ids::{ClusterId, Incarnation, Scope, StreamKey};
-use ledge_proto::session::Local;
-use ledge_replication::link::{Drain, LinkObserver, LinkParts, NoSnapshots, ReplaySlots};
+use ledge_proto::session::{ArchivePolicy, Local};
+use ledge_replication::link::{Drain, Fences, LinkObserver, LinkParts, NoSnapshots, ReplaySlots};
 use quinn::Endpoint;
 use tokio_util::sync::CancellationToken;
 
@@ -36,8 +36,14 @@ pub(super) fn parts(
             labels: BTreeMap::new(),
             software: "ratio".into(),
             heartbeat: Duration::from_secs(5),
+            heartbeat_idle: Duration::from_secs(5),
+            nonce: [7; 16],
+            wall_us: 0,
+            receipts: None,
+            archive: ArchivePolicy::default(),
         },
         sends,
+        fences: Fences::default(),
         snapshots: Arc::new(NoSnapshots),
         drain: Drain::unlimited(),
         slots: ReplaySlots::new(1),

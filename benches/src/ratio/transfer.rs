@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use ledge_log::Log;
 use ledge_log::storage::sim::Rng;
-use ledge_log::{BlockNo, Log};
 use ledge_proto::frame::FrameWriter;
 use ledge_proto::ids::{Incarnation, Mark, Scope, Seq, StreamKey};
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::ends::parts;
 use super::harness::{Comparison, Plan, Row, Slice, compare};
-use super::workload::{key, open, open_keeping, payload};
+use super::workload::{give_up, key, open, open_keeping, payload};
 
 const CHUNK: usize = 256 * 1024;
 const RECORDS: u32 = 1024;
@@ -193,8 +193,7 @@ fn warm(target: &Log, bytes: u64) -> anyhow::Result<()> {
         written += frame.bytes().len() as u64;
         target.append_frame_blocking(frame)?;
     }
-    target.recycle_before(BlockNo(target.durable_block().0))?;
-    Ok(())
+    give_up(target)
 }
 
 struct Acked(watch::Sender<Seq>);

@@ -31,6 +31,28 @@ pub(super) fn open_keeping(dir: &Path, spare_segments: usize) -> anyhow::Result<
     Ok(Log::open(Arc::new(DiskStorage), dir, options)?.0)
 }
 
+/// Gives up every segment but the one being written, as retention does: empty bases first.
+pub(super) fn give_up(log: &Log) -> anyhow::Result<()> {
+    while let Some(oldest) = log.oldest_segment()? {
+        for (key, _, mark) in oldest.streams {
+            let base = v1::Snapshot {
+                scope: key.id.scope.as_wire().to_owned(),
+                lane: key.id.lane.as_wire(),
+                incarnation: key.incarnation.0.to_vec(),
+                epoch: mark.position.epoch.0,
+                seq: mark.position.seq.0,
+                chain: mark.chain.0.to_vec(),
+                parts: 1,
+                purpose: v1::snapshot::Purpose::Base.into(),
+                ..Default::default()
+            };
+            log.append_snapshot_blocking(vec![base])?;
+        }
+        log.recycle_before(oldest.last_block.next())?;
+    }
+    Ok(())
+}
+
 /// The `n`-th node's telemetry stream.
 pub(super) fn key(n: usize) -> StreamKey {
     let scope = Scope::node(&format!("edge-{n}")).unwrap_or_else(|_| Scope::cluster());

@@ -33,6 +33,9 @@ pub struct Args {
     /// Private key, PEM [file: modules.cloudHub.tlsPrivateKeyFile]
     #[arg(long, value_name = "FILE", env = "LEDGE_KEY")]
     pub key: Option<PathBuf>,
+    /// Most the data directory may take: a size, a share of its file system such as 80%, or `none` [file: ledge.disk.limit] [default: 80%]
+    #[arg(long, value_name = "LIMIT", env = "LEDGE_DISK_LIMIT")]
+    pub disk_limit: Option<String>,
     /// Level, or directives such as `info,ledge_cloud=debug` [file: ledge.logLevel] [default: info]
     #[arg(long, value_name = "LEVEL", env = "LEDGE_LOG_LEVEL")]
     pub log_level: Option<String>,

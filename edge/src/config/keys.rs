@@ -20,6 +20,11 @@ pub(super) const SECTIONS: &[Section] = &[
         inert: &[],
     },
     Section {
+        path: "ledge.disk",
+        used: &["limit", "reserve", "maxAge", "degrade"],
+        inert: &[],
+    },
+    Section {
         path: "ledge.hub.drain",
         used: &["bytesPerSecond", "burst", "schedule"],
         inert: &[],

@@ -25,7 +25,6 @@ const SHAPE: Shape = Shape {
 const DATA_DIR: &str = "/var/lib/ledge/edgecore";
 const HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9600);
 const HEARTBEAT: Duration = Duration::from_secs(15);
-const SEGMENT_BYTES: u64 = 64 << 20;
 const LINGER_DATA: Duration = Duration::from_millis(100);
 const LINGER_MAX: Duration = Duration::from_secs(10);
 const UNCHANGED: Duration = Duration::from_secs(300);
@@ -80,6 +79,7 @@ impl Config {
             drain: drain(&mut file),
             unchanged: unchanged(&mut file),
             log: log_options(&mut file),
+            disk: file.disk(args.disk_limit.as_deref())?,
             labels: node_labels(args, &mut file)?,
             log_level: file.log_level(args.log_level.as_deref())?,
             log_format: file.log_format(args.log_format),
@@ -189,7 +189,7 @@ fn log_options(file: &mut ConfigFile) -> LogOptions {
     let linger_state = linger("ledge.log.lingerMs.state", Duration::ZERO);
     let linger_data = linger("ledge.log.lingerMs.data", LINGER_DATA);
     LogOptions {
-        segment_bytes: file.segment_bytes(SEGMENT_BYTES),
+        segment_bytes: file.segment_bytes(),
         linger_state,
         linger_data,
     }

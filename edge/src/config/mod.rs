@@ -19,6 +19,7 @@ use ledge_replication::link::{Hours, Rate};
 use crate::twin::Unchanged;
 
 pub use ledge_daemon::config::{ConfigError, LogFormat, TlsPaths};
+pub use ledge_retention::budget::DiskOptions;
 
 /// A file with every setting at its default, for `--defaultconfig`.
 pub const DEFAULT_FILE: &str = include_str!("default.yaml");
@@ -52,6 +53,8 @@ pub struct Config {
     pub unchanged: Unchanged,
     /// The log.
     pub log: LogOptions,
+    /// How much of the disk may be used, and what goes when it is.
+    pub disk: DiskOptions,
     /// Labels this node reports.
     pub labels: BTreeMap<String, String>,
     /// What is logged: a level, or directives such as `info,ledge_edge=debug`.
@@ -74,8 +77,8 @@ pub struct DrainOptions {
 /// Settings of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
-    /// Size of a segment file.
-    pub segment_bytes: u64,
+    /// Size of a segment file; `None`: the usual, or smaller where the disk limit is small.
+    pub segment_bytes: Option<u64>,
     /// How long a record of `up.state` may wait for others before it is synced to disk.
     pub linger_state: Duration,
     /// How long a record of `up.data` may wait for others before it is synced to disk.

@@ -69,6 +69,11 @@ impl Options {
             room_bytes: 64 << 20,
         }
     }
+
+    /// What a projection of little state takes on disk at most: its journal, and tables that are being merged.
+    pub fn disk_bytes(&self) -> u64 {
+        self.journal_bytes + 8 * self.memtable_bytes
+    }
 }
 
 /// Why a projection failed. None of these lose anything: the log has it all.
@@ -272,13 +277,20 @@ fn distrust(applied: &Applied, log: &Log) -> Option<String> {
             log.durable_block()
         ));
     }
-    if applied.block != BlockNo(0) && log.chain_of_block(applied.block) != Some(applied.chain.0) {
-        return Some(format!(
+    if applied.block == BlockNo(0) {
+        return None;
+    }
+    match log.chain_of_block(applied.block) {
+        Some(chain) if chain == applied.chain.0 => None,
+        Some(_) => Some(format!(
             "its history differs from the log's at block {}",
             applied.block
-        ));
+        )),
+        None => Some(format!(
+            "the log no longer holds what comes after block {}",
+            applied.block
+        )),
     }
-    None
 }
 
 /// Opens whatever is in `dir`; the error is a reason in words, for all of them lead to a rebuild.

@@ -6,6 +6,7 @@
 //! on stable storage here.
 
 mod drain;
+mod fences;
 mod hints;
 mod items;
 mod lanes;
@@ -18,23 +19,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ledge_log::Log;
+use ledge_proto::fence::Ours;
 use ledge_proto::fold::snapshot::SnapshotSource;
 use ledge_proto::frame::FrameError;
-use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
+use ledge_proto::ids::{Lane, Mark, Position, Scope, Seq, StreamKey};
 use ledge_proto::session::wire::{self, ControlError};
 use ledge_proto::session::{Event, Holdings, Local, Session, SessionError};
+use ledge_proto::v1;
 use ledge_proto::v1::control_message::Message;
-use ledge_proto::v1::{self, snapshot::Purpose};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::snapshots::Whole;
 use self::window::Window;
 
 pub use drain::{Drain, Hours, HoursError, Rate};
+pub use fences::Fences;
 pub use observer::{Direction, LinkObserver, NoObserver, Traffic};
 pub use snapshots::{NoSnapshots, PartError};
 pub use window::ReplaySlots;
@@ -75,6 +77,19 @@ pub enum LinkError {
     /// Our log could not be read.
     #[error("log: {0}")]
     Read(#[from] ledge_log::ReadError),
+    /// A stream we write has to begin a new epoch, which is not done yet.
+    #[error("{0} has to begin a new epoch")]
+    Reset(StreamKey),
+    /// The peer cannot take a frame.
+    #[error("the other end cannot take the frame of {key} that holds record {seq}: {reason}")]
+    Nack {
+        /// The stream.
+        key: StreamKey,
+        /// The record.
+        seq: Seq,
+        /// Machine-readable.
+        reason: String,
+    },
     /// The link was told to end.
     #[error("shut down")]
     Shutdown,
@@ -87,6 +102,8 @@ pub struct LinkParts {
     pub log: Log,
     /// What this end says of itself.
     pub local: Local,
+    /// What this end knows of who may go on with which history.
+    pub fences: Fences,
     /// Streams this end writes and the peer receives.
     pub sends: Vec<StreamKey>,
     /// Folded state of the streams this end sends.
@@ -127,7 +144,7 @@ pub async fn run_edge(
         parts.local.clone(),
         parts.sends.clone(),
         receives,
-        &LogHoldings(&parts.log),
+        &LogHoldings::of(&parts),
         origin.elapsed(),
     );
     drive(connection, control, parts, session, origin).await
@@ -146,16 +163,30 @@ pub async fn run_cloud(connection: Connection, parts: LinkParts) -> Result<(), L
     drive(connection, control, parts, session, origin).await
 }
 
-/// What the log holds, as the session asks it.
-struct LogHoldings<'a>(&'a Log);
+/// What the log holds and the fences say, as the session asks them.
+struct LogHoldings<'a> {
+    log: &'a Log,
+    fences: &'a Fences,
+    node: &'a Scope,
+}
 
-impl Holdings for LogHoldings<'_> {
+impl<'a> LogHoldings<'a> {
+    fn of(parts: &'a LinkParts) -> Self {
+        LogHoldings {
+            log: &parts.log,
+            fences: &parts.fences,
+            node: &parts.local.node,
+        }
+    }
+}
+
+impl Ours for LogHoldings<'_> {
     fn durable(&self, key: &StreamKey) -> Option<Mark> {
-        self.0.durable(key)
+        self.log.durable(key)
     }
 
     fn mark_at(&self, key: &StreamKey, seq: Seq) -> Option<Mark> {
-        match self.0.mark_at(key, seq) {
+        match self.log.mark_at(key, seq) {
             Ok(mark) => mark,
             Err(err) => {
                 tracing::error!(%key, %seq, %err, "cannot read the log");
@@ -163,12 +194,58 @@ impl Holdings for LogHoldings<'_> {
             }
         }
     }
+
+    fn held_after(&self, key: &StreamKey) -> Seq {
+        self.log
+            .bases()
+            .iter()
+            .filter(|base| base.key == *key)
+            .map(|base| base.mark.position.seq)
+            .max()
+            .unwrap_or(Seq::ZERO)
+    }
+}
+
+impl Holdings for LogHoldings<'_> {
+    fn opened(&self, key: &StreamKey) -> Option<Mark> {
+        self.log.opened(key)
+    }
+
+    fn snapshot_mark(&self, key: &StreamKey, peer: Position) -> Option<Mark> {
+        self.log
+            .snapshot_of(key)
+            .map(|snapshot| snapshot.mark)
+            .filter(|mark| mark.position > peer)
+    }
+
+    fn archived(&self, _key: &StreamKey) -> Seq {
+        Seq::ZERO
+    }
+
+    fn node_fence(&self) -> v1::NodeFence {
+        self.fences.of_node(self.node)
+    }
+
+    fn cloud_fence(&self) -> v1::CloudFence {
+        self.fences.of_cloud()
+    }
+
+    fn edge_fence(&self) -> v1::EdgeFence {
+        self.fences.of_edge()
+    }
+
+    fn other_session(&self) -> bool {
+        false
+    }
 }
 
 /// What the tasks of one link share.
 struct Link {
     connection: Connection,
     log: Log,
+    fences: Fences,
+    /// The node of the session.
+    node: Scope,
     session: Mutex<Session>,
     origin: Instant,
     /// Something was said to the session: it may have something to send.
@@ -186,6 +263,14 @@ impl Link {
     fn session(&self) -> MutexGuard<'_, Session> {
         // The session is a plain value: a panic elsewhere leaves it as it was.
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holdings(&self) -> LogHoldings<'_> {
+        LogHoldings {
+            log: &self.log,
+            fences: &self.fences,
+            node: &self.node,
+        }
     }
 
     fn now(&self) -> Duration {
@@ -216,14 +301,6 @@ impl Link {
             Err(LinkError::NotAllowed(key.clone()))
         }
     }
-
-    fn take_snapshot(&self, whole: Whole) {
-        let what = Traffic::Snapshot(whole.key.id.lane, whole.purpose);
-        self.observer.traffic(Direction::Received, what, whole.bytes);
-        if whole.purpose == Purpose::Hint {
-            self.observer.hint(&whole.key, &whole.parts);
-        }
-    }
 }
 
 async fn drive(
@@ -237,6 +314,8 @@ async fn drive(
     let link = Arc::new(Link {
         connection: connection.clone(),
         log: parts.log,
+        fences: parts.fences,
+        node: parts.local.node,
         session: Mutex::new(session),
         origin,
         wake: Notify::new(),
@@ -251,31 +330,15 @@ async fn drive(
     let mut tasks: JoinSet<Result<(), LinkError>> = JoinSet::new();
     let (messages_in, mut messages) = mpsc::channel(16);
     tasks.spawn(read_control(link.clone(), control_in, messages_in));
+    let mut behind = BTreeMap::new();
     let mut receiving = false;
     let result = loop {
-        if let Err(err) = flush(&link, &mut control_out).await {
+        if let Err(err) = take_events(&link, &mut tasks, &mut window, &mut behind).await {
             break Err(err);
         }
-        while let Some(event) = { link.session().poll_event() } {
-            match event {
-                Event::Established { peer } => link.observer.established(&peer),
-                Event::SendFrom { key, after } => {
-                    if hinted(&key) {
-                        tasks.spawn(hints::send(link.clone(), key.clone(), after));
-                    }
-                    tasks.spawn(lanes::send(link.clone(), key, after));
-                }
-                Event::PeerDurable { key, mark } => {
-                    let mut acked = link.acked.lock().unwrap_or_else(PoisonError::into_inner);
-                    acked.insert(key.clone(), mark.position.seq);
-                    drop(acked);
-                    link.observer.peer_durable(&key, mark);
-                }
-                Event::PeerHeads(heads) => {
-                    window.set_backlog(backlog(&link, &heads));
-                    link.observer.peer_heads(&heads);
-                }
-            }
+        // The handshake may have gone on with what became durable.
+        if let Err(err) = flush(&link, &mut control_out).await {
+            break Err(err);
         }
         if !receiving && link.session().is_open() {
             // Lanes are taken only once the peer is known to be who it should be.
@@ -291,11 +354,11 @@ async fn drive(
                 meter.tell(&link);
                 let heads = heads(&link);
                 let mut session = link.session();
-                session.set_heads(heads);
+                session.set_heads(heads, link.now());
                 session.handle_timeout(link.now()).map_err(LinkError::from)
             }
             Some(message) = messages.recv() => {
-                link.session().handle_message(message, &LogHoldings(&link.log), link.now()).map_err(LinkError::from)
+                link.session().handle_message(message, &link.holdings(), link.now()).map_err(LinkError::from)
             }
             () = link.wake.notified() => Ok(()),
             () = window.raise() => Ok(()),
@@ -311,6 +374,11 @@ async fn drive(
     };
     tasks.shutdown().await;
     meter.tell(&link);
+    // What an ended session still asks for: a quarantine is made durable, whatever became of the link.
+    take_events(&link, &mut tasks, &mut window, &mut behind)
+        .await
+        .ok();
+    tasks.shutdown().await;
     if let Err(LinkError::Session(SessionError::Refusing { .. })) = &result {
         // Say why, and give the peer a moment to read it before the connection goes.
         flush(&link, &mut control_out).await.ok();
@@ -324,6 +392,62 @@ async fn drive(
     };
     connection.close(VarInt::from_u32(0), b"bye");
     result
+}
+
+/// Does what the session asks for.
+async fn take_events(
+    link: &Arc<Link>,
+    tasks: &mut JoinSet<Result<(), LinkError>>,
+    window: &mut Window,
+    behind: &mut BTreeMap<StreamKey, Seq>,
+) -> Result<(), LinkError> {
+    while let Some(event) = { link.session().poll_event() } {
+        match event {
+            Event::Established { peer } => link.observer.established(&peer),
+            Event::Persist(update) => {
+                link.fences.change(&link.log, &link.node, update).await?.await?;
+                link.session().handle_persisted(&link.holdings(), link.now())?;
+            }
+            Event::Note(update) => {
+                // Nothing waits for it, but it has its place in the log before what follows.
+                drop(link.fences.change(&link.log, &link.node, update).await?);
+            }
+            Event::Reset { key, .. } => return Err(LinkError::Reset(key)),
+            Event::SendSnapshot { key, after, .. } => {
+                // The lane's reader finds the snapshot where records are missing.
+                behind.insert(key, after);
+            }
+            Event::SendFrom { key, after } => {
+                let after = behind.remove(&key).unwrap_or(after);
+                if hinted(&key) {
+                    tasks.spawn(hints::send(link.clone(), key.clone(), after));
+                }
+                tasks.spawn(lanes::send(link.clone(), key, after));
+            }
+            Event::PeerDurable { key, mark } => {
+                let mut acked = link.acked.lock().unwrap_or_else(PoisonError::into_inner);
+                acked.insert(key.clone(), mark.position.seq);
+                drop(acked);
+                link.observer.peer_durable(&key, mark);
+            }
+            Event::PeerHeads(heads) => {
+                window.set_backlog(backlog(link, &heads));
+                link.observer.peer_heads(&heads);
+            }
+            Event::Quarantine { reason, message } => {
+                tracing::error!(node = %link.node, ?reason, message, "node in quarantine");
+            }
+            Event::CloudLost(lost) => {
+                tracing::error!(node = %link.node, ?lost, "acknowledged records are not held; the node sends them again");
+            }
+            Event::Fetch { id, .. } => link.session().refuse_fetch(id),
+            Event::PeerArchived { .. } | Event::NotHeld { .. } => {}
+            Event::Nack { key, seq, reason } => {
+                return Err(LinkError::Nack { key, seq, reason });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Sends what the session has to say.
@@ -362,6 +486,13 @@ async fn read_control(
             return Ok(());
         }
     }
+}
+
+/// Runs what reads files or folds where it holds nobody up.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LinkError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|err| LinkError::Stream(format!("a task of the link failed: {err}")))
 }
 
 /// Whether current values of a stream go ahead of its history.

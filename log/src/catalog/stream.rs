@@ -169,6 +169,36 @@ impl StreamState {
             .filter(|frame| frame.last_seq() == seq)
     }
 
+    /// The frame that starts at `seq`, if one does.
+    pub(crate) fn starting_at(&self, seq: Seq) -> Option<FrameRef> {
+        let at = self.frames.partition_point(|frame| frame.first_seq < seq);
+        self.frames
+            .get(at)
+            .copied()
+            .filter(|frame| frame.first_seq == seq)
+    }
+
+    /// Takes in a frame that was missing from the index, at its place.
+    pub(crate) fn put_back(&mut self, segment: SegmentNo, off: u32, frame: &Frame) {
+        if self.starting_at(frame.first_seq()).is_some() {
+            return;
+        }
+        let at = self
+            .frames
+            .partition_point(|known| known.first_seq < frame.first_seq());
+        let len = u32::try_from(frame.bytes().len()).unwrap_or(u32::MAX);
+        let held = FrameRef {
+            first_seq: frame.first_seq(),
+            epoch: frame.epoch(),
+            segment,
+            off,
+            len,
+            count: frame.count(),
+        };
+        self.frames.insert(at, held);
+        self.bytes += u64::from(len);
+    }
+
     /// What comes after the record `after`, for a reader that knows no more than its number.
     pub(crate) fn after_seq(&self, after: Seq) -> Following {
         let at = self.frames.partition_point(|frame| frame.last_seq() <= after);
@@ -308,7 +338,10 @@ impl StreamState {
     pub(crate) fn add_snapshot(&mut self, head: &SnapshotHead, block: BlockNo) {
         let at = head.at(block);
         if head.purpose != Purpose::Rebase {
-            self.base = Some(at);
+            let further = |base: &SnapshotRef| base.mark.position <= at.mark.position;
+            if self.base.as_ref().is_none_or(further) {
+                self.base = Some(at);
+            }
             return;
         }
         let rebase = Rebase {

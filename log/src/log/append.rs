@@ -9,9 +9,9 @@ use ledge_proto::{limits, v1};
 use prost::Message;
 use tokio::sync::oneshot;
 
-use super::wait::block_on;
 use super::{Appended, Log};
 use crate::error::AppendError;
+use crate::sync::block_on;
 use crate::writer::queue::{Request, Work};
 
 /// Records that were queued. Resolves when they are durable, with their positions.

@@ -8,12 +8,12 @@ use ledge_proto::v1::snapshot::Purpose;
 use tokio::sync::oneshot;
 
 use super::Log;
-use super::wait::block_on;
 use crate::catalog::Catalog;
 use crate::error::{AppendError, ReadError};
 use crate::ids::BlockNo;
 use crate::read::BlockReader;
 use crate::snapshot::{NewSnapshot, SnapshotHead, SnapshotRef};
+use crate::sync::block_on;
 use crate::writer::queue::{Request, Work};
 use crate::writer::snapshot::check_rebase;
 

@@ -1,10 +1,10 @@
 //! Waiting on a thread that may block.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
 use super::Log;
+use crate::sync::block_on;
 
 impl Log {
     /// Resolves `ticket`, committing on this thread when nobody else does.
@@ -28,25 +28,6 @@ impl Log {
         match output {
             Some(answer) => answer,
             None => block_on(ticket),
-        }
-    }
-}
-
-/// Waits on this thread, inside an async runtime or outside.
-pub(super) fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut cx = Context::from_waker(&waker);
-    let mut future = std::pin::pin!(future);
-    loop {
-        match future.as_mut().poll(&mut cx) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
         }
     }
 }

@@ -78,6 +78,10 @@ impl BlockReader {
                 self.after = no;
                 Ok(Some(block))
             }
+            Err(err @ ReadError::Damaged { .. }) if no >= self.catalog.first_block() => {
+                crate::quarantine::met(&self.catalog, segment.no(), off);
+                Err(err)
+            }
             // Written over while it was read.
             Err(_) if no < self.catalog.first_block() => Err(self.recycled(no)),
             Err(err) => Err(err),

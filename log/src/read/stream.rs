@@ -76,6 +76,9 @@ impl StreamReader {
             }
             Err(err) => {
                 self.ahead.clear();
+                if matches!(err, ReadError::Damaged { .. }) {
+                    crate::quarantine::met(&self.catalog, frame.segment, frame.off);
+                }
                 // Written over while it was read?
                 self.look_up()?;
                 Err(err)
@@ -117,6 +120,10 @@ impl StreamReader {
                 snapshot,
                 resume_after,
             } => {
+                drop(state);
+                if let Some(lost) = self.catalog.damages().holding(&self.key, self.next) {
+                    return Err(crate::quarantine::error(&self.catalog, lost));
+                }
                 return Err(ReadError::Jump {
                     key: self.key.clone(),
                     after: self.position(),

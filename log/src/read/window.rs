@@ -76,6 +76,11 @@ mod tests {
     /// A sender holds frames until they are acknowledged: each holds the window it was cut out of.
     #[test]
     fn a_piece_that_is_held_holds_little_more_than_itself() {
+        // The locks of the unit tests are only there under their scheduler.
+        shuttle::check_random(check_held, 1);
+    }
+
+    fn check_held() {
         let options = Options::deterministic(ClusterId([1; 16]), "n", 1);
         let (log, _) = Log::open(Arc::new(SimDisk::new()), Path::new("log"), options).unwrap();
         let segment = log.catalog().segments().back().cloned().unwrap();

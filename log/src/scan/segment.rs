@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use ledge_proto::ids::{Chain, StreamKey};
+use ledge_proto::ids::{Chain, Seq, StreamKey};
 use ledge_proto::v1::FrameHeader;
 use ledge_proto::v1::snapshot::Purpose;
 use ledge_proto::{limits, mutants, v1};
 use prost::Message;
 
-use super::{Mode, Tail, Torn};
-use crate::catalog::{Segment, Streams, frame_ref, start_of};
+use super::{Mode, OnHole, Tail, Torn};
+use crate::catalog::{Damages, Segment, Streams, frame_ref, start_of};
 use crate::error::OpenError;
 use crate::format::block::{
     BLOCK_HEADER_BYTES, BLOCK_HEADER_LEN, BlockHeader, BlockKind, DirEntry, body_crc, decode_dir,
@@ -33,6 +33,11 @@ pub(crate) struct SegmentScan<'a> {
     pub(crate) tail: &'a mut Tail,
     /// The snapshot whose parts are coming.
     pub(crate) assembly: &'a mut Assembly,
+    /// Blocks that cannot be read.
+    pub(crate) damages: &'a mut Damages,
+    /// First block of the next segment.
+    pub(crate) until: Option<BlockNo>,
+    pub(crate) on_hole: OnHole,
     /// A block known to be durable from elsewhere.
     pub(crate) witness: BlockNo,
     pub(crate) mode: Mode,
@@ -54,6 +59,7 @@ impl SegmentScan<'_> {
         if seal_at != 0
             && let Some(seal) = self.seal(seal_at, BlockNo(end.0 - 1))?
             && seal.blocks.len() as u64 + 1 == end.0 - start.0
+            && (self.on_hole == OnHole::Refuse || self.can_use(&seal, first)?)
         {
             if first {
                 // The streams that were there before this segment.
@@ -94,7 +100,7 @@ impl SegmentScan<'_> {
     pub(super) fn last(&mut self) -> Result<(), OpenError> {
         self.blocks()?;
         let end = self.segment.last_block();
-        if self.clean && end == self.witness {
+        if self.clean && end == self.witness || self.tail.lost_end {
             return Ok(());
         }
         if end < self.witness {
@@ -109,7 +115,7 @@ impl SegmentScan<'_> {
         Ok(())
     }
 
-    fn is_blank(&self, off: u32) -> Result<bool, OpenError> {
+    pub(super) fn is_blank(&self, off: u32) -> Result<bool, OpenError> {
         let mut head = [0; BLOCK_HEADER_BYTES];
         let read = self
             .segment
@@ -125,6 +131,7 @@ impl SegmentScan<'_> {
         self.tail.sealed = false;
         self.tail.frames.clear();
         self.tail.snapshots.clear();
+        self.tail.lost_end = false;
         self.tail.last_block = None;
         self.tail.torn = None;
         self.resume()
@@ -135,17 +142,28 @@ impl SegmentScan<'_> {
         // Blocks that no later block has vouched for yet.
         let mut open: VecDeque<Found> = VecDeque::new();
         let mut off = self.tail.off;
-        while let Some(found) = self.block_at(off)? {
+        loop {
             let expected = open
                 .back()
                 .map_or(self.segment.last_block(), |b| b.header.block_no)
                 .next();
-            if found.header.block_no != expected {
-                return Err(self.damaged(
-                    off,
-                    format!("block {} where block {expected} belongs", found.header.block_no),
-                ));
-            }
+            let found = match self.block_at(off)? {
+                Some(found) if found.header.block_no == expected => found,
+                other => {
+                    if let Some(at) = self.skip_hole(off, expected, &mut open)? {
+                        off = at;
+                        continue;
+                    }
+                    match other {
+                        Some(found) if self.on_hole == OnHole::Refuse => {
+                            let no = found.header.block_no;
+                            let reason = format!("block {no} where block {expected} belongs");
+                            return Err(self.damaged(off, reason));
+                        }
+                        _ => break,
+                    }
+                }
+            };
             off += span(&found, self.segment);
             let durable = found.header.durable_block.max(self.witness);
             while open.front().is_some_and(|b| b.header.block_no <= durable) {
@@ -157,6 +175,11 @@ impl SegmentScan<'_> {
         while let Some(found) = open.pop_front() {
             if let Err(reason) = self.check_body(&found)? {
                 let block = found.header.block_no;
+                if self.on_hole == OnHole::Skip && (block <= self.witness || self.until.is_some()) {
+                    self.hole_of(&found)?;
+                    self.tail.lost_end = block == self.witness;
+                    continue;
+                }
                 if self.mode == Mode::Stopped && block <= self.witness {
                     return Err(self.damaged(found.off, format!("block {block} was durable, but {reason}")));
                 }
@@ -220,7 +243,7 @@ impl SegmentScan<'_> {
     }
 
     /// The block at `off`, if its header and directory are valid.
-    fn block_at(&self, off: u32) -> Result<Option<Found>, OpenError> {
+    pub(super) fn block_at(&self, off: u32) -> Result<Option<Found>, OpenError> {
         let file_end = self.segment.header.segment_bytes;
         if u64::from(off) + BLOCK_HEADER_BYTES as u64 > file_end {
             return Ok(None);
@@ -259,7 +282,7 @@ impl SegmentScan<'_> {
         Ok(dir.ok().map(|dir| Found { header, off, dir }))
     }
 
-    fn check_body(&self, found: &Found) -> Result<Result<(), &'static str>, OpenError> {
+    pub(super) fn check_body(&self, found: &Found) -> Result<Result<(), &'static str>, OpenError> {
         let body = self.body(found)?;
         let crc = body_crc(self.segment.header.seed(), std::iter::once(&body[..]));
         Ok(if crc == found.header.body_crc {
@@ -280,13 +303,23 @@ impl SegmentScan<'_> {
         Ok(body)
     }
 
-    /// Enters a valid block.
-    fn take(&mut self, found: Found) -> Result<(), OpenError> {
-        if found.header.kind == BlockKind::Streams {
-            self.streams_block(&found)?;
+    /// Enters a block with a valid header that was durable, or whose body was checked.
+    pub(super) fn take(&mut self, found: Found) -> Result<(), OpenError> {
+        let read = match found.header.kind {
+            BlockKind::Streams => self.streams_block(&found),
+            BlockKind::Snapshot => self.snapshot_block(&found),
+            _ => self.check_follows(&found),
+        };
+        if let Err(err) = read {
+            // Because of what is in it, or because of what is not before it?
+            if self.on_hole == OnHole::Skip && self.check_body(&found)?.is_err() {
+                return self.hole_of(&found);
+            }
+            if found.header.kind != BlockKind::Data {
+                return Err(err);
+            }
         }
         if found.header.kind == BlockKind::Snapshot {
-            self.snapshot_block(&found)?;
             self.tail.snapshots.push(found.off);
         }
         let body_at = found.off + BLOCK_HEADER_LEN;
@@ -298,6 +331,7 @@ impl SegmentScan<'_> {
             });
         }
         crate::catalog::write(&self.segment.blocks).push(found.off);
+        self.tail.lost_end = false;
         self.tail.sealed = found.header.kind == BlockKind::Seal;
         self.tail.last_block = Some((found.off, found.header.block_len()));
         self.tail.off = found.off + span(&found, self.segment);
@@ -316,6 +350,9 @@ impl SegmentScan<'_> {
                 .is_some_and(|stream| stream.slot == tail.slot);
             if !known && !self.streams.adopt(tail.slot, &tail.key, tail.mark) {
                 return Err(self.damaged(found.off, format!("two streams have the number {}", tail.slot)));
+            }
+            if self.on_hole == OnHole::Skip {
+                self.prove_end(&tail);
             }
         }
         Ok(())
@@ -355,6 +392,16 @@ impl SegmentScan<'_> {
         let stream = self.streams.get_or_create(&head.key);
         let mut state = stream.state();
         let have = state.durable.position;
+        let known =
+            self.on_hole == OnHole::Skip && head.purpose == Purpose::Base && head.mark.position > have;
+        if known
+            && self
+                .damages
+                .lost(&head.key, have.seq.next(), head.mark.position.seq)
+        {
+            state.durable = head.mark; // What it stands for was there.
+        }
+        let have = state.durable.position;
         let up = match head.purpose {
             Purpose::Rebase => head.mark.position >= have,
             _ => head.mark.position <= have,
@@ -383,6 +430,14 @@ impl SegmentScan<'_> {
         };
         let mut state = stream.state();
         let have = state.durable.position;
+        self.damages.suspects.remove(&entry.slot);
+        if self.on_hole == OnHole::Skip && entry.first_seq > have.seq.next() && entry.epoch >= have.epoch {
+            let last = Seq(entry.first_seq.0 - 1);
+            if self.damages.lost(&stream.key, have.seq.next(), last) {
+                state.durable.position.seq = last;
+            }
+        }
+        let have = state.durable.position;
         if entry.first_seq != have.seq.next() || entry.epoch < have.epoch {
             return Err(self.damaged(
                 frame.off,
@@ -398,7 +453,7 @@ impl SegmentScan<'_> {
         Ok(())
     }
 
-    fn seal(&self, at: u32, no: BlockNo) -> Result<Option<Seal>, OpenError> {
+    pub(super) fn seal(&self, at: u32, no: BlockNo) -> Result<Option<Seal>, OpenError> {
         let Some(found) = self.block_at(at)? else {
             return Ok(None);
         };
@@ -411,11 +466,11 @@ impl SegmentScan<'_> {
         Ok(Seal::decode(&self.body(&found)?, at as usize).ok())
     }
 
-    fn io(&self) -> impl FnOnce(std::io::Error) -> OpenError + use<> {
+    pub(super) fn io(&self) -> impl FnOnce(std::io::Error) -> OpenError + use<> {
         OpenError::io("read", self.segment.path.clone())
     }
 
-    fn damaged(&self, off: u32, reason: String) -> OpenError {
+    pub(super) fn damaged(&self, off: u32, reason: String) -> OpenError {
         OpenError::Damaged {
             path: self.segment.path.clone(),
             offset: off.into(),
@@ -424,19 +479,19 @@ impl SegmentScan<'_> {
     }
 }
 
-fn span(found: &Found, segment: &Segment) -> u32 {
+pub(super) fn span(found: &Found, segment: &Segment) -> u32 {
     u32::try_from(found.header.span(segment.header.align)).unwrap_or(u32::MAX)
 }
 
 /// Reads ahead while looking for headers at every aligned offset.
 #[derive(Default)]
-struct Window {
+pub(super) struct Window {
     buf: Vec<u8>,
     at: u32,
 }
 
 impl Window {
-    fn get(&mut self, segment: &Segment, at: u32, file_end: u32) -> std::io::Result<&[u8]> {
+    pub(super) fn get(&mut self, segment: &Segment, at: u32, file_end: u32) -> std::io::Result<&[u8]> {
         let end = self.at as usize + self.buf.len();
         if self.buf.is_empty() || at < self.at || at as usize + BLOCK_HEADER_BYTES > end {
             let len = (file_end - at).min(1 << 20) as usize;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::Mark;
+use ledge_proto::v1::snapshot::Purpose;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::group;
@@ -49,11 +50,19 @@ pub(crate) enum Work {
         mark: Mark,
         done: oneshot::Sender<Result<Mark, AppendError>>,
     },
-    /// A whole snapshot. Commits alone.
+    /// A whole snapshot. Commits alone, or a base together with other bases.
     Snapshot {
         snapshot: NewSnapshot,
         done: oneshot::Sender<Result<(), AppendError>>,
     },
+}
+
+/// What may be committed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Company {
+    Frames,
+    Bases,
+    Nothing,
 }
 
 impl Work {
@@ -73,12 +82,18 @@ impl Request {
         match &self.work {
             Work::Records { payload, .. } => payload.len() + FRAME_OVERHEAD + DIR_ENTRY_BYTES,
             Work::Frame { frame, .. } => frame.bytes().len() + DIR_ENTRY_BYTES,
-            Work::Held { .. } | Work::Snapshot { .. } => 0,
+            Work::Snapshot { snapshot, .. } => snapshot.bytes(),
+            Work::Held { .. } => 0,
         }
     }
 
-    fn commits_alone(&self) -> bool {
-        matches!(self.work, Work::Snapshot { .. })
+    /// What may be committed together with it.
+    fn company(&self) -> Company {
+        match &self.work {
+            Work::Snapshot { snapshot, .. } if snapshot.head.purpose == Purpose::Base => Company::Bases,
+            Work::Snapshot { .. } => Company::Nothing,
+            _ => Company::Frames,
+        }
     }
 }
 
@@ -308,16 +323,16 @@ impl Shared {
         let limit = self.block_limit - crate::format::block::BLOCK_HEADER_BYTES;
         let mut count = 0;
         let mut bytes = 0;
+        let mut company = None;
         for request in &queue.requests {
             bytes += request.block_bytes();
-            let alone = request.commits_alone();
-            if count > 0 && (alone || bytes > limit || count == BLOCK_MAX_FRAMES) {
+            let own = request.company();
+            let apart = own != company.unwrap_or(own) || own == Company::Nothing;
+            if count > 0 && (apart || bytes > limit || count == BLOCK_MAX_FRAMES) {
                 break;
             }
+            company = Some(own);
             count += 1;
-            if alone {
-                break;
-            }
         }
         let taken: Vec<Request> = if count == queue.requests.len() {
             std::mem::take(&mut queue.requests).into()

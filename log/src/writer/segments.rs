@@ -401,6 +401,7 @@ impl Writer {
         for stream in self.catalog.streams().iter() {
             stream.state().forget(segment.no(), segment.last_block());
         }
+        self.catalog.damages().forget(segment.no());
     }
 }
 

@@ -11,6 +11,7 @@ use super::Writer;
 use crate::catalog::Stream;
 use crate::error::AppendError;
 use crate::format::block::{BLOCK_HEADER_BYTES, BlockKind};
+use crate::ids::BlockNo;
 use crate::snapshot::{NewSnapshot, SnapshotHead};
 
 /// Whether a stream may be moved from `have` to the mark of a snapshot: only upwards.
@@ -96,46 +97,54 @@ impl Writer {
         }
     }
 
-    /// Writes a snapshot and makes it durable; with the last part it counts.
-    pub(super) fn write_snapshot(
+    /// Writes snapshots and makes them durable; only then they count.
+    pub(super) fn write_snapshots(
         &mut self,
-        stream: &Arc<Stream>,
-        snapshot: &NewSnapshot,
+        snapshots: &[(Arc<Stream>, NewSnapshot)],
     ) -> Result<(), AppendError> {
-        let mut first = None;
-        for body in &snapshot.bodies {
-            if let Err(err) = self.ensure_room(BLOCK_HEADER_BYTES + body.len(), 0) {
-                // What was written of it stays, and counts for nothing.
-                self.sync()?;
-                self.durable.send_replace(self.synced.block);
-                return Err(err);
+        let mut blocks = Vec::with_capacity(snapshots.len());
+        for (stream, snapshot) in snapshots {
+            let mut first = None;
+            for body in &snapshot.bodies {
+                if let Err(err) = self.ensure_room(BLOCK_HEADER_BYTES + body.len(), 0) {
+                    // What was written of it stays, and counts for nothing.
+                    self.sync()?;
+                    self.durable.send_replace(self.synced.block);
+                    return Err(err);
+                }
+                let at =
+                    self.write_block(BlockKind::Snapshot, stream.slot, 0, body, &[], std::iter::empty())?;
+                if let Some(active) = &mut self.active {
+                    active.snapshots.push(at);
+                }
+                first.get_or_insert(self.head.block);
             }
-            let at = self.write_block(BlockKind::Snapshot, stream.slot, 0, body, &[], std::iter::empty())?;
-            if let Some(active) = &mut self.active {
-                active.snapshots.push(at);
-            }
-            first.get_or_insert(self.head.block);
+            blocks.extend(first);
         }
         self.sync()?;
-        if snapshot.head.superseded_after > Seq::ZERO {
-            self.catalog.note_superseded();
-        }
-        let Some(first) = first else { return Ok(()) };
-        {
-            let mut state = stream.state();
-            state.add_snapshot(&snapshot.head, first);
-            if snapshot.head.purpose == Purpose::Rebase {
-                state.staged = state.durable.position;
-                if state.accepted.position < state.durable.position {
-                    state.accepted = state.durable;
-                }
-            }
-        }
-        if snapshot.head.purpose == Purpose::Rebase && stream.key.incarnation == self.identity.incarnation {
-            let writer = FrameWriter::resume(stream.key.clone(), snapshot.head.mark);
-            self.own.insert(stream.slot, writer);
+        for ((stream, snapshot), block) in snapshots.iter().zip(blocks) {
+            self.take_effect(stream, &snapshot.head, block);
         }
         self.durable.send_replace(self.head.block);
         Ok(())
+    }
+
+    fn take_effect(&mut self, stream: &Arc<Stream>, head: &SnapshotHead, block: BlockNo) {
+        let mut state = stream.state();
+        state.add_snapshot(head, block);
+        if head.purpose != Purpose::Rebase {
+            return;
+        }
+        state.staged = state.durable.position;
+        if state.accepted.position < state.durable.position {
+            state.accepted = state.durable;
+        }
+        if head.superseded_after > Seq::ZERO {
+            self.catalog.note_superseded();
+        }
+        if stream.key.incarnation == self.identity.incarnation {
+            let writer = FrameWriter::resume(stream.key.clone(), head.mark);
+            self.own.insert(stream.slot, writer);
+        }
     }
 }

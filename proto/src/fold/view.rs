@@ -123,6 +123,38 @@ pub fn gaps<S: Read>(store: &S, scope: &Scope) -> Found<Keyed<v1::Gap>, S> {
     entries(store, scope, Table::Gaps)
 }
 
+/// What the cloud last noted of a node's disk.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn node_fence<S: Read>(store: &S, node: &Scope) -> Found<Option<Latest<v1::NodeFence>>, S> {
+    only(store, node, Table::NodeFences)
+}
+
+/// What the edge last noted of the cloud.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn edge_fence<S: Read>(store: &S, node: &Scope) -> Found<Option<Latest<v1::EdgeFence>>, S> {
+    only(store, node, Table::EdgeFences)
+}
+
+/// What the cloud last noted of itself.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn cloud_fence<S: Read>(store: &S) -> Found<Option<Latest<v1::CloudFence>>, S> {
+    only(store, &Scope::cluster(), Table::CloudFences)
+}
+
+fn only<S: Read, T: Message + Default>(
+    store: &S,
+    scope: &Scope,
+    table: Table,
+) -> Found<Option<Latest<T>>, S> {
+    Ok(entries(store, scope, table)?.pop().map(|(_, latest)| latest))
+}
+
 /// Every scope the store knows something about, in order.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use ledge_proto::v1::{self, snapshot::Purpose};
 
 use super::items::write_part;
 use super::observer::{Direction, Traffic};
-use super::{Link, LinkError};
+use super::{Link, LinkError, blocking};
 
 /// Between `down` and the lanes themselves.
 const PRIORITY: i32 = 22;
@@ -59,8 +59,7 @@ async fn changes(
     after: Position,
 ) -> Result<Option<Vec<v1::Snapshot>>, LinkError> {
     let (source, asked) = (link.snapshots.clone(), key.clone());
-    let parts = tokio::task::spawn_blocking(move || source.changes(&asked, after));
-    let parts = parts.await.map_err(|err| LinkError::Stream(err.to_string()))?;
+    let parts = blocking(move || source.changes(&asked, after)).await?;
     Ok(parts.filter(|parts| {
         let bytes: usize = parts.iter().map(|part| part.raw_len as usize).sum();
         let fits = bytes <= limits::HINT_MAX_BYTES;

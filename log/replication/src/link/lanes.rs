@@ -1,20 +1,30 @@
 //! Frames out of the log onto a QUIC stream, and off a QUIC stream into the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use ledge_log::CheckedFrame;
+use ledge_log::{CheckedFrame, ReadError, SnapshotRef};
+use ledge_proto::fold::snapshot;
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
+use ledge_proto::v1::{self, snapshot::Purpose};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::items::{Item, ItemStream, write_frame};
-use super::snapshots::Collector;
-use super::{Link, LinkError};
+use super::items::{Item, ItemStream, write_frame, write_part};
+use super::observer::{Direction, Traffic};
+use super::snapshots::{Collector, PartError, Whole};
+use super::{Link, LinkError, blocking};
 
 /// Frames of one lane that may wait for fsync at once. With quinn's windows this bounds the memory of a link.
 const UNSYNCED_FRAMES: usize = 64;
+/// Desired state goes as a snapshot to a node that is so many records behind, when the snapshot has fewer entries by
+/// this factor.
+const SHORTCUT_RECORDS: u64 = 1024;
+const SHORTCUT_FACTOR: u64 = 4;
+/// When to ask the projection again for a snapshot that it cannot give yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// quinn sends a stream of higher priority first: desired state and commands, then state, then telemetry.
 fn priority(lane: Lane) -> i32 {
@@ -26,19 +36,42 @@ fn priority(lane: Lane) -> i32 {
     }
 }
 
-/// Sends `key` from the first record after `after`, and goes on as it grows.
+/// Sends `key` from the first record after `after`, and goes on as it grows. Where records are not held, or too many
+/// to be worth it, a snapshot goes in their place.
 pub(super) async fn send(link: Arc<Link>, key: StreamKey, after: Seq) -> Result<(), LinkError> {
     let mut durable = link.log.subscribe();
     link.gate_open().await;
+    let mut out = Outgoing {
+        stream: None,
+        key: key.clone(),
+        link: link.clone(),
+    };
     let mut reader = link.log.read_stream(&key, after);
-    let drain = (key.id.lane == Lane::UpData).then_some(&link.drain);
-    let mut stream = None;
+    if let Some(parts) = shortcut(&link, &key, after).await? {
+        let mark = out.snapshot(&parts).await?;
+        reader = link.log.read_stream(&key, mark.position.seq);
+    }
     loop {
         durable.borrow_and_update();
-        while let Some(frame) = reader.next()? {
-            let stream = opened(&link, &key, &mut stream).await?;
-            let bytes = write_frame(stream, frame.bytes().clone(), drain).await?;
-            link.observer.sent(&key, u64::from(frame.count()), bytes);
+        loop {
+            match reader.next() {
+                Ok(Some(frame)) => out.frame(&frame).await?,
+                Ok(None) => break,
+                Err(ReadError::Jump {
+                    snapshot,
+                    resume_after,
+                    ..
+                }) => {
+                    let Some(parts) = in_place(&link, &key, snapshot, resume_after).await? else {
+                        // Nobody has folded that far yet.
+                        tokio::time::sleep(LOOK_AGAIN).await;
+                        continue;
+                    };
+                    let mark = out.snapshot(&parts).await?;
+                    reader = link.log.read_stream(&key, mark.position.seq);
+                }
+                Err(err) => return Err(err.into()),
+            }
         }
         if durable.changed().await.is_err() {
             return Err(LinkError::Shutdown); // The log was closed.
@@ -46,20 +79,91 @@ pub(super) async fn send(link: Arc<Link>, key: StreamKey, after: Seq) -> Result<
     }
 }
 
-/// The QUIC stream of a lane, opened with its first item: a lane with nothing to say costs nothing.
-async fn opened<'a>(
-    link: &Link,
+/// For the desired state of a node that is far behind: what it comes to, when that is much less than how it came about.
+async fn shortcut(link: &Arc<Link>, key: &StreamKey, after: Seq) -> Result<Option<Parts>, LinkError> {
+    let end = link.log.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq);
+    let behind = end.0.saturating_sub(after.0);
+    if key.id.lane != Lane::Down || behind < SHORTCUT_RECORDS {
+        return Ok(None);
+    }
+    let Some(parts) = live(link, key).await? else {
+        return Ok(None);
+    };
+    let entries = snapshot::entries_of(&parts).map_err(PartError::from)?.1.len() as u64;
+    let mark = snapshot::mark_of(&parts[0]).map_err(PartError::from)?;
+    let worth_it = mark.position.seq > after && behind / SHORTCUT_FACTOR >= entries;
+    Ok(worth_it.then_some(parts))
+}
+
+/// What stands for records that are not held: the snapshot that the log names, or what is folded by now.
+async fn in_place(
+    link: &Arc<Link>,
     key: &StreamKey,
-    stream: &'a mut Option<SendStream>,
-) -> Result<&'a mut SendStream, LinkError> {
-    Ok(match stream {
-        Some(stream) => stream,
-        None => {
-            let opened = link.connection.open_uni().await?;
-            opened.set_priority(priority(key.id.lane)).ok();
-            stream.insert(opened)
+    held: Option<SnapshotRef>,
+    resume_after: Seq,
+) -> Result<Option<Parts>, LinkError> {
+    if let Some(at) = held {
+        let log = link.log.clone();
+        let read = blocking(move || log.read_snapshot(&at)).await?;
+        return Ok(Some(read?));
+    }
+    let parts = live(link, key).await?;
+    Ok(parts.filter(|parts| parts.first().is_some_and(|part| part.seq >= resume_after.0)))
+}
+
+async fn live(link: &Arc<Link>, key: &StreamKey) -> Result<Option<Parts>, LinkError> {
+    let (source, asked) = (link.snapshots.clone(), key.clone());
+    blocking(move || source.live(&asked)).await
+}
+
+type Parts = Vec<v1::Snapshot>;
+
+/// The sending side of one lane.
+struct Outgoing {
+    link: Arc<Link>,
+    key: StreamKey,
+    stream: Option<SendStream>,
+}
+
+impl Outgoing {
+    async fn frame(&mut self, frame: &Frame) -> Result<(), LinkError> {
+        let link = self.link.clone();
+        let drain = (self.key.id.lane == Lane::UpData).then_some(&link.drain);
+        let bytes = write_frame(self.opened().await?, frame.bytes().clone(), drain).await?;
+        link.observer.sent(&self.key, u64::from(frame.count()), bytes);
+        Ok(())
+    }
+
+    /// Sends a snapshot, from whose mark the receiver goes on; returns the mark.
+    async fn snapshot(&mut self, parts: &[v1::Snapshot]) -> Result<Mark, LinkError> {
+        let mark = parts
+            .first()
+            .ok_or_else(|| LinkError::Stream("an empty snapshot".to_owned()))?;
+        let mark = snapshot::mark_of(mark).map_err(PartError::from)?;
+        tracing::info!(key = %self.key, at = %mark.position, "a snapshot goes in the place of records");
+        for part in parts {
+            let part = v1::Snapshot {
+                purpose: Purpose::Rebase.into(),
+                ..part.clone()
+            };
+            let bytes = write_part(self.opened().await?, &part).await?;
+            let what = Traffic::Snapshot(self.key.id.lane, Purpose::Rebase);
+            self.link.observer.traffic(Direction::Sent, what, bytes);
         }
-    })
+        Ok(mark)
+    }
+
+    /// Opened with the first item: a lane with nothing to say costs nothing.
+    async fn opened(&mut self) -> Result<&mut SendStream, LinkError> {
+        match &mut self.stream {
+            Some(stream) => Ok(stream),
+            none => {
+                let opened = self.link.connection.open_uni().await?;
+                opened.set_priority(priority(self.key.id.lane)).ok();
+                Ok(none.insert(opened))
+            }
+        }
+    }
 }
 
 /// Takes the lanes the peer opens.
@@ -109,7 +213,7 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
                     link.session().handle_activity(link.now());
                     if let Some(whole) = snapshot.push(part, len)? {
                         link.allowed(&whole.key)?;
-                        link.take_snapshot(whole);
+                        previous = take(&link, whole).await?.or(previous);
                     }
                     continue;
                 }
@@ -139,4 +243,32 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
         Ok(())
     };
     tokio::try_join!(append, acknowledge).map(|_| ())
+}
+
+/// Takes in a whole snapshot: one that stands for records is stored, and acknowledged once it is durable; hints are told
+/// and forgotten. Returns where the stream goes on when it was moved.
+async fn take(link: &Link, whole: Whole) -> Result<Option<Mark>, LinkError> {
+    let what = Traffic::Snapshot(whole.key.id.lane, whole.purpose);
+    link.observer.traffic(Direction::Received, what, whole.bytes);
+    match whole.purpose {
+        Purpose::Hint => {
+            link.observer.hint(&whole.key, &whole.parts);
+            return Ok(None);
+        }
+        Purpose::Rebase => {}
+        Purpose::Base | Purpose::Unspecified => {
+            return Err(LinkError::Stream(
+                "a snapshot that is nothing to its receiver".to_owned(),
+            ));
+        }
+    }
+    let held = link.log.durable(&whole.key);
+    if held.is_none_or(|held| held.position < whole.mark.position) {
+        link.log.append_snapshot(whole.parts).await?;
+        tracing::info!(key = %whole.key, at = %whole.mark.position, "a snapshot took the place of records");
+    }
+    link.observer.durable(&whole.key, whole.mark);
+    link.session().handle_durable(&whole.key, whole.mark, link.now());
+    link.wake.notify_one();
+    Ok(Some(whole.mark))
 }

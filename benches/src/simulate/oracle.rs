@@ -1,0 +1,141 @@
+//! What must hold: every frame ever written, and what was promised about it.
+
+use std::collections::BTreeMap;
+
+use ledge_log::{Log, ReadError};
+use ledge_proto::frame::Frame;
+use ledge_proto::ids::{Chain, Mark, Position, Seq, StreamKey};
+
+use super::machine::Machine;
+use super::upkeep::Ranges;
+use super::violation::{Checked, Violation, ensure};
+
+/// Everything that was ever written, by whom it follows. A chain stands for all that came before it, so that a
+/// chain that is in here is a history some writer really wrote.
+#[derive(Default)]
+pub(super) struct Oracle {
+    written: BTreeMap<Chain, Written>,
+    /// What ever reached the cloud, record by record.
+    arrived: BTreeMap<StreamKey, Ranges>,
+}
+
+struct Written {
+    key: StreamKey,
+    first: Position,
+    last: Position,
+    /// The frame before, in the same stream.
+    after: Chain,
+}
+
+impl Oracle {
+    /// Takes in a frame read from its writer's own log, which follows `after`.
+    pub(super) fn write(&mut self, frame: &Frame, after: Chain) {
+        let first = Position {
+            epoch: frame.epoch(),
+            seq: frame.first_seq(),
+        };
+        self.written.entry(frame.chain()).or_insert_with(|| Written {
+            key: frame.key().clone(),
+            first,
+            last: frame.mark().position,
+            after,
+        });
+    }
+
+    /// The cloud took these records.
+    pub(super) fn arrived(&mut self, key: &StreamKey, first: Seq, last: Seq) {
+        self.arrived.entry(key.clone()).or_default().add(first.0, last.0);
+    }
+
+    /// What the cloud holds when it starts: also what it had not acknowledged when it ended.
+    pub(super) fn found(&mut self, cloud: &Machine) -> Checked {
+        let Some(process) = &cloud.process else {
+            return Ok(());
+        };
+        for info in process.log.streams() {
+            let mut reader = process.log.read_stream(&info.key, Seq::ZERO);
+            loop {
+                match reader.next() {
+                    Ok(Some(frame)) => self.arrived(&info.key, frame.first_seq(), frame.last_seq()),
+                    Ok(None) => break,
+                    Err(ReadError::Jump { .. }) => reader.skip_jump(),
+                    Err(err) => return Err(Violation::new("I1-dense", format!("{}: {err}", info.key))),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What ever reached the cloud.
+    pub(super) fn arrivals(&self, key: &StreamKey) -> Ranges {
+        self.arrived.get(key).cloned().unwrap_or_default()
+    }
+
+    /// Whether some writer of `key` ever stood at `mark`.
+    pub(super) fn was_written(&self, key: &StreamKey, mark: Mark) -> bool {
+        if mark.position.seq == Seq::ZERO {
+            return mark.chain == key.genesis_chain();
+        }
+        self.written
+            .get(&mark.chain)
+            .is_some_and(|written| written.key == *key && written.last == mark.position)
+    }
+
+    /// Whether the history that ends with `later` goes through `earlier`.
+    pub(super) fn continues(&self, key: &StreamKey, earlier: Mark, later: Mark) -> bool {
+        let mut at = later.chain;
+        loop {
+            if at == earlier.chain {
+                return true;
+            }
+            match self.written.get(&at) {
+                Some(written) if written.key == *key && written.first.seq > earlier.position.seq => {
+                    at = written.after;
+                }
+                _ => return false,
+            }
+        }
+    }
+
+    /// Reads all of a stream that a log holds and checks every frame: dense, chained, written by its writer.
+    pub(super) fn check_stream(&self, name: &str, log: &Log, key: &StreamKey) -> Checked {
+        let Some(end) = log.durable(key) else {
+            return Ok(());
+        };
+        let broken = |what: String| Violation::new("I1-dense", format!("{name} {key}: {what}"));
+        let mut reader = log.read_stream(key, Seq::ZERO);
+        let mut last: Option<Mark> = None;
+        loop {
+            let frame = match reader.next() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(ReadError::Jump { snapshot, .. }) => {
+                    last = snapshot.map(|at| at.mark);
+                    reader.skip_jump();
+                    continue;
+                }
+                Err(err) => return Err(broken(format!("cannot be read to its end: {err}"))),
+            };
+            if let Some(last) = last {
+                ensure(frame.first_seq() == last.position.seq.next(), "I1-dense", || {
+                    format!(
+                        "{name} {key}: frame {} after {}",
+                        frame.first_seq(),
+                        last.position
+                    )
+                })?;
+                frame
+                    .follows(last.chain)
+                    .map_err(|err| broken(format!("frame {}: {err}", frame.first_seq())))?;
+            }
+            let mark = frame.mark();
+            ensure(self.was_written(key, mark), "prefix-of-its-writer", || {
+                format!("{name} holds {key} {}, which nobody wrote", mark.position)
+            })?;
+            last = Some(mark);
+        }
+        ensure(last.is_none_or(|last| last == end), "I1-dense", || {
+            format!("{name} {key}: readable to {last:?}, durable to {end:?}")
+        })
+    }
+}

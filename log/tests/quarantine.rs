@@ -1,0 +1,241 @@
+//! Damage in the middle of a log: the rest goes on, what is missing is listed, and comes back from a peer.
+
+#![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::*;
+use ledge_log::{BlockNo, Log, OnDamage, OpenError, Options, ReadError, RefillError, SimDisk, StreamReader};
+use ledge_proto::frame::{Frame, FrameWriter};
+use ledge_proto::ids::{Lane, Seq, StreamKey};
+
+fn tolerant(seed: u64) -> Options {
+    Options {
+        on_damage: OnDamage::Quarantine,
+        segment_bytes: 16 * 1024,
+        ..options(seed)
+    }
+}
+
+fn open_tolerant(disk: &SimDisk, seed: u64) -> Result<(Log, ledge_log::Recovery), OpenError> {
+    Log::open(storage(disk), &dir(), tolerant(seed))
+}
+
+/// Several segments, own and foreign streams, blocks of one and of several frames. Closed in order.
+fn sample() -> SimDisk {
+    let disk = SimDisk::new();
+    let (log, _) = open_tolerant(&disk, 1).unwrap();
+    let mut remotes = [FrameWriter::new(remote_key(1)), FrameWriter::new(remote_key(2))];
+    for n in 0..22u64 {
+        let lane = if n % 3 == 0 { Lane::UpState } else { Lane::UpData };
+        let mut big = record(n);
+        big.payload = (0..(n % 5) * 150)
+            .map(|m| (m * 31 % 251) as u8)
+            .collect::<Vec<_>>()
+            .into();
+        log.append_blocking(&stream(lane), vec![big, record(n + 100)])
+            .unwrap();
+        log.append_frame_blocking(frame(&mut remotes[(n % 2) as usize], 3))
+            .unwrap();
+    }
+    log.close().unwrap();
+    disk
+}
+
+fn frames_of(reader: &mut StreamReader) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    while let Some(frame) = reader.next().unwrap() {
+        frames.push(frame);
+    }
+    frames
+}
+
+fn bytes_of(frames: &[Frame]) -> Vec<&[u8]> {
+    frames.iter().map(|frame| &frame.bytes()[..]).collect()
+}
+
+fn pristine(disk: &SimDisk) -> BTreeMap<StreamKey, Vec<Frame>> {
+    let view = view(disk);
+    let streams = view.streams();
+    streams
+        .into_iter()
+        .map(|info| {
+            (
+                info.key.clone(),
+                frames_of(&mut view.read_stream(&info.key, Seq::ZERO)),
+            )
+        })
+        .collect()
+}
+
+/// Reads everything a log says it has. Whatever it cannot read has to be listed afterwards.
+fn read_what_is_there(log: &Log, all: &BTreeMap<StreamKey, Vec<Frame>>, what: &str) {
+    // Meets whatever opening did not.
+    let mut blocks = log.read_blocks(BlockNo::ZERO);
+    let mut at = BlockNo::ZERO;
+    while at < log.durable_block() {
+        at = at.next();
+        match blocks.next_block() {
+            Ok(Some(block)) => assert_eq!(block.no, at),
+            Ok(None) => panic!("{what}: block {at}"),
+            Err(err) => {
+                assert!(matches!(err, ReadError::Damaged { .. }), "{what}: {err}");
+                blocks = log.read_blocks(at);
+            }
+        }
+    }
+    let lost = log.quarantined();
+    for (key, frames) in all {
+        let end = log.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq);
+        for frame in frames {
+            let listed = lost.iter().any(|lost| {
+                lost.key == *key && lost.first <= frame.first_seq() && frame.last_seq() <= lost.last
+            });
+            let read = log.read_stream(key, Seq(frame.first_seq().0 - 1)).next();
+            match read {
+                Ok(Some(found)) => assert_eq!(found.bytes(), frame.bytes(), "{what}"),
+                Ok(None) => assert!(
+                    listed || frame.first_seq() > end,
+                    "{what}: {key} {}",
+                    frame.first_seq()
+                ),
+                Err(err) => {
+                    assert!(listed, "{what}: {key} {} is not listed: {err}", frame.first_seq());
+                    assert!(err.to_string().contains("seg-"), "{what}: {err}");
+                }
+            }
+            assert!(
+                frame.last_seq() <= end || listed || *key != remote_key(9),
+                "{what}: {key} ends early"
+            );
+        }
+    }
+}
+
+/// Damages a copy of `disk`, checks what is left, has a peer give back what is missing, and checks that all is as
+/// before. Returns whether it was.
+fn round(
+    disk: &SimDisk,
+    all: &BTreeMap<StreamKey, Vec<Frame>>,
+    what: &str,
+    damage: impl Fn(&SimDisk),
+) -> bool {
+    let copy = disk.after_kill();
+    damage(&copy);
+    let (log, recovery) = match open_tolerant(&copy, 2) {
+        Ok(opened) => opened,
+        // The end is gone rather than damaged, or the header of a segment: not what this is about.
+        Err(OpenError::LostDurable { .. }) => return false,
+        Err(err) => panic!("{what}: {err}"),
+    };
+    assert_eq!(recovery.torn_at, None, "{what}: damage is not a torn tail");
+    for lost in &recovery.quarantined {
+        assert!(
+            all[&lost.key].iter().any(|frame| frame.first_seq() == lost.first),
+            "{what}: {lost:?}"
+        );
+    }
+    read_what_is_there(&log, all, what);
+    // Another history is not taken for what was there.
+    for lost in log.quarantined() {
+        let mut forged = FrameWriter::new(lost.key.clone());
+        let mut other = frame(&mut forged, 1);
+        while other.first_seq() < lost.first {
+            other = frame(&mut forged, 1);
+        }
+        if !all[&lost.key].iter().any(|frame| frame.bytes() == other.bytes()) {
+            assert!(!matches!(log.refill(other), Ok(true)), "{what}: a forged frame");
+        }
+    }
+    let mut beyond = false;
+    for lost in log.quarantined() {
+        for frame in &all[&lost.key] {
+            if lost.first <= frame.first_seq() && frame.last_seq() <= lost.last {
+                match log.refill(frame.clone()) {
+                    Ok(_) | Err(RefillError::NotQuarantined { .. }) => {}
+                    Err(RefillError::Beyond { .. }) => beyond = true,
+                    Err(err) => panic!("{what}: {err}"),
+                }
+            }
+        }
+    }
+    if beyond {
+        return false;
+    }
+    assert_eq!(log.quarantined(), [], "{what}");
+    let whole = all.iter().all(|(key, frames)| {
+        bytes_of(&frames_of(&mut log.read_stream(key, Seq::ZERO))) == bytes_of(frames)
+            && log.durable(key) == frames.last().map(Frame::mark)
+    });
+    if whole {
+        assert_eq!(
+            log.append_blocking(&stream(Lane::UpData), vec![record(7)])
+                .unwrap()
+                .first
+                .epoch
+                .0,
+            1,
+            "{what}: nothing was lost"
+        );
+    }
+    let whole = whole && log.stats().damaged == 0;
+    log.close().unwrap();
+    let report = verify(&copy);
+    if whole {
+        assert_eq!(report.findings, [], "{what}");
+        let (log, recovery) = open_tolerant(&copy, 3).unwrap();
+        assert!(recovery.clean && recovery.quarantined.is_empty(), "{what}");
+        drop(log);
+    }
+    whole
+}
+
+#[test]
+fn any_damaged_sector_is_listed_and_comes_back_from_a_peer() {
+    let disk = sample();
+    let all = pristine(&disk);
+    let (mut rounds, mut restored) = (0, 0);
+    for no in 0.. {
+        let path = segment_path(no);
+        let Some(bytes) = disk.read(&path) else { break };
+        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        for start in (4096..used).step_by(512) {
+            let end = used.min(start + 512);
+            let kinds: [(&str, Box<dyn Fn(&mut [u8])>); 4] = [
+                ("zeroed", Box::new(move |b: &mut [u8]| b[start..end].fill(0))),
+                (
+                    "overwritten",
+                    Box::new(move |b: &mut [u8]| b[start..end].fill(0x5A)),
+                ),
+                (
+                    "a bit in the head",
+                    Box::new(move |b: &mut [u8]| b[start + 20] ^= 4),
+                ),
+                (
+                    "a bit further on",
+                    Box::new(move |b: &mut [u8]| b[start + 150] ^= 1),
+                ),
+            ];
+            for (kind, change) in kinds {
+                let what = format!("segment {no}, byte {start}: {kind}");
+                let mut same = false;
+                let copy = |disk: &SimDisk| disk.corrupt(&path, |bytes| change(bytes));
+                let probe = disk.after_kill();
+                copy(&probe);
+                same |= probe.read(&path) == disk.read(&path);
+                if same {
+                    continue;
+                }
+                rounds += 1;
+                restored += u32::from(round(&disk, &all, &what, copy));
+            }
+        }
+    }
+    println!("{restored} of {rounds} restored");
+    assert!(
+        rounds > 200 && restored * 10 > rounds * 8,
+        "{restored} of {rounds}"
+    );
+}
