@@ -91,6 +91,7 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
     let append = async {
         let tickets = tickets; // Dropped at the end of the stream, which ends `acknowledge` too.
         let mut previous: Option<Mark> = None;
+        let mut appender = link.log.frame_appender();
         while let Some(bytes) = frames.next().await? {
             let len = 4 + bytes.len() as u64;
             let frame = Frame::parse(bytes)?;
@@ -107,11 +108,11 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
             let ticket = match previous {
                 // Hashed here, on this connection's share of the processor; the log only compares chains.
                 Some(before) if frame.first_seq() == before.position.seq.next() => {
-                    link.log
+                    appender
                         .enqueue_checked(CheckedFrame::check(frame, before.chain)?)
                         .await?
                 }
-                _ => link.log.enqueue_frame(frame).await?,
+                _ => appender.enqueue(frame).await?,
             };
             previous = Some(end);
             link.observer.received(&key, records, len);
