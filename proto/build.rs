@@ -5,6 +5,7 @@ fn main() {
         "ledge/v1/frame.proto",
         "ledge/v1/record.proto",
         "ledge/v1/session.proto",
+        "ledge/v1/snapshot.proto",
         "ledge/v1/state.proto",
     ];
     for file in files {
@@ -18,6 +19,7 @@ fn main() {
     config.bytes([
         ".ledge.v1.Record.payload",
         ".ledge.v1.Entry.payload",
+        ".ledge.v1.Snapshot.entries",
         ".ledge.v1.FrameHeader.chain",
         ".ledge.v1.FrameHeader.incarnation",
     ]);

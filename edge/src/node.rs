@@ -61,10 +61,8 @@ impl Journal for LogJournal {
         let stream = match lane {
             Lane::UpState => &self.up_state,
             Lane::UpData => &self.up_data,
-            Lane::Down => {
-                return Err(JournalError::Failed(
-                    "a node does not write its `down` stream".into(),
-                ));
+            Lane::Down | Lane::Local => {
+                return Err(JournalError::Failed(format!("nothing here writes `{lane}`")));
             }
         };
         let boot = self.log.identity().boot;

@@ -1,17 +1,20 @@
 //! What is where: segments, and for every stream the frames it has. Shared by the writer and all readers.
 
-use std::collections::{HashMap, VecDeque};
+mod stream;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError};
 
-use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Chain, Epoch, Mark, Position, Seq, StreamKey};
+use ledge_proto::ids::{Chain, Mark, Position, StreamKey};
 
+pub(crate) use self::stream::{Following, FrameRef, Stream};
 use crate::format::block::DirEntry;
 use crate::format::segment::SegmentHeader;
 use crate::ids::{BlockChain, BlockNo, SegmentNo};
 use crate::storage::{Storage, StorageFile};
+use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Everything readers need.
 pub(crate) struct Catalog {
@@ -20,6 +23,10 @@ pub(crate) struct Catalog {
     segments: RwLock<VecDeque<Arc<Segment>>>,
     streams: RwLock<Streams>,
     head: Mutex<Head>,
+    /// First blocks that readers hold, by number of the pin.
+    pins: Mutex<(u64, BTreeMap<u64, BlockNo>)>,
+    /// Some frame was superseded: blocks have to be looked at for such.
+    superseded: AtomicBool,
 }
 
 /// The last block readers may see.
@@ -47,7 +54,7 @@ impl Segment {
             header,
             path,
             file,
-            blocks: RwLock::default(),
+            blocks: RwLock::new(Vec::new()),
             end: AtomicU32::new(0),
         }
     }
@@ -78,84 +85,6 @@ impl Segment {
     }
 }
 
-/// Where one frame is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FrameRef {
-    pub(crate) first_seq: Seq,
-    pub(crate) epoch: Epoch,
-    pub(crate) segment: SegmentNo,
-    /// Bytes from the start of the segment.
-    pub(crate) off: u32,
-    pub(crate) len: u32,
-}
-
-/// One stream of one incarnation.
-pub(crate) struct Stream {
-    /// Its number in this log.
-    pub(crate) slot: u32,
-    pub(crate) key: StreamKey,
-    state: Mutex<StreamState>,
-}
-
-pub(crate) struct StreamState {
-    /// Last frame accepted; ahead of `durable` while frames wait for their commit.
-    pub(crate) accepted: Mark,
-    /// End of the last frame taken into a group.
-    pub(crate) staged: Position,
-    /// Last frame synced.
-    pub(crate) durable: Mark,
-    /// Frames held, oldest first.
-    pub(crate) frames: Vec<FrameRef>,
-    /// Sum of their lengths.
-    pub(crate) bytes: u64,
-}
-
-impl StreamState {
-    /// Sequence number of the first record held; one past the end when none is.
-    pub(crate) fn first_seq(&self) -> Seq {
-        self.frames
-            .first()
-            .map_or(self.durable.position.seq.next(), |frame| frame.first_seq)
-    }
-
-    /// Index of the frame that holds `seq`, if it is held.
-    pub(crate) fn find(&self, seq: Seq) -> Option<usize> {
-        if seq > self.durable.position.seq {
-            return None;
-        }
-        self.frames
-            .partition_point(|frame| frame.first_seq <= seq)
-            .checked_sub(1)
-    }
-
-    /// Sequence number of the last record of frame `n`.
-    pub(crate) fn last_seq(&self, n: usize) -> Seq {
-        self.frames
-            .get(n + 1)
-            .map_or(self.durable.position.seq, |next| Seq(next.first_seq.0 - 1))
-    }
-
-    /// Takes in a frame that is durable at `off` of `segment`.
-    pub(crate) fn add(&mut self, segment: SegmentNo, off: u32, frame: &Frame) {
-        let len = u32::try_from(frame.bytes().len()).unwrap_or(u32::MAX); // Frames are at most 2 MiB.
-        self.frames.push(FrameRef {
-            first_seq: frame.first_seq(),
-            epoch: frame.epoch(),
-            segment,
-            off,
-            len,
-        });
-        self.bytes += u64::from(len);
-        self.durable = frame.mark();
-    }
-}
-
-impl Stream {
-    pub(crate) fn state(&self) -> MutexGuard<'_, StreamState> {
-        lock(&self.state)
-    }
-}
-
 /// All streams, by name and by number.
 #[derive(Default)]
 pub(crate) struct Streams {
@@ -182,18 +111,7 @@ impl Streams {
         if self.by_slot.contains_key(&slot) || self.by_key.contains_key(key) {
             return false;
         }
-        let state = StreamState {
-            accepted: mark,
-            staged: mark.position,
-            durable: mark,
-            frames: Vec::new(),
-            bytes: 0,
-        };
-        let stream = Arc::new(Stream {
-            slot,
-            key: key.clone(),
-            state: Mutex::new(state),
-        });
+        let stream = Arc::new(Stream::new(slot, key.clone(), mark));
         self.by_slot.insert(slot, stream.clone());
         self.by_key.insert(key.clone(), stream);
         self.next_slot = self.next_slot.max(slot.saturating_add(1));
@@ -207,6 +125,14 @@ impl Streams {
         }
         self.adopt(self.next_slot, key, start_of(key));
         self.by_key[key].clone()
+    }
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
     }
 }
 
@@ -226,6 +152,7 @@ pub(crate) fn frame_ref(segment: SegmentNo, body_at: u32, entry: &DirEntry) -> (
         segment,
         off: body_at + entry.off,
         len: entry.len,
+        count: entry.count,
     };
     let position = Position {
         epoch: entry.epoch,
@@ -248,12 +175,15 @@ impl Catalog {
         streams: Streams,
         head: Head,
     ) -> Catalog {
+        let superseded = streams.iter().any(|stream| stream.state().supersedes());
         Catalog {
             storage,
             dir: dir.to_owned(),
             segments: RwLock::new(segments),
             streams: RwLock::new(streams),
             head: Mutex::new(head),
+            pins: Mutex::new((0, BTreeMap::new())),
+            superseded: AtomicBool::new(superseded),
         }
     }
 
@@ -263,8 +193,10 @@ impl Catalog {
             segments,
             streams,
             head,
+            superseded,
             ..
         } = newer;
+        self.superseded.store(superseded.into_inner(), Ordering::Release);
         *self.segments_mut() = segments.into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.streams_mut() = streams.into_inner().unwrap_or_else(PoisonError::into_inner);
         *lock(&self.head) = head.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -296,6 +228,32 @@ impl Catalog {
 
     pub(crate) fn set_head(&self, head: Head) {
         *lock(&self.head) = head;
+    }
+
+    /// Keeps `block` and what comes after it. Returns the number of the pin.
+    pub(crate) fn pin(&self, block: BlockNo) -> u64 {
+        let (next, pins) = &mut *lock(&self.pins);
+        *next += 1;
+        pins.insert(*next, block);
+        *next
+    }
+
+    pub(crate) fn unpin(&self, id: u64) {
+        lock(&self.pins).1.remove(&id);
+    }
+
+    /// The first block that somebody holds.
+    pub(crate) fn first_pin(&self) -> Option<BlockNo> {
+        lock(&self.pins).1.values().min().copied()
+    }
+
+    /// Whether any frame was superseded.
+    pub(crate) fn has_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn note_superseded(&self) {
+        self.superseded.store(true, Ordering::Release);
     }
 
     /// Segment number `no`, if it is still held.

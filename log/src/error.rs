@@ -4,12 +4,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ledge_proto::fold::snapshot::SnapshotError;
 use ledge_proto::frame::FrameError;
 use ledge_proto::ids::{ClusterId, Epoch, Position, Seq, StreamKey};
 use ledge_proto::limits;
 
 use crate::format::FormatError;
 use crate::ids::{BlockNo, SegmentNo};
+use crate::snapshot::SnapshotRef;
 
 /// Why a log could not be opened.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -162,7 +164,7 @@ pub enum AppendError {
         reason: Arc<str>,
     },
     /// No room for another segment. Nothing is lost; the same append succeeds once there is space.
-    #[error("cannot make a new log segment in {}: {reason}; free some space or lower the retention", dir.display())]
+    #[error("cannot make a new log segment in {}: {reason}; free some space there, raise the limit of the log or lower the retention", dir.display())]
     DiskFull {
         /// The log's directory.
         dir: PathBuf,
@@ -236,6 +238,27 @@ pub enum AppendError {
         /// Last position offered.
         got: Position,
     },
+    /// A snapshot that this log may not hold.
+    #[error("snapshot of {stream} refused: {reason}")]
+    Snapshot {
+        /// The stream.
+        stream: StreamKey,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A part of a snapshot that cannot be read.
+    #[error(transparent)]
+    SnapshotPart(#[from] SnapshotError),
+    /// A snapshot would take the stream back.
+    #[error("{stream} is at {have}, a snapshot at {got} would take it back")]
+    RebaseBackwards {
+        /// The stream.
+        stream: StreamKey,
+        /// Last position held.
+        have: Position,
+        /// Position of the snapshot.
+        got: Position,
+    },
     /// A frame of a stream only this log writes.
     #[error("{stream} is written by this log: it takes records, not frames")]
     OwnStream {
@@ -274,6 +297,19 @@ pub enum ReadError {
         /// What is wrong.
         reason: String,
     },
+    /// What comes next does not follow: it was recycled, or the stream was moved to where a snapshot stands.
+    #[error("{key} goes on after seq {resume_after}: what is between that and seq {after} is not in the log")]
+    Jump {
+        /// The stream.
+        key: StreamKey,
+        /// The last sequence number before the jump: the reader's position.
+        after: Seq,
+        /// What stands for the records that are not there. Its mark may be later than `resume_after`, when records
+        /// folded into it are still held; whoever loads it reads on after its mark.
+        snapshot: Option<SnapshotRef>,
+        /// What is held goes on after this one.
+        resume_after: Seq,
+    },
     /// What comes next is no longer held.
     #[error("{what} is no longer in the log: it begins at {first_held}")]
     Recycled {
@@ -282,6 +318,32 @@ pub enum ReadError {
         /// What is held: a sequence number or a block number.
         first_held: u64,
     },
+}
+
+/// Why a segment was not given up.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RecycleError {
+    /// The state of a stream at the end of the segment would be lost.
+    #[error("segment {segment} stays: {stream} has no base at {end} or after in a later segment")]
+    NeedsBase {
+        /// The segment.
+        segment: SegmentNo,
+        /// The stream.
+        stream: StreamKey,
+        /// Where the segment's part of the stream ends.
+        end: Position,
+    },
+    /// A reader holds it.
+    #[error("segment {segment} stays: a reader holds block {block}")]
+    Pinned {
+        /// The segment.
+        segment: SegmentNo,
+        /// The first block held.
+        block: BlockNo,
+    },
+    /// Its file could not be renamed or removed.
+    #[error(transparent)]
+    File(#[from] OpenError),
 }
 
 /// Why the log was not closed in order. Whatever was acknowledged is durable all the same.

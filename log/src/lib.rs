@@ -18,21 +18,27 @@ mod options;
 mod read;
 mod recovery;
 mod scan;
+mod snapshot;
 mod stats;
 pub mod storage;
+mod sync;
 mod verify;
 mod view;
 mod writer;
 
-pub use error::{AppendError, CloseError, OpenError, ReadError};
+pub use error::{AppendError, CloseError, OpenError, ReadError, RecycleError};
 pub use format::block::BlockKind;
 pub use format::{FORMAT_VERSION, FormatError};
 pub use ids::{BlockChain, BlockNo, SegmentNo};
-pub use log::{Appended, CheckedFrame, FrameAppender, FrameTicket, Identity, Log, StreamInfo, Ticket};
+pub use log::{
+    Appended, CheckedFrame, FrameAppender, FrameTicket, Identity, Log, OldestSegment, Pin, StreamInfo, Ticket,
+};
 pub use options::{Committer, Linger, OnLostData, Options, Random, SEGMENT_MAX_BYTES, SEGMENT_MIN_BYTES};
 pub use read::{Block, BlockReader, Frames, StreamReader};
 pub use recovery::Recovery;
+pub use snapshot::SnapshotRef;
 pub use stats::{Histogram, LogStats};
 pub use storage::{DiskStorage, SimDisk, Storage, StorageFile};
 pub use verify::{Finding, FindingKind, VerifyReport, verify};
 pub use view::{LogView, SegmentInfo};
+pub use writer::room::Room;

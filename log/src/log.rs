@@ -2,11 +2,14 @@
 
 mod append;
 mod frames;
+pub(crate) mod retention;
+pub(crate) mod snapshots;
 mod wait;
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use ledge_proto::ids::{ClusterId, Incarnation, Mark, Position, Seq, StreamId, StreamKey};
@@ -14,6 +17,7 @@ use tokio::sync::watch;
 
 pub use self::append::Ticket;
 pub use self::frames::{CheckedFrame, FrameAppender, FrameTicket};
+pub use self::retention::{OldestSegment, Pin};
 use crate::catalog::{Catalog, lock, start_of};
 use crate::error::{CloseError, OpenError, ReadError};
 use crate::ids::{BlockChain, BlockNo};
@@ -22,7 +26,9 @@ use crate::read::{BlockReader, StreamReader};
 use crate::recovery::{self, Recovery};
 use crate::stats::LogStats;
 use crate::storage::Storage;
+use crate::sync::Mutex;
 use crate::writer::queue::{Next, Shared};
+use crate::writer::room::Room;
 
 /// While one writes and syncs, the other wakes those whose records the last sync made durable.
 const COMMITTING_THREADS: usize = 2;
@@ -74,6 +80,9 @@ struct Handle {
     shared: Arc<Shared>,
     identity: Identity,
     durable: watch::Receiver<BlockNo>,
+    room: watch::Receiver<Room>,
+    /// Where each stream ended when the log was opened.
+    opened: HashMap<StreamKey, Mark>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -89,6 +98,8 @@ impl Log {
     ) -> Result<(Log, Recovery), OpenError> {
         let (writer, recovery, durable) = recovery::open(storage, dir, options)?;
         let identity = writer.identity.clone();
+        let room = writer.room.subscribe();
+        let opened = retention::ends(&writer.catalog);
         let committer = writer.options.committer;
         let shared = Arc::new(Shared::new(writer));
         let count = if committer == Committer::Thread {
@@ -112,6 +123,8 @@ impl Log {
             shared,
             identity,
             durable,
+            room,
+            opened,
             threads: Mutex::new(threads),
         };
         Ok((
@@ -188,18 +201,6 @@ impl Log {
     /// the first one held has one too.
     pub fn chain_of_block(&self, no: BlockNo) -> Option<BlockChain> {
         crate::read::chain_of_block(self.catalog(), no)
-    }
-
-    /// Gives up the segments all of whose blocks are before `block`, for their files to be removed or written
-    /// over; the segment being written stays. Returns how many. The caller has made sure that nobody needs them
-    /// (I3); readers that come too late get [`ReadError::Recycled`]. Positions of streams are kept.
-    ///
-    /// Waits for a commit that is under way.
-    ///
-    /// # Errors
-    /// When a file can be neither renamed nor removed; what was given up until then stays so.
-    pub fn recycle_before(&self, block: BlockNo) -> Result<usize, OpenError> {
-        self.shared().writer().recycle_before(block)
     }
 
     /// State and totals since the log was opened.
@@ -304,7 +305,7 @@ fn run(shared: &Shared) {
 
 pub(crate) fn durable(catalog: &Catalog, key: &StreamKey) -> Option<Mark> {
     let mark = catalog.stream(key)?.state().durable;
-    (mark.position.seq > Seq::ZERO).then_some(mark)
+    (mark.position > Position::ZERO).then_some(mark)
 }
 
 pub(crate) fn streams(catalog: &Catalog) -> Vec<StreamInfo> {
@@ -314,12 +315,13 @@ pub(crate) fn streams(catalog: &Catalog) -> Vec<StreamInfo> {
         .filter_map(|stream| {
             let state = stream.state();
             let (first_seq, durable) = (state.first_seq(), state.durable);
+            let records = state.records();
             (durable != start_of(&stream.key)).then(|| StreamInfo {
                 key: stream.key.clone(),
                 first_seq,
                 durable,
                 bytes: state.bytes,
-                records: durable.position.seq.0 + 1 - first_seq.0,
+                records,
             })
         })
         .collect();

@@ -32,6 +32,8 @@ impl Linger {
             Lane::Down => self.down,
             Lane::UpState => self.up_state,
             Lane::UpData => self.up_data,
+            // Somebody waits for each: a session does not begin before its token is durable.
+            Lane::Local => Duration::ZERO,
         }
     }
 }
@@ -110,6 +112,13 @@ pub struct Options {
     pub linger: Linger,
     /// After this long without appends, the superblock records how far the log is durable. `None`: only on close.
     pub mark_after_idle: Option<Duration>,
+    /// Most bytes of the log's directory: segments, spare files, superblocks. The log never grows beyond it; whoever
+    /// owns it gives up the oldest segment in time (see [`crate::Log::subscribe_room`]). At least three segments.
+    /// `None`: as much as the disk has.
+    pub max_bytes: Option<u64>,
+    /// Bytes at the end of a segment that `up.data` may not use while there is no file for the next one, for the other
+    /// lanes to go on. At most a quarter of a segment.
+    pub reserve_bytes: u64,
     /// Used segments kept as files to be overwritten, instead of removed.
     pub spare_segments: usize,
     /// Make the next segment ahead of time, on a thread of its own. Ignored with [`Committer::Caller`].
@@ -135,6 +144,8 @@ impl Options {
             max_queue_bytes: 16 * 1024 * 1024,
             linger: Linger::default(),
             mark_after_idle: Some(Duration::from_secs(1)),
+            max_bytes: None,
+            reserve_bytes: 1024 * 1024,
             spare_segments: 1,
             prepare_ahead: true,
             committer: Committer::Thread,
@@ -148,6 +159,7 @@ impl Options {
     /// bytes.
     pub fn deterministic(cluster: ClusterId, node: impl Into<String>, seed: u64) -> Self {
         Options {
+            reserve_bytes: 0,
             segment_bytes: 1024 * 1024,
             align: 512,
             mark_after_idle: None,
@@ -179,6 +191,13 @@ impl Options {
         if !self.segment_bytes.is_multiple_of(SEGMENT_HEADER_BYTES as u64) {
             return fail(format!(
                 "segment_bytes must be a multiple of 4096, not {}",
+                self.segment_bytes
+            ));
+        }
+        let least = 3 * self.segment_bytes + 4096;
+        if self.max_bytes.is_some_and(|most| most < least) {
+            return fail(format!(
+                "max_bytes must be at least {least}: three segments of segment_bytes ({})",
                 self.segment_bytes
             ));
         }

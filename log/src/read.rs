@@ -4,11 +4,11 @@ mod blocks;
 mod stream;
 mod window;
 
-use ledge_proto::ids::{Mark, Position, Seq, StreamKey};
+use ledge_proto::ids::{Mark, Seq, StreamKey};
 
 pub use self::blocks::{Block, BlockReader, Frames};
 pub use self::stream::StreamReader;
-use crate::catalog::{Catalog, Segment, start_of};
+use crate::catalog::{Catalog, FrameRef, Segment, start_of};
 use crate::error::{OpenError, ReadError};
 use crate::format::block::{BLOCK_HEADER_BYTES, BlockHeader};
 use crate::ids::{BlockChain, BlockNo};
@@ -17,35 +17,46 @@ use crate::storage::pread_exact;
 
 /// See [`crate::Log::mark_at`].
 pub(crate) fn mark_at(catalog: &Catalog, key: &StreamKey, seq: Seq) -> Result<Option<Mark>, ReadError> {
-    if seq == Seq::ZERO {
-        return Ok(Some(start_of(key)));
-    }
+    let start = || (seq == Seq::ZERO).then(|| start_of(key));
     let Some(stream) = catalog.stream(key) else {
-        return Ok(None);
+        return Ok(start());
     };
     let frame = {
         let state = stream.state();
         if seq == state.durable.position.seq {
             return Ok(Some(state.durable));
         }
-        match state.find(seq) {
-            Some(n) if state.last_seq(n) == seq => state.frames[n],
-            _ => return Ok(None),
+        if let Some(mark) = state.snapshot_mark(seq) {
+            return Ok(Some(mark));
+        }
+        match state.ending_at(seq) {
+            Some(frame) => frame,
+            None => return Ok(start()),
         }
     };
-    let Some(segment) = catalog.segment(frame.segment) else {
+    if catalog.segment(frame.segment).is_none() {
         return Ok(None);
+    }
+    match mark_of_frame(catalog, key, frame) {
+        // Given up and written over while it was read.
+        Err(_) if catalog.segment(frame.segment).is_none() => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// The mark of a frame of the index, read from its header.
+pub(crate) fn mark_of_frame(catalog: &Catalog, key: &StreamKey, frame: FrameRef) -> Result<Mark, ReadError> {
+    let Some(segment) = catalog.segment(frame.segment) else {
+        return Err(ReadError::Recycled {
+            what: format!("{key} seq {}", frame.first_seq),
+            first_held: catalog.first_block().0,
+        });
     };
     match peek(&segment, frame.off, frame.len) {
-        Ok((found, chain)) if found == *key => Ok(Some(Mark {
-            position: Position {
-                epoch: frame.epoch,
-                seq,
-            },
+        Ok((found, chain)) if found == *key => Ok(Mark {
+            position: frame.last(),
             chain,
-        })),
-        // Given up and written over while it was read.
-        _ if catalog.segment(frame.segment).is_none() => Ok(None),
+        }),
         Ok((found, _)) => Err(damaged(
             &segment,
             frame.off,

@@ -1,6 +1,6 @@
 //! Opening a log for writing: take the lock, find the end, repair a torn one, and count the boot.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ledge_proto::ids::Incarnation;
@@ -18,6 +18,7 @@ use crate::stats::Counters;
 use crate::storage::{Access, Storage, StorageLock, pread_exact, pwrite, write_zeros};
 use crate::writer::Writer;
 use crate::writer::mark::write_superblock;
+use crate::writer::room::Room;
 use crate::writer::segments::{Active, Spares};
 
 /// Name of the file whose lock says that a process writes to the log.
@@ -218,9 +219,9 @@ fn recover(
     writer.superblock_file = 1 - file;
     writer.new_epoch = lost_until.is_some();
     if !tail.sealed {
-        writer.active = Some(Active::new(last, tail.off, tail.frames));
+        writer.active = Some(Active::new(last, tail.off, tail.frames, tail.snapshots));
     }
-    writer.spares = Spares::of(leftovers(dir, &names).1);
+    writer.spares = Spares::of(spares(&*writer.catalog.storage, dir, &names));
     bump(&mut writer)?;
     let durable = writer.durable.subscribe();
     Ok((writer, recovery, durable))
@@ -307,6 +308,15 @@ fn make_certain(last: &crate::catalog::Segment, tail: &Tail) -> Result<(), OpenE
     last.file.fdatasync().map_err(io("sync"))
 }
 
+/// Used segments that can be written over, and their lengths. One that cannot be opened is of no use.
+fn spares(storage: &dyn Storage, dir: &Path, names: &[String]) -> Vec<(PathBuf, u64)> {
+    let len = |path: &PathBuf| storage.open(path, Access::Read).and_then(|file| file.len()).ok();
+    let used = leftovers(dir, names).1;
+    used.into_iter()
+        .filter_map(|path| len(&path).map(|len| (path, len)))
+        .collect()
+}
+
 /// Removes files of interrupted steps. Used segments kept as spares stay.
 fn remove_leftovers(storage: &dyn Storage, dir: &Path, names: &[String]) -> Result<(), OpenError> {
     for path in leftovers(dir, names).0 {
@@ -331,11 +341,14 @@ fn writer(
         active: None,
         spares: Spares::default(),
         head,
+        synced: head,
         own: std::collections::HashMap::new(),
         new_epoch: false,
         superblock,
         superblock_file: 0,
         durable: watch::Sender::new(head.block),
+        room: watch::Sender::new(Room::default()),
+        blocked: None,
         poisoned: None,
         lock: Some(lock),
     }

@@ -21,6 +21,7 @@ use crate::format::block::{
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_FILES, Superblock};
 use crate::ids::{BlockChain, BlockNo, SegmentNo};
+use crate::snapshot::Assembly;
 use crate::storage::{Access, Storage, pread_exact};
 
 /// What a directory holds.
@@ -42,6 +43,8 @@ pub(crate) struct Tail {
     pub(crate) sealed: bool,
     /// The frames of the last segment, offsets from its start.
     pub(crate) frames: Vec<DirEntry>,
+    /// Where the SNAPSHOT blocks of the last segment start.
+    pub(crate) snapshots: Vec<u32>,
     /// Start and length of the last block, when the last segment has one.
     pub(crate) last_block: Option<(u32, usize)>,
     /// Blocks that were being written when the log stopped: from here on nothing was acknowledged.
@@ -188,6 +191,7 @@ pub(crate) fn scan(
         .is_some_and(|(_, superblock)| superblock.clean);
     let mut streams = Streams::default();
     let mut tail = Tail::default();
+    let mut assembly = Assembly::default();
     let nexts: Vec<Option<(BlockNo, u32)>> = segments
         .iter()
         .skip(1)
@@ -199,6 +203,7 @@ pub(crate) fn scan(
             segment,
             streams: &mut streams,
             tail: &mut tail,
+            assembly: &mut assembly,
             witness,
             mode,
             clean,
@@ -230,7 +235,13 @@ pub(crate) fn scan(
 /// Learns the chain of a stream's last frame.
 fn finish_chain(segments: &VecDeque<Segment>, stream: &Arc<Stream>) -> Result<(), OpenError> {
     let mut state = stream.state();
-    if let Some(last) = state.frames.last().copied() {
+    let last = state.frames.last().copied();
+    let durable = state.durable.position;
+    let rebased = state
+        .rebases
+        .last()
+        .is_some_and(|rebase| rebase.at.mark.position == durable);
+    if let Some(last) = last.filter(|last| !rebased && last.last() == durable) {
         let first = segments.front().map_or(0, |segment| segment.no().0);
         if let Some(segment) = segments.get((last.segment.0 - first) as usize) {
             let (key, chain) = peek(segment, last.off, last.len)?;

@@ -1,8 +1,10 @@
 //! Counters of a running log.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::sync::Mutex;
 
 const BUCKETS: usize = 32;
 

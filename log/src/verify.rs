@@ -114,6 +114,8 @@ pub struct VerifyReport {
     pub frames: u64,
     /// Records in them.
     pub records: u64,
+    /// Whole snapshots.
+    pub snapshots: u64,
     /// Bytes of whole blocks.
     pub bytes: u64,
     /// Streams, ordered by key.
@@ -204,6 +206,7 @@ pub fn verify(storage: &dyn Storage, dir: &Path) -> Result<VerifyReport, OpenErr
         end,
         expected,
     );
+    report.snapshots = tails.snapshots;
     report.streams = tails.finish();
     Ok(report)
 }

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ledge_proto::ids::{Mark, Seq, StreamKey};
+use ledge_proto::v1;
 
 use crate::catalog::Catalog;
 use crate::error::{OpenError, ReadError};
 use crate::ids::{BlockChain, BlockNo};
-use crate::log::{Identity, StreamInfo, durable, streams};
+use crate::log::{Identity, StreamInfo, durable, snapshots, streams};
 use crate::read::{BlockReader, StreamReader, chain_of_block, mark_at};
 use crate::scan::{Mode, scan};
+use crate::snapshot::SnapshotRef;
 use crate::storage::{Access, Storage};
 
 /// How often to start again when files change under the scan.
@@ -94,6 +96,24 @@ impl LogView {
     /// When the frame cannot be read.
     pub fn mark_at(&self, key: &StreamKey, seq: Seq) -> Result<Option<Mark>, ReadError> {
         mark_at(&self.catalog, key, seq)
+    }
+
+    /// See [`crate::Log::snapshot_of`].
+    pub fn snapshot_of(&self, key: &StreamKey) -> Option<SnapshotRef> {
+        snapshots::snapshot_of(&self.catalog, key)
+    }
+
+    /// See [`crate::Log::bases`].
+    pub fn bases(&self) -> Vec<SnapshotRef> {
+        snapshots::bases(&self.catalog)
+    }
+
+    /// See [`crate::Log::read_snapshot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_snapshot(&self, at: &SnapshotRef) -> Result<Vec<v1::Snapshot>, ReadError> {
+        snapshots::read_snapshot(&self.catalog, at)
     }
 
     /// See [`crate::Log::chain_of_block`].

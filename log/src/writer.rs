@@ -3,19 +3,23 @@
 pub(crate) mod group;
 pub(crate) mod mark;
 pub(crate) mod queue;
+pub(crate) mod room;
 pub(crate) mod segments;
+pub(crate) mod snapshot;
 
 use std::collections::HashMap;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Instant;
 
 use ledge_proto::frame::FrameWriter;
+use ledge_proto::mutants;
 use tokio::sync::watch;
 
 use self::group::{Built, Group};
 use self::queue::Request;
+use self::room::Room;
 use self::segments::{Active, Spares};
 use crate::catalog::{Catalog, Head};
 use crate::error::AppendError;
@@ -48,8 +52,10 @@ pub(crate) struct Writer {
     /// The segment being written; `None` when the next commit has to begin one.
     pub(crate) active: Option<Active>,
     pub(crate) spares: Spares,
-    /// Last block written; durable unless poisoned.
+    /// Last block written.
     pub(crate) head: Head,
+    /// Last block synced.
+    pub(crate) synced: Head,
     /// Writers of the streams this log writes itself, by slot.
     pub(crate) own: HashMap<u32, FrameWriter>,
     /// Streams this log writes start a new epoch: durable data was lost.
@@ -58,6 +64,9 @@ pub(crate) struct Writer {
     /// Which of the two files to write next.
     pub(crate) superblock_file: usize,
     pub(crate) durable: watch::Sender<BlockNo>,
+    pub(crate) room: watch::Sender<Room>,
+    /// Why no next segment can be had, as far as is known.
+    pub(crate) blocked: Option<String>,
     pub(crate) poisoned: Option<Arc<str>>,
     /// Released when the writer is done for good.
     pub(crate) lock: Option<Box<dyn StorageLock>>,
@@ -75,8 +84,11 @@ impl Writer {
             );
         }
         let started = Instant::now();
+        let requests = self.admit(requests);
         let group = Group::build(requests, self);
         let result = self.write_group(&group);
+        self.prepare_ahead();
+        self.tell_room();
         if result.is_ok() {
             self.counters.commits.fetch_add(1, Relaxed);
             self.counters.commit_time.record(started.elapsed());
@@ -85,6 +97,9 @@ impl Writer {
     }
 
     fn write_group(&mut self, group: &Group) -> Result<(), AppendError> {
+        if let Some((stream, snapshot)) = &group.snapshot {
+            return self.write_snapshot(stream, snapshot);
+        }
         if group.frames.is_empty() {
             return Ok(());
         }
@@ -95,6 +110,9 @@ impl Writer {
             .sum();
         self.ensure_room(BLOCK_HEADER_BYTES + body, group.frames.len())?;
         let off = self.write_data(&group.frames)?;
+        if mutants::on("superblock-ahead") {
+            let _ = self.mark(false);
+        }
         self.sync()?;
         self.publish(off, &group.frames);
         for (slot, writer) in &group.own {
@@ -114,13 +132,14 @@ impl Writer {
         let chains = frames.iter().map(|built| built.frame.chain().0);
         let pieces: Vec<&[u8]> = frames.iter().map(|built| &built.frame.bytes()[..]).collect();
         let count = u16::try_from(frames.len()).unwrap_or(u16::MAX); // Groups are cut at BLOCK_MAX_FRAMES.
-        self.write_block(BlockKind::Data, count, &dir, &pieces, chains)
+        self.write_block(BlockKind::Data, 0, count, &dir, &pieces, chains)
     }
 
     /// Writes one block where the last one ended. Room was made before. Returns where it starts.
     pub(crate) fn write_block(
         &mut self,
         kind: BlockKind,
+        slot: u32,
         dir_count: u16,
         own: &[u8],
         frames: &[&[u8]],
@@ -138,9 +157,10 @@ impl Writer {
             dir_count,
             body_len: u32::try_from(body_len).unwrap_or(u32::MAX),
             block_no: self.head.block.next(),
-            durable_block: self.head.block,
+            durable_block: self.synced.block,
             prev_chain: self.head.chain,
             body_crc: body_crc(seed, std::iter::once(own).chain(frames.iter().copied())),
+            slot,
         };
         let encoded = header.encode(seed);
         let span = header.span(active.segment.header.align);
@@ -177,7 +197,15 @@ impl Writer {
             return Ok(());
         };
         let started = Instant::now();
-        if let Err(err) = active.segment.file.fdatasync() {
+        let mut synced = if mutants::on("ack-before-fsync") {
+            Ok(())
+        } else {
+            active.segment.file.fdatasync()
+        };
+        if synced.is_err() && mutants::on("retry-fsync") {
+            synced = active.segment.file.fdatasync();
+        }
+        if let Err(err) = synced {
             let text = format!("fdatasync of {}: {err}", active.segment.path.display());
             return Err(self.poison(&text));
         }
@@ -186,6 +214,7 @@ impl Writer {
         crate::catalog::write(&active.segment.blocks).append(&mut active.unsynced);
         active.segment.end.store(active.off, Release);
         self.catalog.set_head(self.head);
+        self.synced = self.head;
         Ok(())
     }
 
@@ -224,14 +253,6 @@ impl Writer {
         let reason = self.poisoned.get_or_insert_with(|| Arc::from(reason)).clone();
         *crate::catalog::lock(&self.counters.poisoned) = Some(reason.clone());
         AppendError::Poisoned { reason }
-    }
-
-    /// Errors that are about room, not about the state of what was written.
-    pub(crate) fn disk_full(&self, reason: &io::Error) -> AppendError {
-        AppendError::DiskFull {
-            dir: self.catalog.dir.clone(),
-            reason: Arc::from(reason.to_string()),
-        }
     }
 }
 

@@ -54,7 +54,7 @@ fn check_survivor(disk: &SimDisk, oracle: &Oracle, what: &str) {
     let log = match oracle.open(disk, 99) {
         Ok(log) => log,
         Err(Stop::Open(err)) => panic!("{err}"),
-        Err(Stop::Append(err)) => panic!("{err}"),
+        Err(_) => panic!("only opened"),
     };
     oracle.observe(&log);
     let report = verify(disk);
@@ -63,12 +63,12 @@ fn check_survivor(disk: &SimDisk, oracle: &Oracle, what: &str) {
         "clean after recovery: {:?}",
         report.findings
     );
-    assert!(oracle.run(&log, 4).is_ok(), "appending goes on");
+    oracle.run(&log, 4).expect("appending goes on");
     log.close().unwrap();
     let log = oracle.open(disk, 100).unwrap_or_else(|_| panic!("opens again"));
     oracle.observe(&log);
     drop(log);
-    assert!(verify(disk).findings.is_empty());
+    assert_eq!(verify(disk).findings, []);
 }
 
 /// Prints which case was running when a check failed.
@@ -84,7 +84,7 @@ impl Drop for Context<'_> {
 
 fn total_ops() -> u64 {
     let disk = SimDisk::new();
-    assert!(workload(&disk, &mut Oracle::new(SEED)).is_ok());
+    workload(&disk, &mut Oracle::new(SEED)).unwrap();
     disk.ops()
 }
 
@@ -119,7 +119,7 @@ fn i1_to_i8_hold_after_a_crash_at_every_operation() {
 fn the_same_seed_writes_the_same_bytes() {
     let run = || {
         let disk = SimDisk::new();
-        assert!(workload(&disk, &mut Oracle::new(SEED)).is_ok());
+        workload(&disk, &mut Oracle::new(SEED)).unwrap();
         let names = ledge_log::Storage::list(&disk, &dir()).unwrap();
         names
             .into_iter()
@@ -308,10 +308,10 @@ fn i4_a_torn_tail_is_truncated_and_reported() {
     for n in 0..3 {
         log.append_blocking(&id, vec![record(n)]).unwrap();
     }
-    // A block of several sectors, of which the first survives and the last does not.
+    // A block of several sectors, also once it is compressed, of which the first survives and the last does not.
     let mut big = record(3);
     big.payload = (0..2000u32)
-        .map(|n| (n * 7 % 251) as u8)
+        .map(|n| (n.wrapping_mul(n).wrapping_mul(2_654_435_761) >> 17) as u8)
         .collect::<Vec<_>>()
         .into();
     disk.crash_at(disk.ops() + 1);

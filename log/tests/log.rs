@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use common::*;
 use ledge_log::{
-    AppendError, BlockKind, BlockNo, DiskStorage, Log, LogView, OpenError, Options, ReadError, SimDisk,
+    AppendError, BlockKind, BlockNo, DiskStorage, Log, LogView, OpenError, Options, ReadError, RecycleError,
+    SimDisk,
 };
 use ledge_proto::frame::FrameWriter;
 use ledge_proto::ids::{ClusterId, Lane, Mark, Position, Seq};
@@ -198,14 +199,23 @@ fn recycling_keeps_positions_and_tells_late_readers() {
         names.into_iter().filter(|name| name.contains(suffix)).count()
     };
     let before = files("seg-");
-    let recycled = log.recycle_before(log.durable_block()).unwrap();
-    assert_eq!(recycled, before - 1);
+    let err = log.recycle_before(log.durable_block()).unwrap_err();
+    assert!(matches!(err, RecycleError::NeedsBase { .. }), "{err}");
+    let head = log.durable_block();
+    let pin = log.pin(BlockNo(1));
+    assert!(retain_from(&log, head).is_err());
+    drop(pin);
+    assert!(retain_from(&log, head).is_ok());
+    assert!(before > 3);
     assert_eq!((files("seg-"), files("spare-")), (1, 1));
     assert!(matches!(late.next_block(), Err(ReadError::Recycled { .. })));
     let key = log.own_key(&id);
     assert!(matches!(
         log.read_stream(&key, Seq(0)).next(),
-        Err(ReadError::Recycled { .. })
+        Err(ReadError::Jump {
+            snapshot: Some(_),
+            ..
+        })
     ));
     assert_eq!(log.durable(&log.own_key(&quiet)), Some(quiet_mark));
     let first = log

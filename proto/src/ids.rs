@@ -107,18 +107,24 @@ pub enum Lane {
     UpState = 2,
     /// Telemetry and events, edge to cloud.
     UpData = 3,
+    /// What a daemon notes for itself, such as session tokens. Never leaves the log it was written to.
+    Local = 4,
 }
 
 impl Lane {
     /// Every lane, in the order of their numbers.
-    pub const ALL: [Lane; 3] = [Lane::Down, Lane::UpState, Lane::UpData];
+    pub const ALL: [Lane; 4] = [Lane::Down, Lane::UpState, Lane::UpData, Lane::Local];
 
-    /// The lane's name: `down`, `up.state` or `up.data`.
+    /// The lanes that are replicated.
+    pub const REPLICATED: [Lane; 3] = [Lane::Down, Lane::UpState, Lane::UpData];
+
+    /// The lane's name: `down`, `up.state`, `up.data` or `local`.
     pub fn name(self) -> &'static str {
         match self {
             Lane::Down => "down",
             Lane::UpState => "up.state",
             Lane::UpData => "up.data",
+            Lane::Local => "local",
         }
     }
 

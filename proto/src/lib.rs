@@ -10,6 +10,7 @@ pub mod fold;
 pub mod frame;
 pub mod ids;
 pub mod limits;
+pub mod mutants;
 pub mod record;
 pub mod session;
 

@@ -30,7 +30,7 @@ pub enum BlockKind {
     Data = 1,
     /// A change of leadership (reserved).
     Epoch = 2,
-    /// Frames with a projection's content (reserved).
+    /// One part of a snapshot of a stream's folded state.
     Snapshot = 3,
     /// What was dropped under pressure (reserved).
     Gap = 4,
@@ -88,6 +88,8 @@ pub(crate) struct BlockHeader {
     pub(crate) prev_chain: BlockChain,
     /// CRC-32C of the body, seeded.
     pub(crate) body_crc: u32,
+    /// Of a SNAPSHOT: the number of its stream in this log. 0 otherwise.
+    pub(crate) slot: u32,
 }
 
 impl BlockHeader {
@@ -102,6 +104,7 @@ impl BlockHeader {
         put(&mut buf, 24, &self.durable_block.0.to_le_bytes());
         put(&mut buf, 32, &self.prev_chain);
         put(&mut buf, 48, &self.body_crc.to_le_bytes());
+        put(&mut buf, 52, &self.slot.to_le_bytes());
         let crc = header_crc(&buf, seed);
         put(&mut buf, 12, &crc.to_le_bytes());
         buf
@@ -128,6 +131,7 @@ impl BlockHeader {
             durable_block: BlockNo(u64_at(buf, 24)),
             prev_chain: bytes(buf, 32),
             body_crc: u32_at(buf, 48),
+            slot: u32_at(buf, 52),
         };
         if header.body_len() > BODY_MAX_BYTES {
             return Err(field("body_len"));
@@ -268,11 +272,12 @@ mod tests {
         fn headers()(
             kind in prop::sample::select(BlockKind::ALL.to_vec()), flags: u8, dir_count: u16, extra in 0u32..100_000,
             block_no in 1u64.., behind in 1u64.., prev_chain: [u8; 16], body_crc: u32,
+            slot: u32,
         ) -> BlockHeader {
             let body_len = u32::from(dir_count) * 28 + extra;
             BlockHeader {
                 kind, flags, dir_count, body_len, block_no: BlockNo(block_no),
-                durable_block: BlockNo(block_no.saturating_sub(behind)), prev_chain, body_crc,
+                durable_block: BlockNo(block_no.saturating_sub(behind)), prev_chain, body_crc, slot,
             }
         }
     }

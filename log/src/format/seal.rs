@@ -14,17 +14,23 @@ pub(crate) struct Seal {
     pub(crate) blocks: Vec<u32>,
     /// Every frame, in order; offsets are from the start of the segment.
     pub(crate) frames: Vec<DirEntry>,
+    /// Where each SNAPSHOT block starts.
+    pub(crate) snapshots: Vec<u32>,
 }
 
 impl Seal {
     /// Length of the encoded form, bytes.
-    pub(crate) fn encoded_len(blocks: usize, frames: usize) -> usize {
-        HEAD + 4 * blocks + DIR_ENTRY_BYTES * frames
+    pub(crate) fn encoded_len(blocks: usize, frames: usize, snapshots: usize) -> usize {
+        HEAD + 4 * (blocks + snapshots) + DIR_ENTRY_BYTES * frames
     }
 
     /// `None` when there is more than the format can count.
     pub(crate) fn encode(&self) -> Option<Vec<u8>> {
-        let mut out = Vec::with_capacity(Seal::encoded_len(self.blocks.len(), self.frames.len()));
+        let mut out = Vec::with_capacity(Seal::encoded_len(
+            self.blocks.len(),
+            self.frames.len(),
+            self.snapshots.len(),
+        ));
         out.extend_from_slice(&u32::try_from(self.blocks.len()).ok()?.to_le_bytes());
         out.extend_from_slice(&u32::try_from(self.frames.len()).ok()?.to_le_bytes());
         for at in &self.blocks {
@@ -32,6 +38,9 @@ impl Seal {
         }
         for frame in &self.frames {
             frame.encode(&mut out);
+        }
+        for at in &self.snapshots {
+            out.extend_from_slice(&at.to_le_bytes());
         }
         Some(out)
     }
@@ -44,17 +53,30 @@ impl Seal {
         }
         let (blocks, frames) = (u32_at(buf, 0) as usize, u32_at(buf, 4) as usize);
         // The lengths come from outside: check them against what is there before allocating anything.
-        if blocks > buf.len() || frames > buf.len() || Seal::encoded_len(blocks, frames) != buf.len() {
+        let indexed = blocks <= buf.len() && frames <= buf.len();
+        let len = if indexed {
+            Seal::encoded_len(blocks, frames, 0)
+        } else {
+            usize::MAX
+        };
+        if len > buf.len() || !(buf.len() - len).is_multiple_of(4) {
             return Err(field("length"));
         }
-        let (offsets, dir) = buf[HEAD..].split_at(4 * blocks);
+        let (indexed, snapshots) = buf.split_at(len);
+        let (offsets, dir) = indexed[HEAD..].split_at(4 * blocks);
         let blocks: Vec<u32> = offsets.chunks_exact(4).map(|chunk| u32_at(chunk, 0)).collect();
         if !blocks.is_sorted_by(|a, b| a < b) || blocks.last().is_some_and(|last| *last as usize >= end) {
             return Err(field("block offsets"));
         }
+        let snapshots: Vec<u32> = snapshots.chunks_exact(4).map(|chunk| u32_at(chunk, 0)).collect();
+        let known = snapshots.iter().all(|at| blocks.binary_search(at).is_ok());
+        if !known || !snapshots.is_sorted_by(|a, b| a < b) {
+            return Err(field("snapshots"));
+        }
         Ok(Seal {
             blocks,
             frames: decode_dir(dir, super::segment::SEGMENT_HEADER_BYTES, end)?,
+            snapshots,
         })
     }
 }
@@ -73,7 +95,8 @@ mod tests {
             let frames = (0..frames).map(|n| DirEntry {
                 slot: n, epoch: Epoch(1), first_seq: Seq(1 + u64::from(n)), count: 1, off: 4096 + n, len: 7,
             }).collect();
-            let seal = Seal { blocks, frames };
+            let snapshots = blocks.iter().copied().step_by(3).collect();
+            let seal = Seal { blocks, frames, snapshots };
             prop_assert_eq!(Seal::decode(&seal.encode().unwrap(), 1 << 20).unwrap(), seal);
         }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ledge_proto::frame::{Frame, FrameError};
+use ledge_proto::v1;
+use prost::{DecodeError, Message};
 
 use super::damaged;
 use super::window::{WINDOW_BYTES, Window};
@@ -27,7 +29,7 @@ pub struct BlockReader {
 pub struct Block {
     /// Its number.
     pub no: BlockNo,
-    /// What it holds. Only DATA and SNAPSHOT blocks have frames.
+    /// What it holds. Only DATA blocks have frames.
     pub kind: BlockKind,
     /// Reserved, 0.
     pub flags: u8,
@@ -36,6 +38,8 @@ pub struct Block {
     head: Bytes,
     body: Bytes,
     dir: Vec<DirEntry>,
+    /// Which frames no longer stand; empty when all do.
+    superseded: Vec<bool>,
 }
 
 impl BlockReader {
@@ -120,21 +124,51 @@ impl BlockReader {
             prev_chain: header.prev_chain,
             head: block.slice(..BLOCK_HEADER_BYTES),
             body,
+            superseded: superseded(&self.catalog, &dir),
             dir,
         })
     }
 }
 
 impl Block {
-    /// Its frames, in order. Their checksums are not computed again: the block's covers them.
+    /// Its frames that still stand, in order: those that a later rebase superseded are left out. Their checksums
+    /// are not computed again: the block's covers them.
     pub fn frames(&self) -> Frames<'_> {
         Frames {
-            body: &self.body,
-            dir: self.dir.iter(),
+            block: self,
+            at: 0,
+            left: self.dir.len() - self.superseded.iter().filter(|gone| **gone).count(),
         }
     }
 
-    /// Number of frames.
+    /// All its frames, in order, each with whether it was superseded.
+    pub fn all_frames(&self) -> impl Iterator<Item = (Result<Frame, FrameError>, bool)> + '_ {
+        (0..self.dir.len()).map(|n| (self.frame(n), self.is_superseded(n)))
+    }
+
+    fn frame(&self, n: usize) -> Result<Frame, FrameError> {
+        let entry = self.dir[n];
+        let from = entry.off as usize;
+        Frame::parse_trusted(self.body.slice(from..from + entry.len as usize))
+    }
+
+    fn is_superseded(&self, n: usize) -> bool {
+        self.superseded.get(n).copied().unwrap_or(false)
+    }
+
+    /// The part of a snapshot it holds, when it is a SNAPSHOT block. Parts of a set that was cut off by a crash are
+    /// there too, and count for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be decoded.
+    pub fn snapshot(&self) -> Result<Option<v1::Snapshot>, DecodeError> {
+        if self.kind != BlockKind::Snapshot {
+            return Ok(None);
+        }
+        v1::Snapshot::decode(self.body.clone()).map(Some)
+    }
+
+    /// Number of frames, superseded ones included.
     pub fn frame_count(&self) -> usize {
         self.dir.len()
     }
@@ -155,8 +189,8 @@ impl Block {
     /// When a frame's header cannot be read.
     pub fn chain(&self) -> Result<BlockChain, FrameError> {
         let chains = self
-            .frames()
-            .map(|frame| frame.map(|frame| frame.chain().0))
+            .all_frames()
+            .map(|(frame, _)| frame.map(|frame| frame.chain().0))
             .collect::<Result<Vec<_>, _>>()?;
         let own = if self.dir.is_empty() {
             &self.body[..]
@@ -167,26 +201,45 @@ impl Block {
     }
 }
 
-/// The frames of a block.
+/// Which of these frames no longer stand; empty when all do.
+fn superseded(catalog: &Catalog, dir: &[DirEntry]) -> Vec<bool> {
+    if !catalog.has_superseded() {
+        return Vec::new();
+    }
+    let streams = catalog.streams();
+    let gone = |entry: &DirEntry| {
+        let stream = streams.by_slot(entry.slot);
+        stream.is_some_and(|stream| stream.state().is_superseded(entry.first_seq, entry.epoch))
+    };
+    let all: Vec<bool> = dir.iter().map(gone).collect();
+    if all.contains(&true) { all } else { Vec::new() }
+}
+
+/// The frames of a block that still stand.
 #[derive(Debug, Clone)]
 pub struct Frames<'a> {
-    body: &'a Bytes,
-    dir: std::slice::Iter<'a, DirEntry>,
+    block: &'a Block,
+    at: usize,
+    left: usize,
 }
 
 impl Iterator for Frames<'_> {
     type Item = Result<Frame, FrameError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.dir.next()?;
-        let from = entry.off as usize;
-        Some(Frame::parse_trusted(
-            self.body.slice(from..from + entry.len as usize),
-        ))
+        while self.at < self.block.dir.len() {
+            let n = self.at;
+            self.at += 1;
+            if !self.block.is_superseded(n) {
+                self.left -= 1;
+                return Some(self.block.frame(n));
+            }
+        }
+        None
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.dir.size_hint()
+        (self.left, Some(self.left))
     }
 }
 

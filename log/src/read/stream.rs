@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Seq, StreamKey};
+use ledge_proto::ids::{Mark, Seq, StreamKey};
 
 use super::damaged;
 use super::window::{WINDOW_BYTES, Window};
-use crate::catalog::{Catalog, FrameRef, Stream};
+use crate::catalog::{Catalog, Following, FrameRef, Stream};
 use crate::error::ReadError;
 
 /// Most index entries copied at once.
@@ -20,6 +20,8 @@ pub struct StreamReader {
     key: StreamKey,
     stream: Option<Arc<Stream>>,
     next: Seq,
+    /// End of the frame read last, or of the snapshot a jump went to.
+    last: Option<Mark>,
     /// What comes next, as far as it was looked up.
     ahead: VecDeque<FrameRef>,
     window: Window,
@@ -32,6 +34,7 @@ impl StreamReader {
             key,
             stream: None,
             next: after.next(),
+            last: None,
             ahead: VecDeque::new(),
             window: Window::default(),
         }
@@ -51,8 +54,8 @@ impl StreamReader {
     /// nothing more is durable yet. Calling again later goes on.
     ///
     /// # Errors
-    /// [`ReadError::Recycled`] when it is no longer held, [`ReadError::Damaged`] when it is not what was
-    /// written. The position stays before it.
+    /// [`ReadError::Jump`] when what is held next does not follow the position, [`ReadError::Damaged`] when it is
+    /// not what was written. The position stays before it.
     #[allow(
         clippy::should_implement_trait,
         reason = "ends and goes on, unlike an iterator"
@@ -68,6 +71,7 @@ impl StreamReader {
             Ok(frame) => {
                 self.ahead.pop_front();
                 self.next = frame.last_seq().next();
+                self.last = Some(frame.mark());
                 Ok(Some(frame))
             }
             Err(err) => {
@@ -79,20 +83,47 @@ impl StreamReader {
         }
     }
 
+    /// Goes on behind a jump: after the mark of the snapshot when `next` named one, or else where it said that what
+    /// is held goes on. Does nothing when there is no jump here.
+    pub fn skip_jump(&mut self) {
+        let Err(ReadError::Jump {
+            snapshot,
+            resume_after,
+            ..
+        }) = self.look_up()
+        else {
+            return;
+        };
+        let mark = snapshot
+            .map(|at| at.mark)
+            .filter(|mark| mark.position.seq == resume_after);
+        self.last = mark;
+        self.next = resume_after.next();
+    }
+
     fn look_up(&mut self) -> Result<(), ReadError> {
         // Looked up every time: a view that is refreshed has new ones.
         self.stream = self.catalog.stream(&self.key);
         let Some(stream) = &self.stream else { return Ok(()) };
         let state = stream.state();
-        if self.next < state.first_seq() && self.next <= state.durable.position.seq {
-            let what = format!("{} seq {}", self.key, self.next);
-            return Err(ReadError::Recycled {
-                what,
-                first_held: state.first_seq().0,
-            });
-        }
-        if let Some(at) = state.find(self.next) {
-            self.ahead.extend(state.frames[at..].iter().take(BATCH));
+        let following = match self.last {
+            Some(last) => state.after_mark(last),
+            None => state.after_seq(self.position()),
+        };
+        match following {
+            Following::Frame(at) => self.ahead.extend(state.run(at, BATCH)),
+            Following::Nothing => {}
+            Following::Jump {
+                snapshot,
+                resume_after,
+            } => {
+                return Err(ReadError::Jump {
+                    key: self.key.clone(),
+                    after: self.position(),
+                    snapshot,
+                    resume_after,
+                });
+            }
         }
         Ok(())
     }

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use ledge_proto::ids::{Chain, StreamKey};
-use ledge_proto::limits;
 use ledge_proto::v1::FrameHeader;
+use ledge_proto::v1::snapshot::Purpose;
+use ledge_proto::{limits, mutants, v1};
 use prost::Message;
 
 use super::{Mode, Tail, Torn};
@@ -17,16 +18,21 @@ use crate::format::seal::Seal;
 use crate::format::segment::SEGMENT_HEADER_LEN;
 use crate::format::streams::StreamTail;
 use crate::ids::BlockNo;
+use crate::snapshot::{Assembly, SnapshotHead, decode_head};
 use crate::storage::pread_exact;
 
 /// Bytes read at once where a block header is expected: enough for the directory of most blocks.
 const HEADER_READ: usize = BLOCK_HEADER_BYTES + 7 * 28;
+/// Bytes of a snapshot's part that hold everything but its entries: two names, two hashes, numbers.
+const SNAPSHOT_HEAD_READ: usize = 512;
 
 /// Scans one segment into the catalog's tables.
 pub(crate) struct SegmentScan<'a> {
     pub(crate) segment: &'a Segment,
     pub(crate) streams: &'a mut Streams,
     pub(crate) tail: &'a mut Tail,
+    /// The snapshot whose parts are coming.
+    pub(crate) assembly: &'a mut Assembly,
     /// A block known to be durable from elsewhere.
     pub(crate) witness: BlockNo,
     pub(crate) mode: Mode,
@@ -62,10 +68,14 @@ impl SegmentScan<'_> {
             }
             *crate::catalog::write(&self.segment.blocks) =
                 seal.blocks.iter().copied().chain([seal_at]).collect();
+            let mut snapshots = seal.snapshots.iter().copied().peekable();
             for entry in &seal.frames {
+                while let Some(at) = snapshots.next_if(|at| *at < entry.off) {
+                    self.snapshot_at(at)?;
+                }
                 self.frame(entry, 0)?;
             }
-            return Ok(());
+            return snapshots.try_for_each(|at| self.snapshot_at(at));
         }
         self.blocks()?;
         if self.segment.last_block().next() != end {
@@ -114,6 +124,7 @@ impl SegmentScan<'_> {
         self.tail.off = SEGMENT_HEADER_LEN;
         self.tail.sealed = false;
         self.tail.frames.clear();
+        self.tail.snapshots.clear();
         self.tail.last_block = None;
         self.tail.torn = None;
         self.resume()
@@ -181,7 +192,7 @@ impl SegmentScan<'_> {
             if let Ok(header) = BlockHeader::decode(head, self.segment.header.seed())
                 && header.block_no >= next
             {
-                if header.durable_block >= next {
+                if header.durable_block >= next && !mutants::on("truncate-on-crc-error") {
                     return Err(self.damaged(
                         off,
                         format!(
@@ -274,6 +285,10 @@ impl SegmentScan<'_> {
         if found.header.kind == BlockKind::Streams {
             self.streams_block(&found)?;
         }
+        if found.header.kind == BlockKind::Snapshot {
+            self.snapshot_block(&found)?;
+            self.tail.snapshots.push(found.off);
+        }
         let body_at = found.off + BLOCK_HEADER_LEN;
         for entry in &found.dir {
             self.frame(entry, body_at)?;
@@ -306,8 +321,55 @@ impl SegmentScan<'_> {
         Ok(())
     }
 
+    fn snapshot_at(&mut self, at: u32) -> Result<(), OpenError> {
+        match self.block_at(at)? {
+            Some(found) if found.header.kind == BlockKind::Snapshot => self.snapshot_block(&found),
+            _ => Err(self.damaged(
+                at,
+                "the segment's index has a SNAPSHOT here, which cannot be read".to_owned(),
+            )),
+        }
+    }
+
+    /// Enters one part of a snapshot, reading no more of it than its head.
+    fn snapshot_block(&mut self, found: &Found) -> Result<(), OpenError> {
+        let bad = |reason: String| self.damaged(found.off, format!("a snapshot cannot be read: {reason}"));
+        let body_at = u64::from(found.off) + BLOCK_HEADER_BYTES as u64;
+        let mut prefix = vec![0; found.header.body_len().min(SNAPSHOT_HEAD_READ)];
+        pread_exact(&*self.segment.file, &mut prefix, body_at).map_err(self.io())?;
+        let part = match decode_head(&prefix) {
+            Some(part) => part,
+            None => v1::Snapshot::decode(&self.body(found)?[..]).map_err(|err| bad(err.to_string()))?,
+        };
+        let (head, number) = SnapshotHead::of(&part).map_err(|err| bad(err.to_string()))?;
+        let slot = found.header.slot;
+        let known = self.streams.get(&head.key).map(|stream| stream.slot);
+        if known.unwrap_or(slot) != slot
+            || known.is_none() && !self.streams.adopt(slot, &head.key, start_of(&head.key))
+        {
+            return Err(self.damaged(found.off, format!("{} has two numbers", head.key)));
+        }
+        let Some((head, block)) = self.assembly.part(found.header.block_no, head, number) else {
+            return Ok(());
+        };
+        let stream = self.streams.get_or_create(&head.key);
+        let mut state = stream.state();
+        let have = state.durable.position;
+        let up = match head.purpose {
+            Purpose::Rebase => head.mark.position >= have,
+            _ => head.mark.position <= have,
+        };
+        if !up && !mutants::on("rebase-backwards") {
+            let (key, mark) = (&head.key, head.mark.position);
+            return Err(self.damaged(found.off, format!("{key} is at {have}, its snapshot at {mark}")));
+        }
+        state.add_snapshot(&head, block);
+        Ok(())
+    }
+
     /// Enters one frame whose body starts at `body_at`.
     fn frame(&mut self, entry: &DirEntry, body_at: u32) -> Result<(), OpenError> {
+        self.assembly.interrupt();
         let (frame, mark) = frame_ref(self.segment.no(), body_at, entry);
         let stream = match self.streams.by_slot(entry.slot) {
             Some(stream) => stream.clone(),

@@ -6,18 +6,23 @@ use std::path::Path;
 use bytes::Bytes;
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Mark, Position, Seq, StreamKey};
+use ledge_proto::v1::snapshot::Purpose;
 
 use super::{Finding, FindingKind, VerifiedStream, VerifyReport};
 use crate::catalog::start_of;
 use crate::format::block::DirEntry;
 use crate::format::streams::StreamTail;
 use crate::ids::BlockNo;
+use crate::snapshot::{Assembly, SnapshotHead};
 
 /// Where every stream stands.
 #[derive(Default)]
 pub(super) struct Tails {
     streams: HashMap<StreamKey, Tail>,
     by_slot: HashMap<u32, StreamKey>,
+    assembly: Assembly,
+    /// Whole snapshots.
+    pub(super) snapshots: u64,
 }
 
 struct Tail {
@@ -51,6 +56,47 @@ impl Tails {
             .or_insert_with(|| Tail::at(tail.mark));
     }
 
+    /// Verifies one part of a snapshot. Returns what is wrong with the whole one when it does not fit its stream.
+    pub(super) fn snapshot(
+        &mut self,
+        slot: u32,
+        block: BlockNo,
+        head: SnapshotHead,
+        number: u32,
+    ) -> Option<(Seq, String)> {
+        let key = head.key.clone();
+        let known = self.by_slot.entry(slot).or_insert_with(|| key.clone());
+        if *known != key {
+            return Some((
+                head.mark.position.seq,
+                "a snapshot under another stream's number".to_owned(),
+            ));
+        }
+        let (head, _) = self.assembly.part(block, head, number)?;
+        self.snapshots += 1;
+        let tail = self
+            .streams
+            .entry(key.clone())
+            .or_insert_with(|| Tail::at(start_of(&key)));
+        let (have, to) = (tail.position, head.mark.position);
+        if head.purpose == Purpose::Rebase {
+            tail.position = to;
+            tail.mark = Some(head.mark);
+            return (to < have).then(|| {
+                (
+                    to.seq,
+                    format!("a snapshot at {to} takes the stream back from {have}"),
+                )
+            });
+        }
+        (to > have).then(|| {
+            (
+                to.seq,
+                format!("a base at {to} is after the end of the stream, {have}"),
+            )
+        })
+    }
+
     /// Verifies one frame. Returns its chain when it could be read.
     pub(super) fn frame(
         &mut self,
@@ -61,6 +107,7 @@ impl Tails {
         bytes: Bytes,
         report: &mut VerifyReport,
     ) -> Option<[u8; 16]> {
+        self.assembly.interrupt();
         let frame = match Frame::parse(bytes) {
             Ok(frame) => frame,
             Err(err) => {

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use ledge_proto::v1;
+use prost::Message;
 
 use super::frames::Tails;
 use super::{Finding, FindingKind, VerifyReport};
@@ -13,6 +15,7 @@ use crate::format::block::{
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::format::streams::StreamTail;
 use crate::ids::{BlockChain, BlockNo};
+use crate::snapshot::SnapshotHead;
 use crate::storage::StorageFile;
 
 /// Bytes read at once while looking for the next whole header.
@@ -110,6 +113,14 @@ impl SegmentCheck<'_> {
                 Err(err) => self.finding(FindingKind::Corruption, off, Some((no, no)), err.to_string()),
             }
         }
+        if header.kind == BlockKind::Snapshot {
+            let part = v1::Snapshot::decode(&body[..]).map_err(|err| err.to_string());
+            let part = part.and_then(|part| SnapshotHead::of(&part).map_err(|err| err.to_string()));
+            match part {
+                Ok((head, number)) => self.snapshot(off, header, head, number),
+                Err(err) => self.finding(FindingKind::Corruption, off, Some((no, no)), err),
+            }
+        }
         let body_at = off + BLOCK_HEADER_BYTES as u64;
         let mut chains = Vec::with_capacity(dir.len());
         for entry in &dir {
@@ -131,6 +142,21 @@ impl SegmentCheck<'_> {
         self.report.blocks += 1;
         self.report.bytes += block.len() as u64;
         Ok(after)
+    }
+
+    fn snapshot(&mut self, off: u64, header: &BlockHeader, head: SnapshotHead, number: u32) {
+        let no = header.block_no;
+        if let Some((seqs, detail)) = self.tails.snapshot(header.slot, no, head.clone(), number) {
+            self.report.findings.push(Finding {
+                kind: FindingKind::BrokenChain,
+                path: self.path.to_owned(),
+                offset: off,
+                blocks: Some((no, no)),
+                stream: Some(head.key),
+                seqs: Some((seqs, seqs)),
+                detail,
+            });
+        }
     }
 
     /// A block under a valid header whose body is not what was written: torn if it is the very end.

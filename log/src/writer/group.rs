@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ledge_proto::frame::{Frame, FrameWriter};
 use ledge_proto::ids::{Epoch, Mark, Position, Seq};
 use ledge_proto::limits;
+use ledge_proto::v1::snapshot::Purpose;
 use tokio::sync::oneshot;
 
 use super::Writer;
@@ -13,6 +14,7 @@ use super::queue::{Request, Work};
 use crate::catalog::Stream;
 use crate::error::AppendError;
 use crate::log::Appended;
+use crate::snapshot::NewSnapshot;
 
 /// A frame on its way into a block.
 pub(crate) struct Built {
@@ -35,12 +37,15 @@ pub(crate) struct Group {
     pub(crate) frames: Vec<Built>,
     /// How the writers of own streams stand after this group, by slot.
     pub(crate) own: HashMap<u32, FrameWriter>,
+    /// Instead of frames.
+    pub(crate) snapshot: Option<(Arc<Stream>, NewSnapshot)>,
     answers: Vec<Answer>,
 }
 
 enum Answer {
     Records(oneshot::Sender<Result<Appended, AppendError>>, Appended),
     Held(oneshot::Sender<Result<Mark, AppendError>>, Mark, Arc<Stream>),
+    Snapshot(oneshot::Sender<Result<(), AppendError>>, Arc<Stream>),
 }
 
 /// Records of one stream that will be one frame.
@@ -72,6 +77,19 @@ impl Group {
                         done: Some(done),
                     });
                 }
+                Work::Snapshot { snapshot, done } => match writer.stage_snapshot(&stream, &snapshot.head) {
+                    Ok(()) => {
+                        group.answers.push(Answer::Snapshot(done, stream.clone()));
+                        group.snapshot = Some((stream, snapshot));
+                    }
+                    Err(err) => {
+                        // What was queued behind was accepted on top of it.
+                        if snapshot.head.purpose == Purpose::Rebase {
+                            give_back(&stream);
+                        }
+                        drop(done.send(Err(err)));
+                    }
+                },
                 Work::Held { mark, done } => group.answers.push(Answer::Held(done, mark, stream)),
                 Work::Records { payload, count, done } => {
                     let at = *by_slot.entry(stream.slot).or_insert(pending.len());
@@ -164,6 +182,7 @@ impl Group {
             match answer {
                 Answer::Records(done, appended) => drop(done.send(Ok(appended))),
                 Answer::Held(done, mark, _) => drop(done.send(Ok(mark))),
+                Answer::Snapshot(done, _) => drop(done.send(Ok(()))),
             }
         }
     }
@@ -180,6 +199,10 @@ impl Group {
             match answer {
                 Answer::Records(done, _) => drop(done.send(Err(err.clone()))),
                 Answer::Held(done, _, stream) => {
+                    give_back(&stream);
+                    drop(done.send(Err(err.clone())));
+                }
+                Answer::Snapshot(done, stream) => {
                     give_back(&stream);
                     drop(done.send(Err(err.clone())));
                 }
@@ -230,7 +253,7 @@ fn fits(open: &Pending, payload: &[u8], count: u32) -> bool {
 
 fn resume(stream: &Stream, new_epoch: bool) -> FrameWriter {
     let mut mark = stream.state().durable;
-    if mark.position.seq == Seq::ZERO {
+    if mark.position == Position::ZERO {
         return FrameWriter::new(stream.key.clone());
     }
     if new_epoch {

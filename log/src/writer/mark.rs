@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use ledge_proto::mutants;
+
 use super::Writer;
 use crate::error::OpenError;
 use crate::format::superblock::{SUPERBLOCK_FILES, Superblock};
@@ -33,13 +35,18 @@ impl Writer {
         if self.poisoned.is_some() {
             return Ok(()); // The head may not be durable.
         }
-        if self.superblock.durable_block == self.head.block && self.superblock.clean == clean {
+        let head = if mutants::on("superblock-ahead") {
+            self.head
+        } else {
+            self.synced
+        };
+        if self.superblock.durable_block == head.block && self.superblock.clean == clean {
             return Ok(());
         }
         let next = Superblock {
             generation: self.superblock.generation + 1,
-            durable_block: self.head.block,
-            durable_chain: self.head.chain,
+            durable_block: head.block,
+            durable_chain: head.chain,
             clean,
             ..self.superblock.clone()
         };

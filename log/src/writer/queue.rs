@@ -1,7 +1,7 @@
 //! What waits to be committed, and who commits it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use ledge_proto::frame::Frame;
@@ -15,7 +15,9 @@ use crate::error::AppendError;
 use crate::format::block::{BLOCK_MAX_FRAMES, DIR_ENTRY_BYTES};
 use crate::log::Appended;
 use crate::options::{Committer, Options};
+use crate::snapshot::NewSnapshot;
 use crate::stats::Counters;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Room a frame's header may need beyond its payload, bytes.
 const FRAME_OVERHEAD: usize = ledge_proto::limits::FRAME_HEADER_MAX_BYTES + 16;
@@ -47,6 +49,11 @@ pub(crate) enum Work {
         mark: Mark,
         done: oneshot::Sender<Result<Mark, AppendError>>,
     },
+    /// A whole snapshot. Commits alone.
+    Snapshot {
+        snapshot: NewSnapshot,
+        done: oneshot::Sender<Result<(), AppendError>>,
+    },
 }
 
 impl Work {
@@ -55,18 +62,23 @@ impl Work {
         match self {
             Work::Records { done, .. } => drop(done.send(Err(err.clone()))),
             Work::Frame { done, .. } | Work::Held { done, .. } => drop(done.send(Err(err.clone()))),
+            Work::Snapshot { done, .. } => drop(done.send(Err(err.clone()))),
         }
     }
 }
 
 impl Request {
     /// Most it can take of a block.
-    fn block_bytes(&self) -> usize {
+    pub(super) fn block_bytes(&self) -> usize {
         match &self.work {
             Work::Records { payload, .. } => payload.len() + FRAME_OVERHEAD + DIR_ENTRY_BYTES,
             Work::Frame { frame, .. } => frame.bytes().len() + DIR_ENTRY_BYTES,
-            Work::Held { .. } => 0,
+            Work::Held { .. } | Work::Snapshot { .. } => 0,
         }
+    }
+
+    fn commits_alone(&self) -> bool {
+        matches!(self.work, Work::Snapshot { .. })
     }
 }
 
@@ -108,7 +120,7 @@ impl Shared {
             catalog: writer.catalog.clone(),
             room: Semaphore::new(queue_permits(&writer.options)),
             counters: writer.counters.clone(),
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue::default()),
             work: Condvar::new(),
             block_limit: writer.block_limit(),
             options: writer.options.clone(),
@@ -132,6 +144,11 @@ impl Shared {
     /// Largest payload of records that fits a block of this log.
     pub(crate) fn payload_limit(&self) -> usize {
         self.frame_limit() - FRAME_OVERHEAD
+    }
+
+    /// Largest part of a snapshot that fits a block of this log.
+    pub(crate) fn snapshot_limit(&self) -> usize {
+        self.block_limit - crate::format::block::BLOCK_HEADER_BYTES
     }
 
     /// Largest frame that fits a block of this log.
@@ -293,10 +310,14 @@ impl Shared {
         let mut bytes = 0;
         for request in &queue.requests {
             bytes += request.block_bytes();
-            if count > 0 && (bytes > limit || count == BLOCK_MAX_FRAMES) {
+            let alone = request.commits_alone();
+            if count > 0 && (alone || bytes > limit || count == BLOCK_MAX_FRAMES) {
                 break;
             }
             count += 1;
+            if alone {
+                break;
+            }
         }
         let taken: Vec<Request> = if count == queue.requests.len() {
             std::mem::take(&mut queue.requests).into()

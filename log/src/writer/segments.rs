@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
-use ledge_proto::ids::Seq;
+use ledge_proto::ids::Position;
+use ledge_proto::mutants;
 
 use super::Writer;
 use crate::catalog::Segment;
-use crate::error::{AppendError, OpenError};
+use crate::error::{AppendError, OpenError, RecycleError};
 use crate::format::block::{BLOCK_HEADER_BYTES, BODY_MAX_BYTES, BlockKind, DirEntry};
 use crate::format::seal::Seal;
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::format::streams::StreamTail;
 use crate::ids::{BlockNo, SegmentNo};
-use crate::options::Committer;
 use crate::storage::{Access, Storage, StorageFile, pwrite, write_zeros};
 
 /// Name of a file on its way to becoming a segment.
-const NEW_SEGMENT: &str = "next.tmp";
+pub(super) const NEW_SEGMENT: &str = "next.tmp";
 const TOO_MANY_STREAMS: &str = "the streams of this log do not fit a segment: raise segment_bytes";
 
 /// The segment being written.
@@ -32,15 +32,18 @@ pub(crate) struct Active {
     pub(crate) unsynced: Vec<u32>,
     /// Frames so far, for the SEAL; `None` when they are too many for one.
     pub(crate) frames: Option<Vec<DirEntry>>,
+    /// Where SNAPSHOT blocks start, for the SEAL.
+    pub(crate) snapshots: Vec<u32>,
 }
 
 impl Active {
-    pub(crate) fn new(segment: Arc<Segment>, off: u32, frames: Vec<DirEntry>) -> Active {
+    pub(crate) fn new(segment: Arc<Segment>, off: u32, frames: Vec<DirEntry>, snapshots: Vec<u32>) -> Active {
         Active {
             segment,
             off,
             unsynced: Vec::new(),
             frames: Some(frames),
+            snapshots,
         }
     }
 
@@ -51,10 +54,11 @@ impl Active {
     }
 
     /// Bytes to keep free for a SEAL when `frames` more frames and one more block come; `None` without one.
-    fn seal_span(&self, frames: usize) -> Option<usize> {
+    pub(super) fn seal_span(&self, frames: usize) -> Option<usize> {
         let held = self.frames.as_ref()?.len();
         let blocks = self.segment.block_count();
-        let len = Seal::encoded_len(blocks + self.unsynced.len() + 1, held + frames);
+        let snapshots = self.snapshots.len() + 1;
+        let len = Seal::encoded_len(blocks + self.unsynced.len() + 1, held + frames, snapshots);
         (len <= BODY_MAX_BYTES)
             .then(|| (BLOCK_HEADER_BYTES + len).next_multiple_of(usize::from(self.segment.header.align)))
     }
@@ -63,15 +67,41 @@ impl Active {
 /// Files that can become the next segment.
 #[derive(Default)]
 pub(crate) struct Spares {
-    /// Used segments, oldest first.
-    pub(crate) used: Vec<PathBuf>,
-    /// A zeroed file being made on a thread of its own.
-    making: Option<JoinHandle<io::Result<Box<dyn StorageFile>>>>,
+    /// Used segments, oldest first, and their lengths.
+    pub(crate) used: Vec<(PathBuf, u64)>,
+    /// A zeroed file.
+    pub(super) ready: Option<Box<dyn StorageFile>>,
+    /// One being made on a thread of its own.
+    pub(super) making: Option<JoinHandle<io::Result<Box<dyn StorageFile>>>>,
 }
 
 impl Spares {
-    pub(crate) fn of(used: Vec<PathBuf>) -> Spares {
-        Spares { used, making: None }
+    pub(crate) fn of(used: Vec<(PathBuf, u64)>) -> Spares {
+        Spares {
+            used,
+            ..Spares::default()
+        }
+    }
+
+    /// Whether a file is there or being made.
+    pub(super) fn any(&self) -> bool {
+        !self.used.is_empty() || self.ready.is_some() || self.making.is_some()
+    }
+
+    /// Bytes of all files, when a new one takes `segment_bytes`.
+    pub(super) fn bytes(&self, segment_bytes: u64) -> u64 {
+        let new = u64::from(self.ready.is_some()) + u64::from(self.making.is_some());
+        self.used.iter().map(|(_, len)| len).sum::<u64>() + new * segment_bytes
+    }
+
+    /// Waits for the file being made, if one is. Returns whether there is a zeroed file.
+    pub(super) fn collect(&mut self) -> bool {
+        if let Some(making) = self.making.take()
+            && let Ok(Ok(file)) = making.join()
+        {
+            self.ready = Some(file);
+        }
+        self.ready.is_some()
     }
 }
 
@@ -93,9 +123,18 @@ impl Writer {
                 if seal.is_none() {
                     active.frames = None;
                 }
-                self.prepare_ahead();
                 return Ok(());
             }
+        }
+        if let Err(err) = self.require_next() {
+            // The very end: without an index, for whoever is still let in.
+            if !self.has_room(len) {
+                return Err(self.disk_full(&err));
+            }
+            if let Some(active) = &mut self.active {
+                active.frames = None;
+            }
+            return Ok(());
         }
         self.switch()?;
         if self.has_room(len) {
@@ -109,6 +148,13 @@ impl Writer {
     fn switch(&mut self) -> Result<(), AppendError> {
         let (path, file) = self.next_file().map_err(|err| self.disk_full(&err))?;
         // From here on the log's own files change: any failure poisons.
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| !active.unsynced.is_empty())
+        {
+            self.sync()?; // Parts of a snapshot that goes on in the next segment.
+        }
         let seal_at = self.seal()?;
         let last = self.catalog.segments().back().map(|last| last.no());
         let no = match last {
@@ -121,7 +167,7 @@ impl Writer {
             Err(err) => return Err(self.poison(&format!("beginning segment {no}: {err}"))),
         };
         self.catalog.segments_mut().push_back(segment.clone());
-        self.active = Some(Active::new(segment, SEGMENT_HEADER_LEN, Vec::new()));
+        self.active = Some(Active::new(segment, SEGMENT_HEADER_LEN, Vec::new(), Vec::new()));
         self.write_streams()
     }
 
@@ -143,7 +189,10 @@ impl Writer {
             segment_no: no,
             first_block: self.head.block.next(),
             prev_seg_chain: self.head.chain,
-            salt: u32::from_le_bytes(self.options.random.draw()?),
+            salt: match mutants::on("reuse-salt") {
+                true => no.0, // The same seed for every life of the file.
+                false => u32::from_le_bytes(self.options.random.draw()?),
+            },
             boot: self.identity.boot,
             created_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             segment_bytes: self.options.segment_bytes,
@@ -154,7 +203,9 @@ impl Writer {
         let (storage, dir) = (&self.catalog.storage, &self.catalog.dir);
         let final_path = dir.join(no.file_name());
         storage.rename(&path, &final_path)?;
-        storage.sync_dir(dir)?;
+        if !mutants::on("skip-dir-fsync") {
+            storage.sync_dir(dir)?;
+        }
         Ok(Segment::new(header, final_path, file))
     }
 
@@ -168,11 +219,17 @@ impl Writer {
             .is_some_and(|span| u64::from(active.off) + span as u64 <= active.segment.header.segment_bytes);
         let frames = active.frames.take().filter(|_| fits);
         let blocks = crate::catalog::write(&active.segment.blocks).clone();
-        let body = frames.and_then(|frames| Seal { blocks, frames }.encode());
+        let snapshots = std::mem::take(&mut active.snapshots);
+        let seal = |frames| Seal {
+            blocks,
+            frames,
+            snapshots,
+        };
+        let body = frames.and_then(|frames| seal(frames).encode());
         let at = match body {
             None => 0,
             Some(body) => {
-                let at = self.write_block(BlockKind::Seal, 0, &body, &[], std::iter::empty())?;
+                let at = self.write_block(BlockKind::Seal, 0, 0, &body, &[], std::iter::empty())?;
                 self.sync()?;
                 at
             }
@@ -201,7 +258,7 @@ impl Writer {
                     key: stream.key.clone(),
                     mark: stream.state().durable,
                 })
-                .filter(|tail| tail.mark.position.seq > Seq::ZERO)
+                .filter(|tail| tail.mark.position > Position::ZERO)
                 .collect()
         };
         tails.sort_unstable_by_key(|tail| tail.slot);
@@ -217,7 +274,7 @@ impl Writer {
                 if !self.has_room(BLOCK_HEADER_BYTES + body.len()) {
                     return Err(self.poison(TOO_MANY_STREAMS));
                 }
-                self.write_block(BlockKind::Streams, 0, &body, &[], std::iter::empty())?;
+                self.write_block(BlockKind::Streams, 0, 0, &body, &[], std::iter::empty())?;
                 body.clear();
             }
         }
@@ -238,93 +295,111 @@ impl Writer {
 
     /// A file of the right length: one made ahead, a used one, or a new one.
     fn next_file(&mut self) -> io::Result<(PathBuf, Box<dyn StorageFile>)> {
-        let new = self.catalog.dir.join(NEW_SEGMENT);
-        if let Some(making) = self.spares.making.take()
-            && let Ok(Ok(file)) = making.join()
-        {
-            return Ok((new, file));
-        }
-        while let Some(path) = self.spares.used.pop() {
-            match self.catalog.storage.open(&path, Access::ReadWrite) {
-                Ok(file) if file.len().is_ok_and(|len| len == self.options.segment_bytes) => {
-                    return Ok((path, file));
-                }
-                _ => self.catalog.storage.remove(&path)?,
+        loop {
+            self.require_next()?;
+            if let Some(file) = self.spares.ready.take() {
+                return Ok((self.new_segment(), file));
             }
-        }
-        let file = make_file(&*self.catalog.storage, &new, self.options.segment_bytes)?;
-        Ok((new, file))
-    }
-
-    /// Has the next file made when the active segment is half full.
-    fn prepare_ahead(&mut self) {
-        let wanted = self.options.prepare_ahead && self.options.committer == Committer::Thread;
-        if !wanted || self.spares.making.is_some() || !self.spares.used.is_empty() {
-            return;
-        }
-        let half = |active: &Active| u64::from(active.off) * 2 > active.segment.header.segment_bytes;
-        if self.active.as_ref().is_some_and(half) {
-            let storage = self.catalog.storage.clone();
-            let path = self.catalog.dir.join(NEW_SEGMENT);
-            let len = self.options.segment_bytes;
-            self.spares.making = std::thread::Builder::new()
-                .name("ledge-log-prepare".to_owned())
-                .spawn(move || make_file(&*storage, &path, len))
-                .ok(); // Without a thread it is made when it is needed.
+            while let Some((path, _)) = self.spares.used.pop() {
+                match self.catalog.storage.open(&path, Access::ReadWrite) {
+                    Ok(file) if file.len().is_ok_and(|len| len == self.options.segment_bytes) => {
+                        return Ok((path, file));
+                    }
+                    _ => self.catalog.storage.remove(&path)?,
+                }
+            }
         }
     }
 
     /// Waits for a file being made and removes it.
     pub(crate) fn abandon_spare(&mut self) {
-        if let Some(making) = self.spares.making.take()
-            && matches!(making.join(), Ok(Ok(_)))
-        {
-            let _ = self.catalog.storage.remove(&self.catalog.dir.join(NEW_SEGMENT));
+        if self.spares.collect() {
+            self.spares.ready = None;
+            let _ = self.catalog.storage.remove(&self.new_segment());
         }
     }
 
     /// Gives up the segments that hold only blocks before `block`. Returns how many. See
     /// [`crate::Log::recycle_before`].
-    pub(crate) fn recycle_before(&mut self, block: BlockNo) -> Result<usize, OpenError> {
+    pub(crate) fn recycle_before(&mut self, block: BlockNo) -> Result<usize, RecycleError> {
         let mut count = 0;
         loop {
             let segment = {
-                let mut segments = self.catalog.segments_mut();
-                let goes =
-                    segments.len() > 1 && segments.front().is_some_and(|first| first.last_block() < block);
-                if !goes {
-                    return Ok(count);
-                }
-                match segments.pop_front() {
-                    Some(segment) => segment,
-                    None => return Ok(count),
+                let segments = self.catalog.segments();
+                match segments.front() {
+                    Some(first) if segments.len() > 1 && first.last_block() < block => first.clone(),
+                    _ => break,
                 }
             };
-            self.forget_frames(segment.no());
+            self.may_go(&segment)?;
+            let over = self
+                .options
+                .max_bytes
+                .is_some_and(|limit| self.used_bytes() > limit);
+            self.catalog.segments_mut().pop_front();
+            self.forget(&segment);
             let (storage, dir) = (&self.catalog.storage, &self.catalog.dir);
-            if self.spares.used.len() < self.options.spare_segments {
-                let spare = dir.join(format!("spare-{:016x}.ldg", segment.no().0));
+            // When no new file can be had, this one is all there is for the next segment.
+            let wanted = self
+                .options
+                .spare_segments
+                .max(usize::from(self.blocked.is_some()));
+            let spare = dir.join(format!("spare-{:016x}.ldg", segment.no().0));
+            let keep = self.spares.used.len() < wanted && !over;
+            if keep {
                 storage
                     .rename(&segment.path, &spare)
                     .map_err(OpenError::io("rename", &segment.path))?;
-                self.spares.used.push(spare);
             } else {
                 storage
                     .remove(&segment.path)
                     .map_err(OpenError::io("remove", &segment.path))?;
             }
-            // One after the other: whatever a crash keeps, the segments left follow each other.
-            storage.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
+            // One after the other: whatever a crash keeps, the segments left follow each other. And before the file is
+            // written over: a name that came back must not lead to another segment's bytes.
+            if !mutants::on("skip-dir-fsync") {
+                storage.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
+            }
+            if keep {
+                self.spares.used.push((spare, segment.header.segment_bytes));
+            }
             count += 1;
         }
+        self.survey();
+        Ok(count)
     }
 
-    fn forget_frames(&self, segment: SegmentNo) {
+    /// I3: whatever a segment holds of a stream is in a base that stays, and nobody reads it.
+    fn may_go(&self, segment: &Segment) -> Result<(), RecycleError> {
+        let (no, last) = (segment.no(), segment.last_block());
+        if let Some(block) = self.catalog.first_pin().filter(|pin| *pin <= last) {
+            return Err(RecycleError::Pinned { segment: no, block });
+        }
+        if mutants::on("recycle-without-base") {
+            return Ok(());
+        }
         for stream in self.catalog.streams().iter() {
-            let mut state = stream.state();
-            let gone = state.frames.partition_point(|frame| frame.segment <= segment);
-            let bytes: u64 = state.frames.drain(..gone).map(|frame| u64::from(frame.len)).sum();
-            state.bytes -= bytes;
+            let state = stream.state();
+            let (frame, mark) = state.end_in(no, last);
+            let end = frame
+                .map(|frame| frame.last())
+                .max(mark.map(|mark| mark.position));
+            if let Some(end) = end
+                && !state.is_covered(end, no, last)
+            {
+                return Err(RecycleError::NeedsBase {
+                    segment: no,
+                    stream: stream.key.clone(),
+                    end,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&self, segment: &Segment) {
+        for stream in self.catalog.streams().iter() {
+            stream.state().forget(segment.no(), segment.last_block());
         }
     }
 }
@@ -337,7 +412,11 @@ pub(crate) fn block_limit(segment_bytes: u64) -> usize {
 }
 
 /// A durable file of zeros: writing into it later needs no space and changes no metadata.
-fn make_file(storage: &dyn Storage, path: &std::path::Path, len: u64) -> io::Result<Box<dyn StorageFile>> {
+pub(super) fn make_file(
+    storage: &dyn Storage,
+    path: &std::path::Path,
+    len: u64,
+) -> io::Result<Box<dyn StorageFile>> {
     let dir = path.parent().unwrap_or(path);
     let free = storage.free_bytes(dir)?;
     if free < len {

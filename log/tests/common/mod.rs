@@ -10,10 +10,11 @@ pub(crate) mod oracle;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ledge_log::{Log, LogView, Options, Recovery, SimDisk, Storage};
+use ledge_log::{BlockNo, Log, LogView, Options, Recovery, SimDisk, Storage};
 use ledge_proto::frame::{Frame, FrameWriter, push_record};
-use ledge_proto::ids::{ClusterId, Incarnation, Lane, Scope, Seq, StreamId, StreamKey};
+use ledge_proto::ids::{ClusterId, Incarnation, Lane, Mark, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::v1;
+use ledge_proto::v1::snapshot::Purpose;
 
 pub(crate) const CLUSTER: ClusterId = ClusterId([7; 16]);
 
@@ -76,6 +77,51 @@ pub(crate) fn read_all(reader: &mut ledge_log::StreamReader) -> Vec<(Seq, String
         }
     }
     all
+}
+
+/// A snapshot of `parts` parts that says nothing.
+pub(crate) fn snapshot(
+    key: &StreamKey,
+    mark: Mark,
+    purpose: Purpose,
+    parts: usize,
+    superseded_after: u64,
+) -> Vec<v1::Snapshot> {
+    let parts = u32::try_from(parts).unwrap();
+    let part = |part| v1::Snapshot {
+        scope: key.id.scope.as_wire().to_owned(),
+        lane: key.id.lane.as_wire(),
+        incarnation: key.incarnation.0.to_vec(),
+        epoch: mark.position.epoch.0,
+        seq: mark.position.seq.0,
+        chain: mark.chain.0.to_vec(),
+        part,
+        parts,
+        purpose: purpose.into(),
+        superseded_after,
+        entries: vec![u8::try_from(part).unwrap(); 700].into(),
+        raw_len: 1,
+        ..Default::default()
+    };
+    (0..parts).map(part).collect()
+}
+
+/// Gives up the segments before `until` as their owner does: bases first.
+pub(crate) fn retain_from(log: &Log, until: BlockNo) -> Result<(), oracle::Stop> {
+    while let Some(oldest) = log
+        .oldest_segment()
+        .unwrap()
+        .filter(|oldest| oldest.last_block < until)
+    {
+        for (key, _, mark) in oldest.streams {
+            let base = log.bases().into_iter().find(|base| base.key == key);
+            if base.is_none_or(|base| base.block <= oldest.last_block || base.mark.position < mark.position) {
+                log.append_snapshot_blocking(snapshot(&key, mark, Purpose::Base, 1, 0))?;
+            }
+        }
+        assert_eq!(log.recycle_before(oldest.last_block.next())?, 1);
+    }
+    Ok(())
 }
 
 pub(crate) fn segment_path(no: u32) -> PathBuf {

@@ -5,9 +5,10 @@
 //! cloud and edge, makes no difference to the result: the same positions give the same state and the same
 //! [`state_hash`].
 //!
-//! Reading order: [`table`], [`store`], this file, [`view`].
+//! Reading order: [`table`], [`store`], this file, [`snapshot`], [`view`].
 
 mod memory;
+pub mod snapshot;
 mod store;
 mod table;
 pub mod view;
@@ -49,6 +50,9 @@ pub enum FoldError<E> {
         /// First record of the frame.
         found: Seq,
     },
+    /// A snapshot cannot be used.
+    #[error(transparent)]
+    Snapshot(snapshot::SnapshotError),
     /// What the store holds under one of our keys is not ours.
     #[error("projection entry of table {table:?} is damaged: {reason}")]
     Damaged {

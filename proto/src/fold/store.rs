@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::table::scope_prefix;
-use crate::ids::Scope;
+use super::table::{Table, scope_prefix};
+use crate::ids::{Lane, Scope};
 
 /// A sorted map of bytes, to read.
 pub trait Read {
@@ -26,13 +26,18 @@ pub trait Store: Read {
     fn remove(&mut self, key: Vec<u8>);
 }
 
-/// BLAKE3 of everything the store holds for `scope`: equal on cloud and edge when both folded the same records.
+/// BLAKE3 of everything the store holds for `scope` from replicated lanes: equal on cloud and edge when both folded
+/// the same records.
 ///
 /// # Errors
 /// When the store fails.
 pub fn state_hash<S: Read>(store: &S, scope: &Scope) -> Result<[u8; 32], S::Error> {
     let mut hasher = blake3::Hasher::new();
-    store.scan(&scope_prefix(scope), &mut |key, value| {
+    let prefix = scope_prefix(scope);
+    store.scan(&prefix, &mut |key, value| {
+        if Table::of_key(&key[prefix.len()..]).is_some_and(|table| table.lane() == Lane::Local) {
+            return;
+        }
         for part in [key, value] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part);

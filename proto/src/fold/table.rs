@@ -28,11 +28,13 @@ pub enum Table {
     LatestSamples = 0x31,
     /// Gaps: the gap's key to [`crate::v1::Gap`].
     Gaps = 0x32,
+    /// How far `local` is folded.
+    LocalStream = 0x40,
 }
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Table; 11] = [
+    pub const ALL: [Table; 12] = [
         Table::DownStream,
         Table::Devices,
         Table::Desired,
@@ -44,6 +46,7 @@ impl Table {
         Table::UpDataStream,
         Table::LatestSamples,
         Table::Gaps,
+        Table::LocalStream,
     ];
 
     /// The one lane whose records write this table.
@@ -56,7 +59,20 @@ impl Table {
             | Table::WriteResults
             | Table::NodeStates => Lane::UpState,
             Table::UpDataStream | Table::LatestSamples | Table::Gaps => Lane::UpData,
+            Table::LocalStream => Lane::Local,
         }
+    }
+
+    /// The key, in a store, of the entry of `scope` under `key`; with an empty `key`, what the keys of the whole table
+    /// begin with.
+    pub fn store_key(self, scope: &Scope, key: &[u8]) -> Vec<u8> {
+        self::key(scope, self, key)
+    }
+
+    /// The table an entry's key belongs to, given what follows the scope's prefix.
+    pub(crate) fn of_key(rest: &[u8]) -> Option<Table> {
+        let number = *rest.first()?;
+        Table::ALL.into_iter().find(|table| *table as u8 == number)
     }
 
     /// The table that tells how far `lane` is folded.
@@ -65,6 +81,7 @@ impl Table {
             Lane::Down => Table::DownStream,
             Lane::UpState => Table::UpStateStream,
             Lane::UpData => Table::UpDataStream,
+            Lane::Local => Table::LocalStream,
         }
     }
 }

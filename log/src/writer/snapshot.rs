@@ -1,0 +1,141 @@
+//! Writing snapshots: all parts, then one sync, then they take effect.
+
+use std::sync::Arc;
+
+use ledge_proto::frame::FrameWriter;
+use ledge_proto::ids::{Mark, Position, Seq};
+use ledge_proto::mutants;
+use ledge_proto::v1::snapshot::Purpose;
+
+use super::Writer;
+use crate::catalog::Stream;
+use crate::error::AppendError;
+use crate::format::block::{BLOCK_HEADER_BYTES, BlockKind};
+use crate::snapshot::{NewSnapshot, SnapshotHead};
+
+/// Whether a stream may be moved from `have` to the mark of a snapshot: only upwards.
+pub(crate) fn check_rebase(stream: &Stream, have: Mark, to: Mark) -> Result<(), AppendError> {
+    let stream = stream.key.clone();
+    if to.position < have.position && !mutants::on("rebase-backwards") {
+        return Err(AppendError::RebaseBackwards {
+            stream,
+            have: have.position,
+            got: to.position,
+        });
+    }
+    if to.position == have.position && to.chain != have.chain {
+        return Err(AppendError::Fork {
+            stream,
+            have: have.position,
+            got: to.position,
+        });
+    }
+    Ok(())
+}
+
+impl Writer {
+    /// Checks a snapshot against what is durable, where nothing can come between.
+    pub(crate) fn stage_snapshot(&self, stream: &Stream, head: &SnapshotHead) -> Result<(), AppendError> {
+        let refuse = |reason: String| AppendError::Snapshot {
+            stream: stream.key.clone(),
+            reason,
+        };
+        if head.purpose == Purpose::Rebase {
+            let mut state = stream.state();
+            check_rebase(stream, state.durable, head.mark)?;
+            let after = head.superseded_after;
+            let splits = |first: Seq, last: Seq| first <= after && after < last;
+            if after > Seq::ZERO
+                && state
+                    .frames
+                    .iter()
+                    .any(|f| f.epoch < head.mark.position.epoch && splits(f.first_seq, f.last_seq()))
+            {
+                return Err(refuse(format!(
+                    "no frame ends at {after}, where what stands should end"
+                )));
+            }
+            state.staged = head.mark.position;
+            return Ok(());
+        }
+        let held = {
+            let state = stream.state();
+            if state.durable.position == Position::ZERO || head.mark.position > state.durable.position {
+                return Err(refuse(format!(
+                    "its mark {} is after the end of the stream, {}",
+                    head.mark.position, state.durable.position
+                )));
+            }
+            if let Some(base) = &state.base
+                && head.mark.position < base.mark.position
+            {
+                return Err(refuse(format!(
+                    "its mark {} is before that of the base held, {}",
+                    head.mark.position, base.mark.position
+                )));
+            }
+            state.at(head.mark.position)
+        };
+        let held = match held {
+            Some(Ok(mark)) => mark,
+            Some(Err(frame)) => crate::read::mark_of_frame(&self.catalog, &stream.key, frame)?,
+            None => {
+                return Err(refuse(format!(
+                    "no frame held ends at its mark {}",
+                    head.mark.position
+                )));
+            }
+        };
+        if held == head.mark {
+            Ok(())
+        } else {
+            Err(refuse(format!(
+                "it tells another history up to {}",
+                held.position
+            )))
+        }
+    }
+
+    /// Writes a snapshot and makes it durable; with the last part it counts.
+    pub(super) fn write_snapshot(
+        &mut self,
+        stream: &Arc<Stream>,
+        snapshot: &NewSnapshot,
+    ) -> Result<(), AppendError> {
+        let mut first = None;
+        for body in &snapshot.bodies {
+            if let Err(err) = self.ensure_room(BLOCK_HEADER_BYTES + body.len(), 0) {
+                // What was written of it stays, and counts for nothing.
+                self.sync()?;
+                self.durable.send_replace(self.synced.block);
+                return Err(err);
+            }
+            let at = self.write_block(BlockKind::Snapshot, stream.slot, 0, body, &[], std::iter::empty())?;
+            if let Some(active) = &mut self.active {
+                active.snapshots.push(at);
+            }
+            first.get_or_insert(self.head.block);
+        }
+        self.sync()?;
+        if snapshot.head.superseded_after > Seq::ZERO {
+            self.catalog.note_superseded();
+        }
+        let Some(first) = first else { return Ok(()) };
+        {
+            let mut state = stream.state();
+            state.add_snapshot(&snapshot.head, first);
+            if snapshot.head.purpose == Purpose::Rebase {
+                state.staged = state.durable.position;
+                if state.accepted.position < state.durable.position {
+                    state.accepted = state.durable;
+                }
+            }
+        }
+        if snapshot.head.purpose == Purpose::Rebase && stream.key.incarnation == self.identity.incarnation {
+            let writer = FrameWriter::resume(stream.key.clone(), snapshot.head.mark);
+            self.own.insert(stream.slot, writer);
+        }
+        self.durable.send_replace(self.head.block);
+        Ok(())
+    }
+}
