@@ -153,6 +153,7 @@ fn create(
         other => OpenError::Options(other.to_string()),
     })?;
     bump(&mut writer)?;
+    writer.survey();
     let recovery = Recovery {
         created: true,
         clean: true,
@@ -251,6 +252,7 @@ fn recover(
         })?;
     }
     writer.put_all_together();
+    writer.survey();
     recovery.quarantined = writer.catalog.damages().listed();
     let durable = writer.durable.subscribe();
     Ok((writer, recovery, durable))

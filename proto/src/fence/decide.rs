@@ -284,11 +284,17 @@ impl Case<'_> {
             Relation::Whole | Relation::Ahead => Ok(Action::Resume { if_diverged: None }),
             Relation::Behind { common } => Ok(Action::Resume {
                 // While another session lives, a second history of the stream is that of a second disk.
-                if_diverged: if self.live_session { None } else { self.reset(stream, Some(common)) },
+                if_diverged: if self.live_session {
+                    None
+                } else {
+                    self.reset(stream, Some(common))
+                },
             }),
             Relation::Shorter { common } => match self.reset(stream, Some(common)) {
                 Some(reset) if !self.live_session => Ok(Action::Reset(reset)),
-                _ => Err(fork(format!("{key}: two disks of the node have gone different ways"))),
+                _ => Err(fork(format!(
+                    "{key}: two disks of the node have gone different ways"
+                ))),
             },
             Relation::TooOld if position_of(stream.end) >= position_of(self.ours.durable(&stream.key)) => {
                 Ok(Action::Resume { if_diverged: None })
@@ -310,11 +316,16 @@ impl Case<'_> {
         }
         let token = self.hello.token.counter;
         if self.node.rolled_back_from < token && token < self.node.rolled_back_to {
-            return fork("the node went on from an older copy of its disk, and now the newer one has come".to_owned());
+            return fork(
+                "the node went on from an older copy of its disk, and now the newer one has come".to_owned(),
+            );
         }
         let mut any_lost = false;
         for stream in &self.hello.streams {
-            if stream.acked.is_some_and(|acked| acked.durable.position > position_of(stream.opened)) {
+            if stream
+                .acked
+                .is_some_and(|acked| acked.durable.position > position_of(stream.opened))
+            {
                 return fork(format!(
                     "{}: it was acknowledged more since it was started, so it was not rolled back, but another disk holds a newer token",
                     stream.key.id
@@ -336,9 +347,9 @@ impl Case<'_> {
         }
         self.accept(|stream, relation| {
             Ok(match relation {
-                Relation::Behind { common } | Relation::Shorter { common } => {
-                    self.reset(stream, Some(common)).map_or(Action::Resume { if_diverged: None }, Action::Reset)
-                }
+                Relation::Behind { common } | Relation::Shorter { common } => self
+                    .reset(stream, Some(common))
+                    .map_or(Action::Resume { if_diverged: None }, Action::Reset),
                 _ => Action::Resume { if_diverged: None },
             })
         })
@@ -352,7 +363,9 @@ impl Case<'_> {
         // The chosen disk may have been offered newer tokens already, and not have confirmed one.
         let offered = self.node.incarnation == self.hello.incarnation.0
             && !self.node.confirmed
-            && [&self.node.current, &self.node.previous].map(Option::as_ref).contains(&Some(&self.hello.token));
+            && [&self.node.current, &self.node.previous]
+                .map(Option::as_ref)
+                .contains(&Some(&self.hello.token));
         if !chosen && !offered {
             return superseded();
         }
@@ -367,7 +380,9 @@ impl Case<'_> {
             let reset = |common| self.reset(stream, common);
             Ok(match relation {
                 Relation::Whole => Action::Resume { if_diverged: None },
-                Relation::Ahead => Action::Resume { if_diverged: reset(None) },
+                Relation::Ahead => Action::Resume {
+                    if_diverged: reset(None),
+                },
                 Relation::Behind { common } => Action::Resume {
                     if_diverged: reset(Some(common)),
                 },
@@ -411,7 +426,11 @@ pub fn judge_welcome(
             welcome.restore_generation
         ));
     }
-    for (key, end) in welcome.streams.iter().filter(|(key, _)| key.id.lane == Lane::Down) {
+    for (key, end) in welcome
+        .streams
+        .iter()
+        .filter(|(key, _)| key.id.lane == Lane::Down)
+    {
         let held = position_of(ours.durable(key));
         if position_of(*end) < held {
             return rolled_back(format!(
@@ -433,7 +452,9 @@ pub fn judge_welcome(
         ));
     }
     let kept = edge.token.as_ref().unwrap_or(none());
-    if welcome.token.counter < kept.counter || (welcome.token.counter == kept.counter && welcome.token != *kept) {
+    if welcome.token.counter < kept.counter
+        || (welcome.token.counter == kept.counter && welcome.token != *kept)
+    {
         return rolled_back(format!(
             "token {} offered after {}",
             welcome.token.counter, kept.counter

@@ -1,6 +1,8 @@
 //! What a HELLO and a WELCOME say, checked and typed.
 
-use crate::ids::{Chain, Epoch, Incarnation, Lane, Mark, NameError, Position, Scope, Seq, StreamId, StreamKey};
+use crate::ids::{
+    Chain, Epoch, Incarnation, Lane, Mark, NameError, Position, Scope, Seq, StreamId, StreamKey,
+};
 use crate::v1;
 
 /// What this end's log holds of a stream, as the decision asks it.

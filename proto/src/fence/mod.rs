@@ -22,7 +22,9 @@ pub mod decide;
 pub mod facts;
 pub mod receipt;
 
-pub use advance::{Resolution, begin_leadership, confirm, offer, quarantine, raise_restore_generation, resolve};
+pub use advance::{
+    Resolution, begin_leadership, confirm, offer, quarantine, raise_restore_generation, resolve,
+};
 pub use decide::{Action, CloudLost, Decision, Reset, decide, judge_welcome};
 pub use facts::{Acked, HelloFacts, Ours, StreamFacts, WelcomeFacts};
 

@@ -19,7 +19,10 @@ impl std::fmt::Debug for ReceiptKey {
 impl ReceiptKey {
     /// The key that belongs to a secret all cloudcores of a cluster have, and that outlives their data.
     pub fn of_secret(secret: &[u8]) -> ReceiptKey {
-        ReceiptKey(blake3::derive_key("ledge v1 receipts of acknowledgements", secret))
+        ReceiptKey(blake3::derive_key(
+            "ledge v1 receipts of acknowledgements",
+            secret,
+        ))
     }
 
     /// Signs that `mark` of `stream` is durable here. (The stream names the node.)
@@ -38,6 +41,10 @@ impl ReceiptKey {
     pub fn verify(&self, stream: &StreamKey, mark: &Mark, receipt: &[u8]) -> bool {
         let signed = self.sign(stream, mark);
         receipt.len() == RECEIPT_BYTES
-            && signed.iter().zip(receipt).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+            && signed
+                .iter()
+                .zip(receipt)
+                .fold(0, |differ, (a, b)| differ | (a ^ b))
+                == 0
     }
 }

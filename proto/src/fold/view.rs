@@ -147,7 +147,11 @@ pub fn cloud_fence<S: Read>(store: &S) -> Found<Option<Latest<v1::CloudFence>>, 
     only(store, &Scope::cluster(), Table::CloudFences)
 }
 
-fn only<S: Read, T: Message + Default>(store: &S, scope: &Scope, table: Table) -> Found<Option<Latest<T>>, S> {
+fn only<S: Read, T: Message + Default>(
+    store: &S,
+    scope: &Scope,
+    table: Table,
+) -> Found<Option<Latest<T>>, S> {
     Ok(entries(store, scope, table)?.pop().map(|(_, latest)| latest))
 }
 

@@ -28,7 +28,14 @@ struct Received {
 impl Acks {
     /// Begins with what was said in the handshake.
     pub(super) fn begin(&mut self, key: StreamKey, durable: Option<Mark>, archived: Seq) {
-        self.streams.insert(key, Received { durable, archived, due: None });
+        self.streams.insert(
+            key,
+            Received {
+                durable,
+                archived,
+                due: None,
+            },
+        );
     }
 
     /// A received stream is durable here up to `mark`.
@@ -36,7 +43,10 @@ impl Acks {
         let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
-        if stream.durable.is_none_or(|before| mark.position > before.position) {
+        if stream
+            .durable
+            .is_none_or(|before| mark.position > before.position)
+        {
             stream.durable = Some(mark);
             stream.plan(key.id.lane, now);
         }
@@ -90,7 +100,11 @@ impl Acks {
 
 impl Received {
     fn plan(&mut self, lane: Lane, now: Duration) {
-        let delay = if lane == Lane::UpData { DATA_ACK_DELAY } else { Duration::ZERO };
+        let delay = if lane == Lane::UpData {
+            DATA_ACK_DELAY
+        } else {
+            Duration::ZERO
+        };
         let due = now + delay;
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
     }

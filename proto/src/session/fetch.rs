@@ -27,7 +27,8 @@ impl Session {
     /// stream of their own, which [`Session::fetches`] lets in. Names the request; `None` when the session is not
     /// open, or too many requests are.
     pub fn fetch(&mut self, key: &StreamKey, first: Seq, last: Seq) -> Option<u64> {
-        if self.phase != Phase::Open || self.fetches.ours.len() >= limits::SESSION_MAX_FETCHES || first > last {
+        if self.phase != Phase::Open || self.fetches.ours.len() >= limits::SESSION_MAX_FETCHES || first > last
+        {
             return None;
         }
         self.fetches.last_id += 1;
@@ -74,9 +75,12 @@ impl Session {
         let key = key_of(&fetch.scope, fetch.lane, &fetch.incarnation)?;
         let (first, last) = (Seq(fetch.first_seq), Seq(fetch.last_seq));
         // Only what one of the two ends writes, and so the other may hold: never another node's.
-        let between_us = key.id.lane != Lane::Local && (self.sends.contains(&key) || self.accepts.contains(&key));
+        let between_us =
+            key.id.lane != Lane::Local && (self.sends.contains(&key) || self.accepts.contains(&key));
         if !between_us || first > last || first == Seq::ZERO {
-            return Err(SessionError::Protocol(format!("FETCH of {key} from {first} to {last}")));
+            return Err(SessionError::Protocol(format!(
+                "FETCH of {key} from {first} to {last}"
+            )));
         }
         self.fetches.theirs += 1;
         if self.fetches.theirs > limits::SESSION_MAX_FETCHES {

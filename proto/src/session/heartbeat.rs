@@ -72,9 +72,10 @@ impl Heartbeat {
     /// The shortest and the longest, milliseconds, for WELCOME.
     pub(super) fn proposal(&self) -> (u64, u64) {
         let ms = |interval: Duration| {
-            u64::try_from(interval.as_millis())
-                .unwrap_or(u64::MAX)
-                .clamp(*limits::HEARTBEAT_RANGE_MS.start(), *limits::HEARTBEAT_RANGE_MS.end())
+            u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).clamp(
+                *limits::HEARTBEAT_RANGE_MS.start(),
+                *limits::HEARTBEAT_RANGE_MS.end(),
+            )
         };
         (ms(self.shortest), ms(self.longest))
     }
@@ -126,7 +127,11 @@ impl Heartbeat {
             return None;
         }
         let before = self.mine;
-        self.mine = if self.busy { self.shortest } else { (self.mine * 2).min(self.longest) };
+        self.mine = if self.busy {
+            self.shortest
+        } else {
+            (self.mine * 2).min(self.longest)
+        };
         self.busy = false;
         self.next = now + self.mine;
         let says = !self.said || self.mine != before;
@@ -140,7 +145,11 @@ impl Heartbeat {
         self.told.clone_from(&self.heads);
         Some(v1::Ping {
             heads: changed,
-            heartbeat_ms: if says { u64::try_from(self.mine.as_millis()).unwrap_or(u64::MAX) } else { 0 },
+            heartbeat_ms: if says {
+                u64::try_from(self.mine.as_millis()).unwrap_or(u64::MAX)
+            } else {
+                0
+            },
         })
     }
 

@@ -469,7 +469,9 @@ impl Session {
         if self.sends.contains(key) {
             return Ok(());
         }
-        Err(SessionError::Protocol(format!("{what} of {key}, which this end does not send")))
+        Err(SessionError::Protocol(format!(
+            "{what} of {key}, which this end does not send"
+        )))
     }
 
     fn on_ack(&mut self, ack: v1::Ack, held: &dyn Holdings, now: Duration) -> Result<(), SessionError> {
@@ -494,7 +496,10 @@ impl Session {
         if !self.is_cloud {
             self.note_ack(&key, mark, archived, ack.receipt, now);
         }
-        self.events.push_back(Event::PeerDurable { key: key.clone(), mark });
+        self.events.push_back(Event::PeerDurable {
+            key: key.clone(),
+            mark,
+        });
         self.peer_archived(key, archived);
         Ok(())
     }
@@ -574,7 +579,8 @@ impl Session {
         }
         if self.phase == Phase::Open && self.note_due.is_some_and(|due| due <= now) {
             self.note_due = None;
-            self.events.push_back(Event::Note(FenceUpdate::Edge(self.edge_fence.clone())));
+            self.events
+                .push_back(Event::Note(FenceUpdate::Edge(self.edge_fence.clone())));
         }
         Ok(())
     }
@@ -589,7 +595,10 @@ impl Session {
             next = next.min(self.heartbeat.next());
         }
         if self.phase == Phase::Open {
-            next = [self.acks.next_due(), self.note_due].into_iter().flatten().fold(next, Duration::min);
+            next = [self.acks.next_due(), self.note_due]
+                .into_iter()
+                .flatten()
+                .fold(next, Duration::min);
         }
         Some(next)
     }
@@ -602,7 +611,9 @@ impl Session {
         if self.phase != Phase::Open {
             return None;
         }
-        let ack = self.acks.poll(self.local.archive, self.local.receipts.as_ref(), now)?;
+        let ack = self
+            .acks
+            .poll(self.local.archive, self.local.receipts.as_ref(), now)?;
         Some(Message::Ack(ack))
     }
 
@@ -635,7 +646,9 @@ fn key_of(scope: &str, lane: u32, incarnation: &[u8]) -> Result<StreamKey, NameE
 /// Text of the peer's for logs and records, of a bounded length.
 fn bounded(mut text: String) -> String {
     if text.len() > limits::SESSION_MAX_TEXT_BYTES {
-        let end = (0..=limits::SESSION_MAX_TEXT_BYTES).rev().find(|at| text.is_char_boundary(*at));
+        let end = (0..=limits::SESSION_MAX_TEXT_BYTES)
+            .rev()
+            .find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or(0));
     }
     text

@@ -3,8 +3,13 @@
 use std::time::Duration;
 
 use super::super::acks::archived_of;
-use super::super::{ArchivePolicy, Event, Holdings, Message, Peer, Phase, Session, SessionError, Stored, stream_state};
-use super::{PROTOCOL_VERSION, RefuseReason, Standing, Start, check_bounds, check_token, check_version, refuse, standing};
+use super::super::{
+    ArchivePolicy, Event, Holdings, Message, Peer, Phase, Session, SessionError, Stored, stream_state,
+};
+use super::{
+    PROTOCOL_VERSION, RefuseReason, Standing, Start, check_bounds, check_token, check_version, refuse,
+    standing,
+};
 use crate::fence::facts::{end_of, is_about, seq_of};
 use crate::fence::{self, Action, Decision, FenceUpdate, HelloFacts, Reset};
 use crate::ids::{ClusterId, Epoch, Incarnation, Mark, Position, Seq, StreamKey};
@@ -29,7 +34,9 @@ impl Session {
         self.check_identity(&hello)?;
         let receipts = self.local.receipts.clone();
         let verify = move |key: &StreamKey, mark: &Mark, receipt: &[u8]| {
-            receipts.as_ref().map(|receipts| receipts.verify(key, mark, receipt))
+            receipts
+                .as_ref()
+                .map(|receipts| receipts.verify(key, mark, receipt))
         };
         let facts = HelloFacts::of(&hello, &self.local.node, &verify)?;
         let (node, cloud) = (held.node_fence(), held.cloud_fence());
@@ -80,7 +87,8 @@ impl Session {
             labels: hello.labels,
             software: hello.software,
         };
-        self.events.push_back(Event::Persist(FenceUpdate::Node(Box::new(offered))));
+        self.events
+            .push_back(Event::Persist(FenceUpdate::Node(Box::new(offered))));
         self.phase = Phase::Storing(Stored::Token);
         if mutants::on("ratchet-not-persisted") {
             return self.stored(Stored::Token, held, now);
@@ -127,7 +135,10 @@ impl Session {
             Standing::NotHeld => {
                 return refuse(
                     RefuseReason::NotHeld,
-                    format!("{key}: the node ends at {}, and what follows is no longer held", seq_of(peer)),
+                    format!(
+                        "{key}: the node ends at {}, and what follows is no longer held",
+                        seq_of(peer)
+                    ),
                 );
             }
             Standing::Diverged => {
@@ -196,7 +207,11 @@ impl Session {
             token: Some(self.handshake.token.clone()),
         }));
         for key in self.accepts.clone() {
-            let archived = if self.local.archive == ArchivePolicy::Explicit { held.archived(&key) } else { Seq::ZERO };
+            let archived = if self.local.archive == ArchivePolicy::Explicit {
+                held.archived(&key)
+            } else {
+                Seq::ZERO
+            };
             let durable = held.durable(&key);
             self.acks.begin(key, durable, archived);
         }
@@ -210,7 +225,9 @@ impl Session {
         held: &dyn Holdings,
     ) -> Result<(), SessionError> {
         if confirm.token.as_ref() != Some(&self.handshake.token) {
-            return Err(SessionError::Protocol("CONFIRM of a token that was not offered".into()));
+            return Err(SessionError::Protocol(
+                "CONFIRM of a token that was not offered".into(),
+            ));
         }
         let node = held.node_fence();
         if node.quarantine.is_some() {
@@ -250,7 +267,8 @@ impl Session {
         token: &v1::SessionToken,
     ) {
         let fence = fence::quarantine(node, reason, &message, self.local.wall_us, incarnation, token);
-        self.events.push_back(Event::Persist(FenceUpdate::Node(Box::new(fence))));
+        self.events
+            .push_back(Event::Persist(FenceUpdate::Node(Box::new(fence))));
         self.events.push_back(Event::Quarantine {
             reason,
             message: message.clone(),

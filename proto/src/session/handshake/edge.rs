@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::super::{Event, Holdings, Message, Phase, Session, SessionError, Stored, key_of, stream_state};
-use super::{PROTOCOL_VERSION, RefuseReason, Standing, check_bounds, check_token, check_version, refuse, standing};
+use super::{
+    PROTOCOL_VERSION, RefuseReason, Standing, check_bounds, check_token, check_version, refuse, standing,
+};
 use crate::fence::facts::{end_of, is_about, wire_mark};
 use crate::fence::{self, FenceUpdate, Reset, WelcomeFacts};
 use crate::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
@@ -19,7 +21,11 @@ impl Session {
             .iter()
             .map(|key| v1::StreamState {
                 opened: held.opened(key).map(wire_mark),
-                acknowledged: fence.acknowledged.iter().find(|acked| acked_is_about(acked, key)).cloned(),
+                acknowledged: fence
+                    .acknowledged
+                    .iter()
+                    .find(|acked| acked_is_about(acked, key))
+                    .cloned(),
                 ..stream_state(key, held.durable(key))
             })
             .collect();
@@ -47,7 +53,8 @@ impl Session {
     ) -> Result<(), SessionError> {
         check_version(welcome.version)?;
         check_bounds(&welcome.streams)?;
-        self.heartbeat.adopt(welcome.heartbeat_ms, welcome.heartbeat_idle_ms)?;
+        self.heartbeat
+            .adopt(welcome.heartbeat_ms, welcome.heartbeat_idle_ms)?;
         let token = welcome.token.clone().unwrap_or_default();
         check_token(&token)?;
         let mut states = Vec::new();
@@ -76,8 +83,10 @@ impl Session {
             let ours_to_receive = key.id.lane == Lane::Down
                 && (key.id.scope == self.local.node || key.id.scope.node_name().is_none());
             if ours_to_receive && !self.accepts.contains(&key) {
-                self.handshake.highest_epoch =
-                    self.handshake.highest_epoch.max(durable.map_or(0, |mark| mark.position.epoch.0));
+                self.handshake.highest_epoch = self
+                    .handshake
+                    .highest_epoch
+                    .max(durable.map_or(0, |mark| mark.position.epoch.0));
                 self.acks.begin(key.clone(), held.durable(&key), Seq::ZERO);
                 self.accepts.push(key);
             }
@@ -146,7 +155,12 @@ impl Session {
         }
     }
 
-    fn begin_reset(&mut self, key: &StreamKey, reset: Reset, held: &dyn Holdings) -> Result<(), SessionError> {
+    fn begin_reset(
+        &mut self,
+        key: &StreamKey,
+        reset: Reset,
+        held: &dyn Holdings,
+    ) -> Result<(), SessionError> {
         let ours = held.durable(key).map_or(Epoch(0), |mark| mark.position.epoch);
         if reset.epoch <= ours {
             return Err(SessionError::Protocol(format!(
@@ -168,7 +182,14 @@ impl Session {
     }
 
     /// Takes note of an acknowledgement; it is made durable from time to time.
-    pub(in super::super) fn note_ack(&mut self, key: &StreamKey, mark: Mark, archived: Seq, receipt: Vec<u8>, now: Duration) {
+    pub(in super::super) fn note_ack(
+        &mut self,
+        key: &StreamKey,
+        mark: Mark,
+        archived: Seq,
+        receipt: Vec<u8>,
+        now: Duration,
+    ) {
         let acked = v1::Acknowledged {
             scope: key.id.scope.as_wire().to_owned(),
             lane: key.id.lane.as_wire(),
@@ -177,7 +198,12 @@ impl Session {
             archived_seq: archived.0,
             receipt,
         };
-        match self.edge_fence.acknowledged.iter_mut().find(|known| acked_is_about(known, key)) {
+        match self
+            .edge_fence
+            .acknowledged
+            .iter_mut()
+            .find(|known| acked_is_about(known, key))
+        {
             Some(known) => *known = acked,
             None => self.edge_fence.acknowledged.push(acked),
         }

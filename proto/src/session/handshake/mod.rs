@@ -108,11 +108,18 @@ enum Standing {
 fn standing(key: &StreamKey, peer: Option<Mark>, held: &dyn Holdings) -> Standing {
     let position = peer.map_or(Position::ZERO, |mark| mark.position);
     let snapshot = || match held.snapshot_mark(key, position) {
-        Some(at) if at.position > position => Standing::Start(Start::Snapshot { peer: position.seq, at }),
+        Some(at) if at.position > position => Standing::Start(Start::Snapshot {
+            peer: position.seq,
+            at,
+        }),
         _ => Standing::NotHeld,
     };
     let Some(theirs) = peer else {
-        return if held.held_after(key) == Seq::ZERO { Standing::Start(Start::After(None)) } else { snapshot() };
+        return if held.held_after(key) == Seq::ZERO {
+            Standing::Start(Start::After(None))
+        } else {
+            snapshot()
+        };
     };
     let end = held.durable(key).map_or(Position::ZERO, |mark| mark.position);
     if position > end {
@@ -122,7 +129,10 @@ fn standing(key: &StreamKey, peer: Option<Mark>, held: &dyn Holdings) -> Standin
         Some(ours) if same_chain(ours, theirs) => {
             if ours.position.epoch > position.epoch {
                 // The peer stands right where a later epoch of ours begins: it begins with a snapshot.
-                Standing::Start(Start::Snapshot { peer: position.seq, at: ours })
+                Standing::Start(Start::Snapshot {
+                    peer: position.seq,
+                    at: ours,
+                })
             } else {
                 Standing::Start(Start::After(Some(theirs)))
             }
@@ -148,7 +158,12 @@ impl Session {
         self.ended_by(result)
     }
 
-    fn stored(&mut self, then: super::Stored, held: &dyn Holdings, now: Duration) -> Result<(), SessionError> {
+    fn stored(
+        &mut self,
+        then: super::Stored,
+        held: &dyn Holdings,
+        now: Duration,
+    ) -> Result<(), SessionError> {
         match then {
             super::Stored::Refusal { reason, message } => refuse(reason, message),
             super::Stored::Confirmed => {
@@ -187,7 +202,11 @@ impl Session {
         if !self.handshake.resetting.is_empty() {
             return Ok(());
         }
-        if self.is_cloud { self.send_welcome(held) } else { self.send_confirm(now) }
+        if self.is_cloud {
+            self.send_welcome(held)
+        } else {
+            self.send_confirm(now)
+        }
     }
 
     /// Lets the owner begin `reset` once the fence is durable; the stream goes on with a snapshot at its beginning.
@@ -201,7 +220,9 @@ impl Session {
         };
         let peer = peer.map_or(Seq::ZERO, |mark| mark.position.seq);
         self.handshake.resetting.insert(key.clone());
-        self.handshake.starts.push((key.clone(), Start::Snapshot { peer, at }));
+        self.handshake
+            .starts
+            .push((key.clone(), Start::Snapshot { peer, at }));
         self.handshake.resets.push(Event::Reset {
             key: key.clone(),
             epoch: reset.epoch,
@@ -221,7 +242,10 @@ impl Session {
             let after = match start {
                 Start::After(mark) => {
                     if let Some(mark) = mark {
-                        self.events.push_back(Event::PeerDurable { key: key.clone(), mark });
+                        self.events.push_back(Event::PeerDurable {
+                            key: key.clone(),
+                            mark,
+                        });
                     }
                     mark.map_or(Seq::ZERO, |mark| mark.position.seq)
                 }
@@ -262,10 +286,17 @@ fn check_bounds(streams: &[v1::StreamState]) -> Result<(), SessionError> {
 }
 
 fn check_token(token: &v1::SessionToken) -> Result<(), SessionError> {
-    let fits = if token.counter == 0 { token.nonce.is_empty() } else { token.nonce.len() == 16 };
+    let fits = if token.counter == 0 {
+        token.nonce.is_empty()
+    } else {
+        token.nonce.len() == 16
+    };
     if fits {
         Ok(())
     } else {
-        Err(SessionError::Protocol(format!("session token with a nonce of {} bytes", token.nonce.len())))
+        Err(SessionError::Protocol(format!(
+            "session token with a nonce of {} bytes",
+            token.nonce.len()
+        )))
     }
 }

@@ -63,7 +63,16 @@ fn subject(record: &v1::Record) -> (Option<&str>, Option<&str>) {
             None => (None, None),
         },
         Some(K::DeviceEvent | K::DeviceState | K::DeviceSpec | K::DeviceRemoved) => (Some(key), None),
-        Some(K::DaemonEvent | K::Gap | K::ClockSync | K::NodeState) | None => (None, None),
+        Some(
+            K::DaemonEvent
+            | K::Gap
+            | K::ClockSync
+            | K::NodeState
+            | K::NodeFence
+            | K::EdgeFence
+            | K::CloudFence,
+        )
+        | None => (None, None),
     }
 }
 
