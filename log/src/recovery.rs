@@ -230,6 +230,9 @@ fn recover(
     let mut writer = writer(catalog, options, identity, head, superblock, lock);
     writer.superblock_file = 1 - file;
     writer.new_epoch = lost_until.is_some();
+    // A crash between a new segment and its STREAMS, or in the middle of them: without, giving up the segments before
+    // would lose where streams stand.
+    let unfinished = !tail.sealed && tail.frames.is_empty() && tail.snapshots.is_empty();
     if !tail.sealed {
         // Frames of a hole are not in what the scan indexed.
         let (no, lost) = (last.no(), writer.catalog.damages().touches(last.no()));
@@ -242,6 +245,13 @@ fn recover(
     }
     writer.spares = Spares::of(spares(&*writer.catalog.storage, dir, &names));
     bump(&mut writer)?;
+    if unfinished {
+        writer.write_streams().map_err(|err| OpenError::Io {
+            op: "write the streams of the last segment in",
+            path: dir.to_owned(),
+            source: Arc::new(std::io::Error::other(err.to_string())),
+        })?;
+    }
     writer.put_all_together();
     writer.survey();
     recovery.quarantined = writer.catalog.damages().listed();
@@ -373,6 +383,7 @@ fn writer(
         durable: watch::Sender::new(head.block),
         room: watch::Sender::new(Room::default()),
         blocked: None,
+        retaining: false,
         poisoned: None,
         lock: Some(lock),
     }

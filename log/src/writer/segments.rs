@@ -248,7 +248,7 @@ impl Writer {
     }
 
     /// Begins a segment with where every stream stands, so that earlier segments can go.
-    fn write_streams(&mut self) -> Result<(), AppendError> {
+    pub(crate) fn write_streams(&mut self) -> Result<(), AppendError> {
         let mut tails: Vec<StreamTail> = {
             let streams = self.catalog.streams();
             streams
