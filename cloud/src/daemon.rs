@@ -247,7 +247,12 @@ impl Daemon {
             http_address = told(http.address());
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
-        tasks.spawn("log-metrics", log_metrics::publish(log.clone(), shutdown.clone()));
+        let measured = log_metrics::Measured {
+            log: log.clone(),
+            projection: projection.clone(),
+            archived: keeper.archived.clone(),
+        };
+        tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
         tasks.spawn("retention", retention::run(keeper, shutdown.clone()));
         if let Some(watcher) = &manifests {
             let controller = DeviceController {

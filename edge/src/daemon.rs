@@ -248,7 +248,13 @@ impl Daemon {
                 .map_or_else(|err| err.to_string(), |address| address.to_string());
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
-        tasks.spawn("log-metrics", log_metrics::publish(log.clone(), shutdown.clone()));
+        let archived = archived(hub.as_ref());
+        let measured = log_metrics::Measured {
+            log: log.clone(),
+            projection: projection.clone(),
+            archived: archived.clone(),
+        };
+        tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
         let keeper = retention::Parts {
             log: log.clone(),
             policy: Policy {
@@ -256,7 +262,7 @@ impl Daemon {
                 degrade: config.disk.degrade,
                 ..Policy::default()
             },
-            archived: archived(hub.as_ref()),
+            archived,
             dir: config.data_dir.clone(),
             budget,
         };
@@ -303,10 +309,25 @@ impl Daemon {
     }
 }
 
-/// How far the node's streams are archived: as far as the cloud says.
+/// How far the node's streams are archived: as far as the cloud said in this start of the daemon, or as was noted before.
 fn archived(hub: Option<&HubClient>) -> retention::Archived {
-    let status = hub.map(|hub| hub.status.clone());
-    Arc::new(move |key| status.as_ref().map_or(Seq::ZERO, |status| status.archived(key)))
+    let cloud = hub.map(|hub| (hub.status.clone(), hub.fences.clone()));
+    Arc::new(move |key| {
+        let Some((status, fences)) = &cloud else {
+            return Seq::ZERO;
+        };
+        let of_stream = |acked: &&v1::Acknowledged| {
+            (acked.scope.as_str(), acked.lane) == (key.id.scope.as_wire(), key.id.lane.as_wire())
+                && acked.incarnation == key.incarnation.0.as_slice()
+        };
+        let noted = fences
+            .of_edge()
+            .acknowledged
+            .iter()
+            .find(of_stream)
+            .map_or(Seq::ZERO, |acked| Seq(acked.archived_seq));
+        noted.max(status.archived(key))
+    })
 }
 
 /// Wall clock of the newest record the node wrote while its clock was set.

@@ -241,6 +241,7 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
     let append = async {
         let tickets = tickets; // Dropped at the end of the stream, which ends `acknowledge` too.
         let mut previous: Option<Mark> = None;
+        let mut appender = link.log.frame_appender();
         let mut snapshot = Collector::default();
         while let Some(item) = items.next().await? {
             let bytes = match item {
@@ -269,11 +270,11 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
             let ticket = match previous {
                 // Hashed here, on this connection's share of the processor; the log only compares chains.
                 Some(before) if frame.first_seq() == before.position.seq.next() => {
-                    link.log
+                    appender
                         .enqueue_checked(CheckedFrame::check(frame, before.chain)?)
                         .await?
                 }
-                _ => link.log.enqueue_frame(frame).await?,
+                _ => appender.enqueue(frame).await?,
             };
             previous = Some(end);
             link.observer.received(&key, records, len);
