@@ -18,6 +18,7 @@ mod options;
 mod quarantine;
 mod read;
 mod recovery;
+mod repair;
 mod scan;
 mod snapshot;
 mod stats;
@@ -40,6 +41,7 @@ pub use options::{
 };
 pub use read::{Block, BlockReader, Frames, StreamReader};
 pub use recovery::Recovery;
+pub use repair::{RepairReport, repair};
 pub use snapshot::SnapshotRef;
 pub use stats::{Histogram, LogStats};
 pub use storage::{DiskStorage, SimDisk, Storage, StorageFile};

@@ -163,6 +163,14 @@ impl Log {
         durable(self.catalog(), key)
     }
 
+    /// The last record of a stream before those that are still held; 0 when all of them are, or nothing is known of it.
+    pub fn held_after(&self, key: &StreamKey) -> Seq {
+        let stream = self.catalog().stream(key);
+        stream.map_or(Seq::ZERO, |stream| {
+            Seq(stream.state().first_seq().0.saturating_sub(1))
+        })
+    }
+
     /// Every stream of which something is or was held, ordered by key.
     pub fn streams(&self) -> Vec<StreamInfo> {
         streams(self.catalog())
@@ -209,13 +217,17 @@ impl Log {
     pub fn stats(&self) -> LogStats {
         let shared = self.shared();
         let counters = &shared.counters;
-        let (segments, segment_bytes) = {
-            let segments = shared.catalog.segments();
-            (
-                segments.len(),
-                segments.iter().map(|segment| segment.header.segment_bytes).sum(),
-            )
+        let room = self.handle.room.borrow().clone();
+        let segments = shared.catalog.segments();
+        let begun = |segment: Option<&Arc<crate::catalog::Segment>>| {
+            segment.map_or(0, |segment| segment.header.created_ms)
         };
+        let (oldest_created_ms, newest_created_ms) = (begun(segments.front()), begun(segments.back()));
+        let (count, segment_bytes) = (
+            segments.len(),
+            segments.iter().map(|segment| segment.header.segment_bytes).sum(),
+        );
+        drop(segments);
         LogStats {
             blocks: counters.blocks.load(Relaxed),
             frames: counters.frames.load(Relaxed),
@@ -228,7 +240,14 @@ impl Log {
             sync_time: counters.sync_time.snapshot(),
             commit_time: counters.commit_time.snapshot(),
             queue_bytes: shared.queue_bytes(),
-            segments,
+            lane_bytes: counters.lanes(),
+            spare_bytes: room.spare,
+            used_bytes: room.used,
+            limit_bytes: room.limit,
+            oldest_block: shared.catalog.first_block().0,
+            oldest_created_ms,
+            newest_created_ms,
+            segments: count,
             segment_bytes,
             damaged: shared.catalog.damages().all.len(),
             durable_block: self.durable_block().0,

@@ -153,6 +153,7 @@ fn create(
         other => OpenError::Options(other.to_string()),
     })?;
     bump(&mut writer)?;
+    writer.survey();
     let recovery = Recovery {
         created: true,
         clean: true,
@@ -229,19 +230,29 @@ fn recover(
     let mut writer = writer(catalog, options, identity, head, superblock, lock);
     writer.superblock_file = 1 - file;
     writer.new_epoch = lost_until.is_some();
+    let mut relist = false;
     if !tail.sealed {
         // Frames of a hole are not in what the scan indexed.
         let (no, lost) = (last.no(), writer.catalog.damages().touches(last.no()));
+        let unused = tail.frames.is_empty() && tail.snapshots.is_empty();
         let mut active = Active::new(last, tail.off, tail.frames, tail.snapshots);
         if lost {
             tracing::warn!(segment = %no, "the segment gets no index: a block of it cannot be read");
             active.frames = None;
         }
         writer.active = Some(active);
+        // The run that began the segment ended before it was told in there where the streams stand.
+        relist = unused && !lost && !writer.lists_all(&tail.listed);
     }
     writer.spares = Spares::of(spares(&*writer.catalog.storage, dir, &names));
     bump(&mut writer)?;
+    if relist {
+        writer.write_streams().map_err(|err| {
+            OpenError::io("begin a segment in", dir)(std::io::Error::other(err.to_string()))
+        })?;
+    }
     writer.put_all_together();
+    writer.survey();
     recovery.quarantined = writer.catalog.damages().listed();
     let durable = writer.durable.subscribe();
     Ok((writer, recovery, durable))

@@ -51,6 +51,9 @@ impl SnapshotHead {
         if part.parts == 0 || part.parts > SNAPSHOT_MAX_PARTS || part.part >= part.parts {
             return Err(malformed("the number of a part is out of range"));
         }
+        if part.seq >= u64::MAX / 2 || part.superseded_after >= u64::MAX / 2 {
+            return Err(malformed("its sequence number is out of range"));
+        }
         if part.raw_len as usize > limits::SNAPSHOT_PART_MAX_BYTES {
             return Err(malformed("a part is larger than allowed"));
         }
@@ -103,9 +106,6 @@ impl NewSnapshot {
         }
         if head.mark.position.epoch.0 == 0 {
             return Err(refuse("its mark is before the first epoch"));
-        }
-        if head.mark.position.seq.0 >= u64::MAX / 2 {
-            return Err(refuse("its sequence number is out of range"));
         }
         let mut bodies = Vec::with_capacity(parts.len());
         for (part, n) in parts.iter().zip(0u32..) {

@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ledge_proto::ids::Lane;
+
 use crate::sync::Mutex;
 
 const BUCKETS: usize = 32;
+/// Lanes, and the number that none has.
+const LANES: usize = Lane::ALL.len() + 1;
 
 /// Durations in buckets by powers of two of a microsecond.
 #[derive(Debug, Default)]
@@ -79,9 +83,28 @@ pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) duplicates: AtomicU64,
+    /// Length of the frames written, by number of the lane.
+    pub(crate) lane_bytes: [AtomicU64; LANES],
     pub(crate) sync_time: Timer,
     pub(crate) commit_time: Timer,
     pub(crate) poisoned: Mutex<Option<Arc<str>>>,
+}
+
+impl Counters {
+    pub(crate) fn count_lane(&self, lane: Lane, bytes: u64) {
+        if let Some(counter) = self.lane_bytes.get(lane as usize) {
+            counter.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn lanes(&self) -> Vec<(Lane, u64)> {
+        let count = |lane: Lane| {
+            self.lane_bytes
+                .get(lane as usize)
+                .map_or(0, |n| n.load(Ordering::Relaxed))
+        };
+        Lane::ALL.into_iter().map(|lane| (lane, count(lane))).collect()
+    }
 }
 
 /// State and totals since the log was opened.
@@ -109,6 +132,20 @@ pub struct LogStats {
     pub commit_time: Histogram,
     /// Bytes waiting to be committed.
     pub queue_bytes: usize,
+    /// Length of the frames written, bytes, per lane.
+    pub lane_bytes: Vec<(Lane, u64)>,
+    /// Bytes of files that wait to become segments.
+    pub spare_bytes: u64,
+    /// Bytes of everything that counts against [`crate::Options::max_bytes`].
+    pub used_bytes: u64,
+    /// That limit.
+    pub limit_bytes: Option<u64>,
+    /// The oldest block held; one past the last when there is none.
+    pub oldest_block: u64,
+    /// Wall clock when the oldest segment was begun, milliseconds since 1970.
+    pub oldest_created_ms: u64,
+    /// Wall clock when the segment being written was begun, milliseconds since 1970.
+    pub newest_created_ms: u64,
     /// Segment files that hold blocks.
     pub segments: usize,
     /// Bytes of these files.

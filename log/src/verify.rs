@@ -27,6 +27,8 @@ pub enum FindingKind {
     BrokenChain,
     /// Records or blocks between others are not there.
     Gap,
+    /// A segment file between others is not there.
+    MissingSegment,
     /// The log ends before what the superblock saw durable.
     LostDurable,
 }
@@ -39,6 +41,7 @@ impl FindingKind {
             FindingKind::Corruption => "corruption",
             FindingKind::BrokenChain => "broken chain",
             FindingKind::Gap => "gap",
+            FindingKind::MissingSegment => "missing segment",
             FindingKind::LostDurable => "lost durable data",
         }
     }
@@ -158,18 +161,30 @@ pub fn verify(storage: &dyn Storage, dir: &Path) -> Result<VerifyReport, OpenErr
     let mut expected: Option<(BlockNo, Option<BlockChain>)> = None;
     for (n, (path, header)) in headers.iter().enumerate() {
         let (first, chain) = expected.unwrap_or((header.first_block, None));
+        let before = n.checked_sub(1).and_then(|n| headers.get(n));
+        let missing = before.map(|(_, before)| before.segment_no.0 + 1..header.segment_no.0);
         if first != header.first_block {
             report.findings.push(Finding {
-                kind: FindingKind::Gap,
+                kind: match &missing {
+                    Some(missing) if !missing.is_empty() => FindingKind::MissingSegment,
+                    _ => FindingKind::Gap,
+                },
                 path: path.clone(),
                 offset: 0,
                 blocks: (first < header.first_block).then(|| (first, header.first_block.previous())),
                 stream: None,
                 seqs: None,
-                detail: format!(
-                    "the segment begins with block {}, block {first} was expected",
-                    header.first_block
-                ),
+                detail: match missing {
+                    Some(missing) if !missing.is_empty() => format!(
+                        "segments {} to {} are not there; restore the files, or records between are lost",
+                        missing.start,
+                        missing.end - 1
+                    ),
+                    _ => format!(
+                        "the segment begins with block {}, block {first} was expected",
+                        header.first_block
+                    ),
+                },
             });
         } else if chain.is_some_and(|chain| chain != header.prev_seg_chain) {
             report.findings.push(Finding {

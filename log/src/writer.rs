@@ -238,6 +238,7 @@ impl Writer {
                 state.accepted = state.durable;
                 state.staged = state.durable.position;
             }
+            self.counters.count_lane(built.stream.key.id.lane, len as u64);
             at += len;
             bytes += len as u64;
             records += u64::from(built.frame.count());

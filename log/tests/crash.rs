@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::oracle::{Oracle, Stop, small};
+use common::oracle::{LIMIT, Oracle, Stop, small};
 use common::*;
 use ledge_log::storage::sim::{CrashKeeps, Fault};
 use ledge_log::{AppendError, FindingKind, Log, LogView, OpenError, SimDisk};
@@ -113,6 +113,41 @@ fn i1_to_i8_hold_after_a_crash_at_every_operation() {
         );
     }
     println!("{ops} operations, {cases} crashes, seed {SEED:#x}");
+}
+
+/// As above where the log has three segments' room, in which the oldest is written over again and again.
+#[test]
+fn i1_to_i8_hold_after_a_crash_in_a_log_at_its_limit() {
+    let run = |disk: &SimDisk, oracle: &mut Oracle| -> Result<(), Stop> {
+        for life in 0..2 {
+            let log = oracle.open(disk, SEED + life)?;
+            oracle.run(&log, 90)?;
+            let names = ledge_log::Storage::list(disk, &dir()).unwrap_or_default();
+            let len = |name: &String| disk.read(&dir().join(name)).map_or(0, |bytes| bytes.len() as u64);
+            assert!(names.iter().map(len).sum::<u64>() <= LIMIT, "{names:?}");
+            let _ = log.close();
+            if disk.has_crashed() {
+                break;
+            }
+        }
+        Ok(())
+    };
+    let disk = SimDisk::new();
+    let mut oracle = Oracle::limited(SEED);
+    run(&disk, &mut oracle).unwrap();
+    assert!(disk.read(&segment_path(0)).is_none(), "segments went");
+    for op in (0..disk.ops()).step_by(2) {
+        let disk = SimDisk::new();
+        disk.crash_at(op);
+        let mut oracle = Oracle::limited(SEED);
+        let _ = run(&disk, &mut oracle);
+        let mut choices = vec![CrashKeeps::Nothing, CrashKeeps::Everything];
+        choices.extend((0..3).map(|n| CrashKeeps::Random(op ^ n)));
+        for keeps in choices {
+            let what = format!("at its limit, seed {SEED:#x}, crash before operation {op}, {keeps:?}");
+            check_survivor(&disk.after_crash(&keeps), &oracle, &what);
+        }
+    }
 }
 
 #[test]

@@ -221,7 +221,57 @@ fn a_missing_segment_is_named() {
         matches!(err, OpenError::MissingSegment { .. }) && err.to_string().contains("segment 1"),
         "{err}"
     );
-    assert!(kinds(&disk).contains(&FindingKind::Gap));
+    let report = verify(&disk);
+    let missing = report
+        .findings
+        .iter()
+        .find(|f| f.kind == FindingKind::MissingSegment);
+    assert!(missing.unwrap().detail.contains("segments 1 to 1"));
+    assert!(
+        !kinds(&disk).contains(&FindingKind::BrokenChain),
+        "{:?}",
+        report.findings
+    );
+    assert!(ledge_log::repair(storage(&disk), &dir()).is_err());
+}
+
+#[test]
+fn repair_touches_nothing_that_is_sound() {
+    let disk = log_of(4);
+    let ops = disk.ops();
+    let report = ledge_log::repair(storage(&disk), &dir()).unwrap();
+    assert!(report.recovery.is_none() && report.after.is_sound());
+    assert_eq!(disk.ops(), ops);
+}
+
+#[test]
+fn repair_quarantines_what_it_cannot_put_together() {
+    let disk = log_of(8);
+    disk.corrupt(&segment_path(0), |bytes| bytes[block_at(4)].fill(0));
+    let report = ledge_log::repair(storage(&disk), &dir()).unwrap();
+    assert_eq!(report.before.findings[0].kind, FindingKind::Corruption);
+    let lost: Vec<_> = report
+        .quarantined
+        .iter()
+        .map(|lost| (lost.first, lost.last))
+        .collect();
+    assert_eq!(lost, [(Seq(4), Seq(4))]);
+    let names = ledge_log::Storage::list(&disk, &dir().join("quarantine")).unwrap();
+    assert_eq!(names.len(), 1, "{names:?}");
+    // Nothing but what was damaged is gone.
+    let view = LogView::open(storage(&disk), &dir()).unwrap();
+    assert_eq!(view.last_block(), BlockNo(8));
+}
+
+#[test]
+fn repair_mends_a_header_from_what_is_behind_it() {
+    let disk = log_of(8);
+    let before = disk.read(&segment_path(0));
+    disk.corrupt(&segment_path(0), |bytes| bytes[block_at(4).start + 20] ^= 1);
+    assert!(!verify(&disk).is_sound());
+    let report = ledge_log::repair(storage(&disk), &dir()).unwrap();
+    assert_eq!((report.after.findings.len(), report.damaged), (0, 0));
+    assert_eq!(disk.read(&segment_path(0)), before, "byte for byte");
 }
 
 #[test]

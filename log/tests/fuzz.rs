@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use common::{dir, frame, options, record, remote_key, segment_path, storage, stream};
-use ledge_log::{BlockNo, Log, LogView, Options, SimDisk};
+use ledge_log::{BlockNo, Log, LogView, OnDamage, Options, SimDisk};
 use ledge_proto::checksum::{crc32c, crc32c_of};
 use ledge_proto::frame::FrameWriter;
 use ledge_proto::ids::{Lane, Seq};
@@ -117,6 +117,17 @@ fn open_and_read(input: &[u8]) {
         }
     }
     ledge_log::verify(&disk, &dir()).ok();
+    let tolerant = Options {
+        on_damage: OnDamage::Quarantine,
+        ..small()
+    };
+    if let Ok((log, _)) = Log::open(storage(&disk.after_kill()), &dir(), tolerant) {
+        for info in log.streams() {
+            let mut reader = log.read_stream(&info.key, Seq::ZERO);
+            while let Ok(Some(_)) = reader.next() {}
+        }
+        log.append_blocking(&stream(Lane::UpData), vec![record(1)]).ok();
+    }
     let Ok((log, _)) = Log::open(storage(&disk), &dir(), small()) else {
         return;
     };

@@ -44,6 +44,8 @@ pub(super) struct Machine {
     pub(super) link: Option<LinkId>,
     /// Edge: how far the cloud ever said that telemetry is archived.
     pub(super) ever_archived: BTreeMap<StreamKey, Seq>,
+    /// Of each stream it writes, how far the oracle knows it.
+    pub(super) harvested: BTreeMap<StreamKey, Mark>,
     /// What its disk has to hold: of each stream the end of what was acknowledged, to a device or to the peer.
     pub(super) duties: BTreeMap<StreamKey, Mark>,
 }
@@ -80,6 +82,7 @@ impl Machine {
             backoff: Backoff::default(),
             link: None,
             ever_archived: BTreeMap::new(),
+            harvested: BTreeMap::new(),
             duties: BTreeMap::new(),
         }
     }

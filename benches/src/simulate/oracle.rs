@@ -109,8 +109,13 @@ impl Oracle {
             let frame = match reader.next() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
-                Err(ReadError::Jump { snapshot, .. }) => {
-                    last = snapshot.map(|at| at.mark);
+                Err(ReadError::Jump {
+                    snapshot,
+                    resume_after,
+                    ..
+                }) => {
+                    let mark = snapshot.map(|at| at.mark);
+                    last = mark.filter(|mark| mark.position.seq == resume_after);
                     reader.skip_jump();
                     continue;
                 }

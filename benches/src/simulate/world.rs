@@ -463,7 +463,7 @@ impl World {
         let Some(end) = process.log.durable(&key) else {
             return Ok(());
         };
-        let known = machine.duties.get(&key).copied();
+        let known = machine.harvested.get(&key).copied();
         let mut last = known.map_or(
             Mark {
                 chain: key.genesis_chain(),
@@ -488,7 +488,8 @@ impl World {
         ensure(last == end, "I1-dense", || {
             format!("{key}: readable to {last:?}, durable to {end:?}")
         })?;
-        if acked || known.is_some() {
+        machine.harvested.insert(key.clone(), end);
+        if acked {
             machine.duties.insert(key, end);
         }
         Ok(())

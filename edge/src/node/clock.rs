@@ -231,6 +231,62 @@ mod tests {
         assert_eq!(told, 8);
     }
 
+    /// A clock that shows what it is told, and a journal that is full at first.
+    #[derive(Clone, Default)]
+    struct Fake {
+        shown: std::sync::Arc<std::sync::Mutex<std::collections::VecDeque<Stamp>>>,
+        full: std::sync::Arc<std::sync::atomic::AtomicU32>,
+        noted: std::sync::Arc<std::sync::Mutex<Vec<NewRecord>>>,
+    }
+
+    impl Clock for Fake {
+        fn stamp(&self) -> Stamp {
+            let mut shown = self.shown.lock().unwrap();
+            if shown.len() > 1 {
+                return shown.pop_front().unwrap();
+            }
+            *shown.front().unwrap()
+        }
+    }
+
+    impl Journal for Fake {
+        async fn append(&self, lane: Lane, records: Vec<NewRecord>) -> Result<(), JournalError> {
+            assert_eq!(lane, Lane::UpData);
+            let full = &self.full;
+            if full.load(std::sync::atomic::Ordering::SeqCst) > 0 {
+                full.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                return Err(JournalError::Full("for now".into()));
+            }
+            self.noted.lock().unwrap().extend(records);
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_noted_once_also_when_the_log_is_full_at_first() {
+        let fake = Fake::default();
+        fake.full.store(3, std::sync::atomic::Ordering::SeqCst);
+        fake.shown.lock().unwrap().extend([
+            stamp(1_000_000, 1_000_000, ClockQuality::ClockBeforeBuild),
+            stamp(2_000_000, 2_000_000, ClockQuality::ClockBeforeBuild),
+            stamp(NOON, 3_000_000, ClockQuality::ClockSynced),
+        ]);
+        let (shutdown, scope) = (CancellationToken::new(), Scope::node("edge-1").unwrap());
+        let stop = shutdown.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            stop.cancel();
+        });
+        record_changes(&fake, &fake, (&scope, 7), &shutdown).await;
+        let noted = fake.noted.lock().unwrap();
+        assert_eq!(noted.len(), 1);
+        let Payload::ClockSync(note) = &noted[0].payload else {
+            panic!("{noted:?}");
+        };
+        assert_eq!((note.boot, note.mono_us, note.wall_us), (7, 3_000_000, NOON));
+        assert_eq!(note.before_us, 3_000_000);
+    }
+
     #[test]
     fn a_clock_gone_wild_does_not_overflow() {
         let mut watch = ClockWatch::new(stamp(i64::MIN, u64::MAX, ClockQuality::ClockUnknown));

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::{context, double, frame, node_frames, run, sample, source, writer};
 use ledge_history::source::{FrameSource, Frames, StreamSpan};
 use ledge_history::{HistoryContext, HistoryError, Options, SourceError};
-use ledge_proto::ids::{Lane, Seq, StreamKey};
+use ledge_proto::fold::State;
+use ledge_proto::ids::{Lane, Seq, StreamId, StreamKey};
 use proptest::prelude::*;
 
 #[track_caller]
@@ -158,8 +159,14 @@ impl FrameSource for Endless {
         })))
     }
 
-    fn in_order(&self) -> Result<Frames, SourceError> {
-        self.frames(&self.streams()[0].key, Seq::ZERO)
+    fn fold(&self, state: &mut State, _wanted: &dyn Fn(&StreamId) -> bool) -> Result<(), SourceError> {
+        for frame in self.frames(&self.streams()[0].key, Seq::ZERO)? {
+            let frame = frame?;
+            state
+                .apply_frame(&frame)
+                .map_err(|err| SourceError::reading(frame.key(), err))?;
+        }
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use ledge_log::{BlockNo, Log};
 use ledge_proto::fold::snapshot::SnapshotSource;
 use ledge_proto::fold::{self, FoldError};
-use ledge_proto::ids::{Chain, Incarnation, Position, Scope, StreamKey};
+use ledge_proto::ids::{Chain, Incarnation, Mark, Position, Scope, StreamKey};
 use ledge_proto::v1;
 use tokio::sync::watch;
 
@@ -380,6 +380,10 @@ impl SnapshotSource for Projection {
             key,
             fold::snapshot::extract(&self.view(), key, v1::snapshot::Purpose::Base),
         )
+    }
+
+    fn mark(&self, key: &StreamKey) -> Option<Mark> {
+        readable(key, fold::snapshot::folded_mark(&self.view(), key))
     }
 
     fn changes(&self, key: &StreamKey, after: Position) -> Option<Vec<v1::Snapshot>> {

@@ -49,6 +49,9 @@ impl StreamTail {
             let scope = std::str::from_utf8(scope)
                 .ok()
                 .and_then(|s| Scope::from_wire(s).ok());
+            if u64_at(fixed, 8) >= u64::MAX / 2 {
+                return Err(field("seq"));
+            }
             let id = StreamId::new(
                 scope.ok_or(field("scope"))?,
                 Lane::from_wire(u32::from(fixed[48])).map_err(|_| field("lane"))?,
@@ -81,7 +84,8 @@ mod tests {
 
     prop_compose! {
         fn tails()(
-            slot: u32, lane in prop::sample::select(Lane::ALL.to_vec()), incarnation: [u8; 16], epoch: u32, seq: u64,
+            slot: u32, lane in prop::sample::select(Lane::ALL.to_vec()), incarnation: [u8; 16], epoch: u32,
+            seq in 0..u64::MAX / 2,
             chain: [u8; 16], scope in prop::option::of("[a-z0-9]{1,63}"),
         ) -> StreamTail {
             let scope = scope.map_or(Scope::cluster(), |s| Scope::node(&s).unwrap_or_else(|_| Scope::cluster()));

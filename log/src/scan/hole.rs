@@ -97,6 +97,14 @@ impl SegmentScan<'_> {
             }
             None => return Ok(None),
         };
+        let missing = next.0.saturating_sub(expected.0);
+        if missing > u64::from((at - off) / u32::from(self.segment.header.align)) {
+            let reason = format!(
+                "blocks {expected} to {} are missing: they do not fit here",
+                next.previous()
+            );
+            return Err(self.damaged(off, reason));
+        }
         while let Some(found) = open.pop_front() {
             self.take(found)?;
         }

@@ -27,6 +27,8 @@ pub struct Room {
     pub limit: Option<u64>,
     /// Bytes of its segments, its spare files and its superblocks.
     pub used: u64,
+    /// Bytes of spare files among them.
+    pub spare: u64,
     /// Bytes free on its disk.
     pub free_on_disk: u64,
     /// Why there will be no next segment unless the oldest goes, or the limit is kept only if it does. From the middle
@@ -177,6 +179,7 @@ impl Writer {
             next_ready: self.spares.any(),
             limit,
             used,
+            spare: self.spares.bytes(self.options.segment_bytes),
             free_on_disk: self.catalog.storage.free_bytes(&self.catalog.dir).unwrap_or(0),
             blocked: self.blocked.clone().or(over),
         };

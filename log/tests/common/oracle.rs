@@ -56,6 +56,8 @@ pub(crate) struct Oracle {
     rng: Rng,
     n: u64,
     steps: u64,
+    /// The log may have three segments, and whoever owns it gives up the oldest in time.
+    limited: bool,
 }
 
 /// What a step came to, when not success.
@@ -91,6 +93,9 @@ pub(crate) fn small(seed: u64) -> Options {
     }
 }
 
+/// Three segments and the superblocks.
+pub(crate) const LIMIT: u64 = 3 * 16 * 1024 + 4096;
+
 impl Oracle {
     pub(crate) fn new(seed: u64) -> Oracle {
         Oracle {
@@ -103,6 +108,14 @@ impl Oracle {
             rng: Rng::new(seed),
             n: 0,
             steps: 0,
+            limited: false,
+        }
+    }
+
+    pub(crate) fn limited(seed: u64) -> Oracle {
+        Oracle {
+            limited: true,
+            ..Oracle::new(seed)
         }
     }
 
@@ -111,7 +124,7 @@ impl Oracle {
     }
 
     pub(crate) fn open(&mut self, disk: &SimDisk, seed: u64) -> Result<Log, Stop> {
-        let (log, recovery) = Log::open(storage(disk), &dir(), small(seed))?;
+        let (log, recovery) = Log::open(storage(disk), &dir(), self.options(seed))?;
         if let Some((incarnation, boot)) = self.identity {
             assert_eq!(
                 log.identity().incarnation,
@@ -125,10 +138,21 @@ impl Oracle {
         Ok(log)
     }
 
+    fn options(&self, seed: u64) -> Options {
+        Options {
+            max_bytes: self.limited.then_some(LIMIT),
+            reserve_bytes: if self.limited { 2048 } else { 0 },
+            ..small(seed)
+        }
+    }
+
     /// Runs `steps` random steps on `log`.
     pub(crate) fn run(&mut self, log: &Log, steps: usize) -> Result<(), Stop> {
         for _ in 0..steps {
             self.steps += 1;
+            if self.limited && log.room().blocked.is_some() {
+                self.give_up_oldest(log)?;
+            }
             match self.rng.below(20) {
                 0 => self.recycle(log)?,
                 1 => self.rebase_remote(log)?,
@@ -267,6 +291,14 @@ impl Oracle {
         let parts = snapshot(&key, mark, Purpose::Rebase, 1 + self.rng.index(2), after);
         log.append_snapshot_blocking(parts)?;
         expected.moved(mark, kept);
+        Ok(())
+    }
+
+    fn give_up_oldest(&mut self, log: &Log) -> Result<(), Stop> {
+        if let Some(oldest) = log.oldest_segment().unwrap() {
+            self.recycled = self.recycled.max(oldest.last_block.next());
+            retain_from(log, oldest.last_block.next())?;
+        }
         Ok(())
     }
 

@@ -166,11 +166,8 @@ fn apply_record<S: Store>(
             store.put(key, entry.encode_to_vec());
         }
         Keep::LatestByTime => {
-            let Some((record, samples)) = sample_of(kind, record) else {
-                return Ok(());
-            };
             let old: Option<v1::Entry> = load_key(store, table, &key)?;
-            let count = old.as_ref().map_or(0, |old| old.count).saturating_add(samples);
+            let count = old.as_ref().map_or(0, |old| old.count) + 1;
             let newer = old
                 .as_ref()
                 .is_none_or(|old| (record.boot, record.mono_us) >= (old.boot, old.mono_us));
@@ -182,18 +179,6 @@ fn apply_record<S: Store>(
         }
     }
     Ok(())
-}
-
-/// The record as one of a sample, and how many samples it stands for. `None` when it cannot be read: like any payload,
-/// it was checked by whoever wrote it, and folds do not fail on one that was not.
-fn sample_of(kind: RecordKind, record: v1::Record) -> Option<(v1::Record, u64)> {
-    if kind != RecordKind::SampleSummary {
-        return Some((record, 1));
-    }
-    let summary = v1::SampleSummary::decode(record.payload.clone()).ok()?;
-    let sample = v1::Sample { value: summary.last };
-    let payload = sample.encode_to_vec().into();
-    Some((v1::Record { payload, ..record }, summary.count))
 }
 
 enum Keep {
@@ -209,7 +194,7 @@ enum Keep {
 
 fn effect_of(kind: RecordKind) -> Option<(Table, Keep)> {
     Some(match kind {
-        RecordKind::Sample | RecordKind::SampleSummary => (Table::LatestSamples, Keep::LatestByTime),
+        RecordKind::Sample => (Table::LatestSamples, Keep::LatestByTime),
         RecordKind::Gap => (Table::Gaps, Keep::Gap),
         RecordKind::TwinReported => (Table::Reported, Keep::Latest),
         RecordKind::DeviceState => (Table::DeviceStates, Keep::Latest),
@@ -221,7 +206,9 @@ fn effect_of(kind: RecordKind) -> Option<(Table, Keep)> {
         RecordKind::NodeFence => (Table::NodeFences, Keep::Latest),
         RecordKind::EdgeFence => (Table::EdgeFences, Keep::Latest),
         RecordKind::CloudFence => (Table::CloudFences, Keep::Latest),
-        RecordKind::DeviceEvent
+        // A summary is about samples that were folded when they were there.
+        RecordKind::SampleSummary
+        | RecordKind::DeviceEvent
         | RecordKind::DaemonEvent
         | RecordKind::WriteIntent
         | RecordKind::ClockSync => return None,

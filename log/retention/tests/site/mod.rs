@@ -212,6 +212,32 @@ impl Site {
             .filter(|frame| frame.key().id == id(Lane::UpData))
     }
 
+    /// What was kept of dropped samples: every summary ends with the last sample of its stretch.
+    pub(crate) fn check_kept(&self) {
+        let mut before: Vec<(u64, v1::Record)> = Vec::new();
+        let mut summaries: Vec<(String, v1::SampleSummary)> = Vec::new();
+        for item in self.own_data().flat_map(|frame| frame.records().unwrap()) {
+            let (position, record) = item.unwrap();
+            match Payload::decode(&record).unwrap() {
+                Payload::Sample(_) => before.push((position.seq.0, record)),
+                Payload::SampleSummary(summary) => summaries.push((record.key, summary)),
+                Payload::Gap(gap) => {
+                    for (key, summary) in std::mem::take(&mut summaries) {
+                        let samples = before.iter().filter(|(seq, sample)| {
+                            (gap.first_seq..=gap.last_seq).contains(seq) && sample.key == key
+                        });
+                        let last = samples.last().map(|(_, sample)| Payload::decode(sample).unwrap());
+                        let Some(Payload::Sample(last)) = last else {
+                            continue;
+                        };
+                        assert_eq!(summary.last, last.value, "{key}");
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// What must be true at any time.
     pub(crate) fn check(&self, log: &Log) {
         // Nothing of the state is lost: what is held folds to what everything ever written folds to.
