@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use ledge_projection::{Projection, ReadError};
+use ledge_proto::fold::Table;
 use ledge_proto::fold::view::{self, Twin};
 use ledge_proto::ids::Scope;
 use ledge_proto::v1::{self, value::Value as V};
@@ -47,14 +48,19 @@ async fn node(State(api): State<Api>, Path(name): Path<String>) -> Response {
     };
     let result = (|| -> Result<Value, ReadError> {
         let mut node = summary(&api, &scope)?;
-        let devices = view::devices(&api.projection.view(), &scope)?;
+        let fresh = api.fleet.view(&scope);
+        let devices = view::devices(&fresh, &scope)?;
         let devices: serde_json::Map<_, _> = devices
             .into_iter()
             .map(|(key, device)| {
                 let twins: serde_json::Map<_, _> = device
                     .twins
                     .into_iter()
-                    .map(|(name, twin)| (name, twin_json(&twin)))
+                    .map(|(name, twin)| {
+                        let ahead = fresh.is_ahead(&scope, Table::Reported, &format!("{key}/{name}"));
+                        let twin = twin_json(&twin, ahead);
+                        (name, twin)
+                    })
                     .collect();
                 let state = device.state.map(|state| state.content.state);
                 (
@@ -70,7 +76,8 @@ async fn node(State(api): State<Api>, Path(name): Path<String>) -> Response {
 }
 
 fn summary(api: &Api, scope: &Scope) -> Result<Value, ReadError> {
-    let state = view::node(&api.projection.view(), scope)?;
+    let fresh = api.fleet.view(scope);
+    let state = view::node(&fresh, scope)?;
     let hash = ledge_proto::fold::state_hash(&api.projection.view(), scope)
         .map_err(ledge_proto::fold::FoldError::Store)?;
     let link = api.fleet.status(scope).map(|link| {
@@ -87,16 +94,20 @@ fn summary(api: &Api, scope: &Scope) -> Result<Value, ReadError> {
         "name": scope.to_string(),
         "labels": state.as_ref().map(|state| &state.content.labels),
         "version": state.as_ref().map(|state| &state.content.version),
+        // Of what is folded; values that are ahead of it are not in it.
         "stateHash": hex::encode(hash),
+        "valuesAhead": fresh.ahead(),
         // Absent: it has not connected since cloudcore started, so nothing is known of its link.
         "link": link,
     }))
 }
 
-fn twin_json(twin: &Twin) -> Value {
+fn twin_json(twin: &Twin, ahead: bool) -> Value {
     json!({
         "desired": twin.desired.as_ref().and_then(|d| value_json(d.content.value.as_ref())),
         "reported": twin.reported.as_ref().and_then(|r| value_json(r.content.value.as_ref())),
+        // The history up to this value is still on its way.
+        "ahead": ahead,
         "reportedAtUs": twin.reported.as_ref().map(|r| r.wall_us),
         "samples": twin.sample.as_ref().map(|s| s.count),
         "lastWrite": twin.write_result.as_ref().map(|w| w.content.outcome().as_str_name()),

@@ -13,6 +13,7 @@ use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::ids::Scope;
 use ledge_replication::certs::{self, CertError, CertFiles};
+use ledge_replication::link::ReplaySlots;
 use ledge_replication::tls::{self, TlsError};
 use tokio_util::sync::CancellationToken;
 
@@ -141,7 +142,7 @@ impl Daemon {
         }
         Follower::catch_up(&log, &projection, || stop.is_cancelled())?;
         let health = Health::new();
-        let fleet = Fleet::new(log.clone());
+        let fleet = Fleet::new(log.clone(), projection.clone());
         let http = match config.http_listen {
             Some(address) => {
                 let face = HttpFace::bind(address, health.clone()).await?;
@@ -153,6 +154,8 @@ impl Daemon {
             log: log.clone(),
             cluster,
             heartbeat: config.heartbeat,
+            snapshots: Arc::new(projection.clone()),
+            slots: ReplaySlots::new(replay_slots()),
             fleet,
         };
         let hub = Hub::bind(config.quic_listen, tls, parts)?;
@@ -214,6 +217,12 @@ impl Daemon {
         followed?;
         failure.map_or(Ok(()), Err)
     }
+}
+
+/// Edges that may catch up at full speed at once: what the processors can take in, and memory can hold.
+fn replay_slots() -> usize {
+    const SLOTS_PER_CORE: usize = 64;
+    SLOTS_PER_CORE * std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Waits for the reason to stop; an error when nobody asked for it.

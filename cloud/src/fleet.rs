@@ -1,22 +1,31 @@
 //! What is known of the nodes' links right now: who is connected, how far behind, and how old that knowledge is.
 //!
 //! What nodes said of themselves and their devices is in the projection; this is only about links, and starts
-//! empty with the daemon.
+//! empty with the daemon. So does what a node says of its state while older history is still on its way (`ahead`).
+
+mod ahead;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ledge_log::Log;
+use ledge_projection::{Projection, View};
+use ledge_proto::fold::folded_stream;
 use ledge_proto::ids::{Lane, Mark, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::session::Peer;
 use ledge_proto::v1;
-use ledge_replication::link::LinkObserver;
+use ledge_replication::link::{Direction, LinkObserver, Traffic};
+use ledge_replication::meters;
+
+use self::ahead::Ahead;
+pub use self::ahead::Fresh;
 
 /// Links of all nodes that connected since cloudcore started.
 #[derive(Debug, Clone)]
 pub struct Fleet {
     log: Log,
+    projection: Projection,
     links: Arc<Mutex<BTreeMap<Scope, NodeLink>>>,
 }
 
@@ -29,6 +38,8 @@ struct NodeLink {
     heads: BTreeMap<Lane, (Seq, Duration)>,
     /// What the node acknowledged of its `down` stream.
     down_acked: Seq,
+    /// What the node said of its state ahead of the history that is on its way.
+    ahead: Ahead,
 }
 
 /// How one node's link stands.
@@ -50,9 +61,10 @@ pub struct LinkStatus {
 
 impl Fleet {
     /// A fleet nobody of which has connected.
-    pub fn new(log: Log) -> Self {
+    pub fn new(log: Log, projection: Projection) -> Self {
         Fleet {
             log,
+            projection,
             links: Arc::default(),
         }
     }
@@ -104,6 +116,12 @@ impl Fleet {
         })
     }
 
+    /// The present state as far as it is known: what is folded, and over it what `node` said ahead of its history.
+    pub fn view(&self, node: &Scope) -> Fresh<View> {
+        let ahead = self.lock().get(node).map(|link| link.ahead.clone());
+        Fresh::new(self.projection.view(), node, ahead.unwrap_or_default())
+    }
+
     /// Nodes that connected since cloudcore started.
     pub fn nodes(&self) -> Vec<Scope> {
         self.lock().keys().cloned().collect()
@@ -142,6 +160,17 @@ impl FleetObserver {
             change(link);
         }
     }
+
+    fn forget_what_history_passed(&self) {
+        let id = StreamId::new(self.node.clone(), Lane::UpState);
+        let mut links = self.fleet.lock();
+        let Some(link) = links.get_mut(&self.node).filter(|link| !link.ahead.is_empty()) else {
+            return;
+        };
+        if let Ok(Some(folded)) = folded_stream(&self.fleet.projection.view(), &id) {
+            link.ahead.forget(&folded);
+        }
+    }
 }
 
 impl LinkObserver for FleetObserver {
@@ -154,6 +183,7 @@ impl LinkObserver for FleetObserver {
                 peer: peer.clone(),
                 heads: BTreeMap::new(),
                 down_acked: Seq::ZERO,
+                ahead: Ahead::default(),
             },
         );
         self.fleet.count_links();
@@ -167,6 +197,7 @@ impl LinkObserver for FleetObserver {
     }
 
     fn peer_heads(&self, heads: &[v1::LaneHead]) {
+        self.forget_what_history_passed();
         self.update(|link| {
             for head in heads {
                 // A node speaks for its own streams only.
@@ -183,19 +214,25 @@ impl LinkObserver for FleetObserver {
     }
 
     fn sent(&self, key: &StreamKey, records: u64, bytes: u64) {
-        count("sent", key, records, bytes);
+        meters::frame(Direction::Sent, key, records, bytes);
     }
 
     fn received(&self, key: &StreamKey, records: u64, bytes: u64) {
         self.update(|_| {});
-        count("received", key, records, bytes);
+        meters::frame(Direction::Received, key, records, bytes);
     }
-}
 
-/// One series per lane and direction, never per node.
-fn count(direction: &'static str, key: &StreamKey, records: u64, bytes: u64) {
-    let lane = key.id.lane.name();
-    metrics::counter!("ledge_repl_records_total", "direction" => direction, "lane" => lane)
-        .increment(records);
-    metrics::counter!("ledge_repl_bytes_total", "direction" => direction, "lane" => lane).increment(bytes);
+    fn traffic(&self, direction: Direction, what: Traffic, bytes: u64) {
+        meters::traffic(direction, what, bytes);
+    }
+
+    fn hint(&self, key: &StreamKey, parts: &[v1::Snapshot]) {
+        self.update(|link| link.ahead.take(key, parts));
+    }
+
+    fn durable(&self, key: &StreamKey, _mark: Mark) {
+        if key.id.lane == Lane::UpState {
+            self.forget_what_history_passed();
+        }
+    }
 }

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ledge_log::Log;
+use ledge_proto::fold::snapshot::SnapshotSource;
 use ledge_proto::ids::{ClusterId, Lane, Scope, StreamId, StreamKey};
 use ledge_proto::session::Local;
 use ledge_replication::certs::{self, CertError};
-use ledge_replication::link::{LinkError, LinkParts, run_cloud};
+use ledge_replication::link::{Drain, LinkError, LinkParts, ReplaySlots, run_cloud};
 use quinn::{Connection, Endpoint, Incoming, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -34,7 +35,7 @@ pub struct ListenError {
 }
 
 /// What the hub needs.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HubParts {
     /// The cloud's log.
     pub log: Log,
@@ -42,8 +43,21 @@ pub struct HubParts {
     pub cluster: ClusterId,
     /// Heartbeat proposed to edges.
     pub heartbeat: Duration,
+    /// Folded state of the streams the cloud sends.
+    pub snapshots: Arc<dyn SnapshotSource>,
+    /// How many edges may catch up at full speed at once.
+    pub slots: ReplaySlots,
     /// Told how links go.
     pub fleet: Fleet,
+}
+
+impl std::fmt::Debug for HubParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HubParts")
+            .field("cluster", &self.cluster)
+            .field("heartbeat", &self.heartbeat)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A bound hub; nothing is accepted yet.
@@ -157,6 +171,10 @@ async fn serve(
             heartbeat: parts.heartbeat,
         },
         sends: vec![down(node.clone()), down(Scope::cluster())],
+        snapshots: parts.snapshots.clone(),
+        // Commands and desired state are never held back.
+        drain: Drain::unlimited(),
+        slots: parts.slots.clone(),
         observer: parts.fleet.observer(&node),
         shutdown: stop,
     };

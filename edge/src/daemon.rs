@@ -16,6 +16,7 @@ use ledge_proto::record::Payload;
 use ledge_proto::session::{Backoff, Local};
 use ledge_proto::v1;
 use ledge_replication::certs::{self, CertError, CertFiles};
+use ledge_replication::link::Drain;
 use ledge_replication::tls::{self, TlsError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -168,6 +169,7 @@ impl Daemon {
                 heartbeat: config.heartbeat,
             },
             backoff: Backoff::new(config.backoff_first, config.backoff_longest),
+            drain: Drain::new(config.drain.rate, config.drain.hours.clone()),
             status: Arc::default(),
         });
         Ok(Daemon {

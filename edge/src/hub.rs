@@ -12,7 +12,10 @@ use ledge_proto::ids::{Incarnation, Lane, Mark, Scope, Seq, StreamId, StreamKey}
 use ledge_proto::session::{Backoff, Local, Peer, SessionError, stream_state};
 use ledge_proto::v1;
 use ledge_replication::certs::CLOUD_SERVER_NAME;
-use ledge_replication::link::{LinkError, LinkObserver, LinkParts, run_edge};
+use ledge_replication::link::{
+    Direction, Drain, LinkError, LinkObserver, LinkParts, ReplaySlots, Traffic, run_edge,
+};
+use ledge_replication::meters;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +39,8 @@ pub struct HubClient {
     pub local: Local,
     /// Waits between two attempts.
     pub backoff: Backoff,
+    /// How fast telemetry leaves.
+    pub drain: Drain,
     /// How the link stands, for others to see.
     pub status: Arc<HubStatus>,
 }
@@ -164,6 +169,10 @@ impl HubClient {
             log: self.log.clone(),
             local: self.local.clone(),
             sends: self.own_streams(),
+            snapshots: Arc::new(self.projection.clone()),
+            drain: self.drain.clone(),
+            // There is one link.
+            slots: ReplaySlots::new(1),
             observer,
             shutdown,
         };
@@ -237,16 +246,14 @@ impl LinkObserver for EdgeObserver {
     }
 
     fn sent(&self, key: &StreamKey, records: u64, bytes: u64) {
-        metrics::counter!("ledge_repl_records_total", "direction" => "sent", "lane" => key.id.lane.name())
-            .increment(records);
-        metrics::counter!("ledge_repl_bytes_total", "direction" => "sent", "lane" => key.id.lane.name())
-            .increment(bytes);
+        meters::frame(Direction::Sent, key, records, bytes);
     }
 
     fn received(&self, key: &StreamKey, records: u64, bytes: u64) {
-        metrics::counter!("ledge_repl_records_total", "direction" => "received", "lane" => key.id.lane.name())
-            .increment(records);
-        metrics::counter!("ledge_repl_bytes_total", "direction" => "received", "lane" => key.id.lane.name())
-            .increment(bytes);
+        meters::frame(Direction::Received, key, records, bytes);
+    }
+
+    fn traffic(&self, direction: Direction, what: Traffic, bytes: u64) {
+        meters::traffic(direction, what, bytes);
     }
 }

@@ -1,9 +1,11 @@
 //! Frames: encoded, compressed and chained once by the writer, then stored, sent and stored again as the same
 //! bytes. The layout is described in `docs/format/frame.md`.
+//!
+//! Reading order: [`Frame`] (this file), `writer`, `dictionary`, `compress`.
 
 use bytes::{Buf, Bytes};
 use prost::Message;
-use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
+use prost::encoding::decode_varint;
 
 use crate::checksum::crc32c_of;
 use crate::ids::{
@@ -13,14 +15,16 @@ use crate::limits;
 use crate::v1;
 
 mod compress;
+mod dictionary;
+mod writer;
+
+pub use dictionary::{DICTIONARY_V1, DictionaryId, known_dictionaries};
+pub use writer::{Effort, FrameWriter};
 
 /// Length of the two closing fields of a header: chain (tag, length, 16 bytes) and CRC (tag, 4 bytes).
 const TAIL: usize = 2 + 16 + 1 + 4;
 const TAG_CHAIN: [u8; 2] = [(14 << 3) | 2, 16];
 const TAG_CRC: u8 = (15 << 3) | 5;
-
-/// Frames with at least this many records are worth compressing without a dictionary.
-const COMPRESS_FROM_RECORDS: usize = 8;
 
 /// How a frame's payload is compressed. Persisted: never renumber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub enum Codec {
     Raw = 0,
     /// zstd (RFC 8878), no dictionary.
     Zstd = 1,
+    /// zstd with the dictionary the header names, without zstd's four magic bytes.
+    ZstdDictionary = 2,
 }
 
 /// Why bytes are not a frame, or not the next frame.
@@ -71,6 +77,15 @@ pub enum FrameError {
     /// A codec this version does not know.
     #[error("frame codec {0} is unknown to this version: upgrade to read it")]
     Codec(u32),
+    /// It was compressed with a dictionary this version does not have. The frame is whole: its chain can be followed and
+    /// it can be kept, but not read, so a receiver takes no such frame.
+    #[error(
+        "frame was compressed with dictionary {id}, which this version does not have: upgrade to read it"
+    )]
+    UnknownDictionary {
+        /// The dictionary.
+        id: DictionaryId,
+    },
     /// The payload cannot be decompressed to what the header says.
     #[error("frame payload: {0}")]
     Payload(String),
@@ -100,6 +115,7 @@ pub struct Frame {
     count: u32,
     raw_len: usize,
     codec: Codec,
+    dictionary: Option<DictionaryId>,
     chain: Chain,
 }
 
@@ -158,8 +174,13 @@ impl Frame {
         let codec = match header.codec {
             0 => Codec::Raw,
             1 => Codec::Zstd,
+            2 => Codec::ZstdDictionary,
             other => return Err(FrameError::Codec(other)),
         };
+        let dictionary = DictionaryId::from_wire(header.dict_id);
+        if dictionary.is_some() != (codec == Codec::ZstdDictionary) {
+            return Err(FrameError::Malformed("the dictionary does not go with the codec"));
+        }
         if header.count == 0 || header.count > limits::FRAME_MAX_RECORDS {
             return Err(FrameError::Count(header.count as usize));
         }
@@ -196,6 +217,7 @@ impl Frame {
             count: header.count,
             raw_len,
             codec,
+            dictionary,
             chain: Chain::from_slice(&header.chain)?,
             bytes,
         })
@@ -254,6 +276,22 @@ impl Frame {
         self.codec
     }
 
+    /// The dictionary its payload was compressed with, if any.
+    pub fn dictionary(&self) -> Option<DictionaryId> {
+        self.dictionary
+    }
+
+    /// Checks that its payload can be decompressed here. A receiver asks before it takes a frame.
+    ///
+    /// # Errors
+    /// [`FrameError::UnknownDictionary`].
+    pub fn check_dictionary(&self) -> Result<(), FrameError> {
+        match self.dictionary {
+            Some(id) if !id.is_known() => Err(FrameError::UnknownDictionary { id }),
+            _ => Ok(()),
+        }
+    }
+
     /// The chain up to and including this frame.
     pub fn chain(&self) -> Chain {
         self.chain
@@ -273,21 +311,23 @@ impl Frame {
     /// The payload, decompressed: length-delimited records.
     pub fn payload(&self) -> Result<Bytes, FrameError> {
         let stored = self.bytes.slice(self.payload_at..);
-        match self.codec {
-            Codec::Raw => Ok(stored),
-            Codec::Zstd => {
-                let raw = compress::unpack(&stored, self.raw_len)
-                    .map_err(|err| FrameError::Payload(err.to_string()))?;
-                if raw.len() != self.raw_len {
-                    return Err(FrameError::Payload(format!(
-                        "{} bytes after decompression, the header says {}",
-                        raw.len(),
-                        self.raw_len
-                    )));
-                }
-                Ok(Bytes::from(raw))
+        let raw = match (self.codec, self.dictionary) {
+            (Codec::Raw, _) => return Ok(stored),
+            (Codec::ZstdDictionary, Some(id)) => {
+                let dictionary = dictionary::find(id).ok_or(FrameError::UnknownDictionary { id })?;
+                compress::unpack_with(dictionary, &stored, self.raw_len)
             }
+            (Codec::Zstd | Codec::ZstdDictionary, _) => compress::unpack(&stored, self.raw_len),
+        };
+        let raw = raw.map_err(|err| FrameError::Payload(err.to_string()))?;
+        if raw.len() != self.raw_len {
+            return Err(FrameError::Payload(format!(
+                "{} bytes after decompression, the header says {}",
+                raw.len(),
+                self.raw_len
+            )));
         }
+        Ok(Bytes::from(raw))
     }
 
     /// Its records with their positions, in order.
@@ -381,128 +421,6 @@ fn link(previous: Chain, prefix: &[u8], payload: &[u8]) -> Chain {
 /// Appends one record to a payload under construction. The payload of a frame is nothing else.
 pub fn push_record(payload: &mut Vec<u8>, record: &v1::Record) {
     record.encode_length_delimited(payload).ok(); // A Vec has room for any length.
-}
-
-/// Turns records of one stream into frames, each chained to the one before.
-#[derive(Debug, Clone)]
-pub struct FrameWriter {
-    key: StreamKey,
-    epoch: Epoch,
-    next_seq: Seq,
-    chain: Chain,
-}
-
-impl FrameWriter {
-    /// A writer for a stream with nothing in it.
-    pub fn new(key: StreamKey) -> Self {
-        let chain = key.genesis_chain();
-        FrameWriter {
-            key,
-            epoch: Epoch::FIRST,
-            next_seq: Seq(1),
-            chain,
-        }
-    }
-
-    /// A writer that goes on after `mark`.
-    pub fn resume(key: StreamKey, mark: Mark) -> Self {
-        FrameWriter {
-            key,
-            epoch: mark.position.epoch,
-            next_seq: mark.position.seq.next(),
-            chain: mark.chain,
-        }
-    }
-
-    /// The stream it writes.
-    pub fn key(&self) -> &StreamKey {
-        &self.key
-    }
-
-    /// Sequence number the next record gets.
-    pub fn next_seq(&self) -> Seq {
-        self.next_seq
-    }
-
-    /// Chain of the last frame written.
-    pub fn chain(&self) -> Chain {
-        self.chain
-    }
-
-    /// Makes a frame of `count` records, given as a payload built with [`push_record`].
-    pub fn frame(&mut self, count: u32, payload: &[u8]) -> Result<Frame, FrameError> {
-        if count == 0 || count > limits::FRAME_MAX_RECORDS {
-            return Err(FrameError::Count(count as usize));
-        }
-        if payload.len() > limits::FRAME_MAX_RAW_BYTES {
-            return Err(FrameError::TooLarge {
-                len: payload.len(),
-                limit: limits::FRAME_MAX_RAW_BYTES,
-            });
-        }
-        let compressed = if count as usize >= COMPRESS_FROM_RECORDS {
-            let packed = compress::pack(payload).map_err(|err| FrameError::Payload(err.to_string()))?;
-            (packed.len() < payload.len()).then_some(packed)
-        } else {
-            None
-        };
-        let (codec, stored) = match &compressed {
-            Some(packed) => (Codec::Zstd, packed.as_slice()),
-            None => (Codec::Raw, payload),
-        };
-        let raw_len = u32::try_from(payload.len()).map_err(|_| FrameError::TooLarge {
-            len: payload.len(),
-            limit: limits::FRAME_MAX_RAW_BYTES,
-        })?;
-        let header = v1::FrameHeader {
-            scope: self.key.id.scope.as_wire().to_owned(),
-            lane: self.key.id.lane.as_wire(),
-            incarnation: Bytes::copy_from_slice(&self.key.incarnation.0),
-            epoch: self.epoch.0,
-            first_seq: self.next_seq.0,
-            count,
-            raw_len,
-            codec: codec as u32,
-            dict_id: 0,
-            chain: Bytes::new(),
-            crc32c: 0,
-        };
-        // Chain and CRC are empty here, so protobuf leaves them out; they are appended by hand, in tag order.
-        let header_len = header.encoded_len() + TAIL;
-        let mut out = Vec::with_capacity(encoded_len_varint(header_len as u64) + header_len + stored.len());
-        encode_varint(header_len as u64, &mut out);
-        header
-            .encode(&mut out)
-            .map_err(|err| FrameError::Header(err.to_string()))?;
-        let chain = link(self.chain, &out, stored);
-        out.extend_from_slice(&TAG_CHAIN);
-        out.extend_from_slice(&chain.0);
-        let crc = crc32c_of(&[&out, stored]);
-        out.push(TAG_CRC);
-        out.extend_from_slice(&crc.to_le_bytes());
-        let payload_at = out.len();
-        out.extend_from_slice(stored);
-        if out.len() > limits::FRAME_MAX_BYTES {
-            return Err(FrameError::TooLarge {
-                len: out.len(),
-                limit: limits::FRAME_MAX_BYTES,
-            });
-        }
-        let frame = Frame {
-            bytes: Bytes::from(out),
-            payload_at,
-            key: self.key.clone(),
-            epoch: self.epoch,
-            first_seq: self.next_seq,
-            count,
-            raw_len: payload.len(),
-            codec,
-            chain,
-        };
-        self.next_seq = frame.last_seq().next();
-        self.chain = chain;
-        Ok(frame)
-    }
 }
 
 #[cfg(test)]

@@ -34,6 +34,18 @@ pub const SNAPSHOT_PART_BYTES: usize = 1024 * 1024;
 /// Largest part of a snapshot before compression: one entry over the target is let in.
 pub const SNAPSHOT_PART_MAX_BYTES: usize = SNAPSHOT_PART_BYTES + 2 * 1024 * 1024;
 
+/// Largest encoded part of a snapshot: its entries after compression, which may grow a little, and its header.
+pub const SNAPSHOT_PART_WIRE_MAX_BYTES: usize = SNAPSHOT_PART_MAX_BYTES + 64 * 1024;
+
+/// Most parts of one snapshot on a link.
+pub const SNAPSHOT_MAX_PARTS: u32 = 4096;
+
+/// Most bytes of one snapshot on a link, before compression. Its parts wait in memory for the last one.
+pub const SNAPSHOT_MAX_BYTES: usize = 128 * 1024 * 1024;
+
+/// Most bytes of one hint, before compression: the receiver keeps it in memory until the history has caught up.
+pub const HINT_MAX_BYTES: usize = 8 * 1024 * 1024;
+
 /// Largest message on the control stream.
 pub const CONTROL_MAX_BYTES: usize = 64 * 1024;
 

@@ -2,12 +2,14 @@
 //! input; `cargo bolero test -p ledge-proto --test fuzz NAME` (cargo-bolero) runs one with coverage for as long as wanted.
 
 use bytes::Bytes;
+use ledge_proto::checksum::crc32c_of;
 use ledge_proto::fold::State;
-use ledge_proto::frame::{Frame, FrameWriter};
+use ledge_proto::frame::{DictionaryId, Frame, FrameWriter};
 use ledge_proto::ids::{Incarnation, Lane, Scope, StreamId, StreamKey};
 use ledge_proto::record::{Payload, RecordKind};
 use ledge_proto::session::wire;
 use ledge_proto::{limits, v1};
+use prost::Message as _;
 
 /// Whatever parses as a frame stays within its limits, and folding it does not panic.
 fn check_frame(bytes: &[u8]) {
@@ -38,9 +40,48 @@ fn frame_of_arbitrary_payload() {
         });
         let count = bytes.first().copied().unwrap_or(1).max(1);
         if let Ok(frame) = writer.frame(u32::from(count), bytes) {
+            assert_eq!(&frame.payload().expect("what was compressed")[..], bytes);
             check_frame(frame.bytes());
         }
     });
+}
+
+/// As `frame`, with a header that is in order: whatever bytes are decompressed, with and without a dictionary.
+#[test]
+fn frame_of_arbitrary_compressed_bytes() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        for (codec, dict_id) in [(1, 0), (2, DictionaryId::V1.as_wire()), (2, 77)] {
+            let header = v1::FrameHeader {
+                lane: Lane::UpData.as_wire(),
+                incarnation: Bytes::from_static(&[1; 16]),
+                epoch: 1,
+                first_seq: 1,
+                count: 1 + u32::from(bytes.first().copied().unwrap_or(0)),
+                raw_len: bytes
+                    .get(1..3)
+                    .map_or(9, |len| u32::from(len[0]) << 8 | u32::from(len[1])),
+                codec,
+                dict_id,
+                ..Default::default()
+            };
+            let mut frame = header.encode_to_vec();
+            frame.extend_from_slice(&[14 << 3 | 2, 16]);
+            frame.extend_from_slice(&[0; 16]);
+            let mut frame = [&encode_length(frame.len() + 5)[..], &frame].concat();
+            let crc = crc32c_of(&[&frame, bytes]);
+            frame.push(15 << 3 | 5);
+            frame.extend_from_slice(&crc.to_le_bytes());
+            frame.extend_from_slice(bytes);
+            Frame::parse(Bytes::from(frame.clone())).expect("the header is in order");
+            check_frame(&frame);
+        }
+    });
+}
+
+fn encode_length(len: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    prost::encoding::encode_varint(len as u64, &mut out);
+    out
 }
 
 #[test]

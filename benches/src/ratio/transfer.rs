@@ -14,7 +14,9 @@ use ledge_proto::frame::FrameWriter;
 use ledge_proto::ids::{Incarnation, Mark, Scope, Seq, StreamKey};
 use ledge_proto::session::Local;
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
-use ledge_replication::link::{LinkObserver, LinkParts, NoObserver, run_cloud, run_edge};
+use ledge_replication::link::{
+    Drain, LinkObserver, LinkParts, NoObserver, NoSnapshots, ReplaySlots, run_cloud, run_edge,
+};
 use ledge_replication::tls;
 use quinn::Endpoint;
 use tokio::runtime::Runtime;
@@ -277,6 +279,9 @@ impl Bench {
                 heartbeat: Duration::from_secs(5),
             },
             sends,
+            snapshots: Arc::new(NoSnapshots),
+            drain: Drain::unlimited(),
+            slots: ReplaySlots::new(1),
             observer,
             shutdown: stop.clone(),
         };

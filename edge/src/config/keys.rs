@@ -20,6 +20,11 @@ pub(super) const SECTIONS: &[Section] = &[
         inert: &[],
     },
     Section {
+        path: "ledge.hub.drain",
+        used: &["bytesPerSecond", "burst", "schedule"],
+        inert: &[],
+    },
+    Section {
         path: "ledge.log",
         used: &["segmentBytes"],
         inert: &[],

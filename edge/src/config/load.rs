@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use ledge_daemon::config::{ConfigFile, Shape};
 use ledge_proto::ids::Scope;
+use ledge_replication::link::{Hours, Rate};
 
-use super::{Args, Config, ConfigError, LogOptions, keys, labels};
+use super::{Args, Config, ConfigError, DrainOptions, LogOptions, keys, labels};
 
 const SHAPE: Shape = Shape {
     versions: &[
@@ -29,6 +30,7 @@ const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(32);
 
 const SERVER: &str = "modules.edgeHub.quic.server";
+const SCHEDULE: &str = "ledge.hub.drain.schedule";
 const NODE_NAME: &str = "modules.edged.hostnameOverride";
 
 impl Config {
@@ -71,6 +73,7 @@ impl Config {
             heartbeat: file.heartbeat("modules.edgeHub.heartbeat", HEARTBEAT),
             backoff_first,
             backoff_longest,
+            drain: drain(&mut file),
             log: log_options(&mut file),
             labels: node_labels(args, &mut file)?,
             log_level: file.log_level(args.log_level.as_deref())?,
@@ -133,6 +136,28 @@ fn backoff(file: &mut ConfigFile) -> (Duration, Duration) {
     let first = ceiling("ledge.reconnect.first", BACKOFF_FIRST);
     let longest = ceiling("ledge.reconnect.longest", BACKOFF_LONGEST);
     (first, longest.max(first))
+}
+
+/// How fast telemetry leaves. No rate, or a rate of 0, is no limit; without a burst, one second's worth may go at once.
+fn drain(file: &mut ConfigFile) -> DrainOptions {
+    let limit = u64::from(u32::MAX);
+    let bytes = |file: &mut ConfigFile, key| {
+        let bytes = file.settings.bytes(key, 0..=limit)?;
+        u32::try_from(bytes).ok().filter(|bytes| *bytes > 0)
+    };
+    let burst = bytes(file, "ledge.hub.drain.burst");
+    let rate = bytes(file, "ledge.hub.drain.bytesPerSecond").map(|bytes_per_second| Rate {
+        bytes_per_second,
+        burst: burst.unwrap_or(bytes_per_second),
+    });
+    let mut hours = Vec::new();
+    for text in file.settings.text_list(SCHEDULE).unwrap_or_default() {
+        match text.parse::<Hours>() {
+            Ok(part) => hours.push(part),
+            Err(err) => file.settings.problem(SCHEDULE, err.to_string(), None),
+        }
+    }
+    DrainOptions { rate, hours }
 }
 
 fn log_options(file: &mut ConfigFile) -> LogOptions {

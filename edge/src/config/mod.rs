@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use args::Args;
+use ledge_replication::link::{Hours, Rate};
+
 pub use ledge_daemon::config::{ConfigError, LogFormat, TlsPaths};
 
 /// A file with every setting at its default, for `--defaultconfig`.
@@ -42,6 +44,8 @@ pub struct Config {
     pub backoff_first: Duration,
     /// Where that ceiling stops.
     pub backoff_longest: Duration,
+    /// How fast telemetry leaves.
+    pub drain: DrainOptions,
     /// The log.
     pub log: LogOptions,
     /// Labels this node reports.
@@ -52,6 +56,15 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Keys of the file that were accepted and do nothing in this version.
     pub without_effect: Vec<String>,
+}
+
+/// How fast telemetry leaves, and when. State and commands are never held back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DrainOptions {
+    /// `None`: as fast as the link takes it.
+    pub rate: Option<Rate>,
+    /// Parts of the day in which it may leave, UTC; none stand for the whole day.
+    pub hours: Vec<Hours>,
 }
 
 /// Settings of the log.

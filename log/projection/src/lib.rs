@@ -15,8 +15,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use ledge_log::{BlockNo, Log};
+use ledge_proto::fold::snapshot::SnapshotSource;
 use ledge_proto::fold::{self, FoldError};
-use ledge_proto::ids::{Chain, Incarnation, Scope};
+use ledge_proto::ids::{Chain, Incarnation, Position, Scope, StreamKey};
+use ledge_proto::v1;
 use tokio::sync::watch;
 
 pub use follow::{FollowError, Follower};
@@ -351,6 +353,27 @@ impl fold::Read for View {
         }
         Ok(())
     }
+}
+
+impl SnapshotSource for Projection {
+    fn live(&self, key: &StreamKey) -> Option<Vec<v1::Snapshot>> {
+        readable(
+            key,
+            fold::snapshot::extract(&self.view(), key, v1::snapshot::Purpose::Base),
+        )
+    }
+
+    fn changes(&self, key: &StreamKey, after: Position) -> Option<Vec<v1::Snapshot>> {
+        readable(key, fold::snapshot::changes(&self.view(), key, after))
+    }
+}
+
+/// A snapshot is a shortcut: without one, records are read and sent instead.
+fn readable<T>(key: &StreamKey, read: Result<Option<T>, ReadError>) -> Option<T> {
+    read.unwrap_or_else(|err| {
+        tracing::error!(%key, %err, "the projection cannot be read");
+        None
+    })
 }
 
 /// Errors of reading a projection through the views of `ledge_proto::fold::view`.

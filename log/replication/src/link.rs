@@ -5,27 +5,39 @@
 //! length, with the lane's priority. Received frames are appended as they are and acknowledged once they are
 //! on stable storage here.
 
-mod frames;
+mod drain;
+mod hints;
+mod items;
 mod lanes;
 mod observer;
+mod snapshots;
+pub(crate) mod window;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ledge_log::Log;
+use ledge_proto::fold::snapshot::SnapshotSource;
 use ledge_proto::frame::FrameError;
-use ledge_proto::ids::{Mark, Seq, StreamKey};
+use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
 use ledge_proto::session::wire::{self, ControlError};
 use ledge_proto::session::{Event, Holdings, Local, Session, SessionError};
-use ledge_proto::v1;
 use ledge_proto::v1::control_message::Message;
+use ledge_proto::v1::{self, snapshot::Purpose};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use observer::{LinkObserver, NoObserver};
+use self::snapshots::Whole;
+use self::window::Window;
+
+pub use drain::{Drain, Hours, HoursError, Rate};
+pub use observer::{Direction, LinkObserver, NoObserver, Traffic};
+pub use snapshots::{NoSnapshots, PartError};
+pub use window::ReplaySlots;
 
 /// Priority of the control stream; lanes come below (see `lanes`).
 const CONTROL_PRIORITY: i32 = 30;
@@ -51,6 +63,9 @@ pub enum LinkError {
     /// The peer sent something that is not a frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// The peer sent a snapshot that cannot be one.
+    #[error(transparent)]
+    Part(#[from] PartError),
     /// The peer sent a frame of a stream it may not write.
     #[error("the peer sent a frame of {0}, which is not its to write")]
     NotAllowed(StreamKey),
@@ -74,6 +89,12 @@ pub struct LinkParts {
     pub local: Local,
     /// Streams this end writes and the peer receives.
     pub sends: Vec<StreamKey>,
+    /// Folded state of the streams this end sends.
+    pub snapshots: Arc<dyn SnapshotSource>,
+    /// How fast telemetry leaves.
+    pub drain: Drain,
+    /// How many links of this process may receive at full speed at once.
+    pub slots: ReplaySlots,
     /// Who wants to know how it goes.
     pub observer: Arc<dyn LinkObserver>,
     /// Ends the link.
@@ -153,6 +174,12 @@ struct Link {
     /// Something was said to the session: it may have something to send.
     wake: Notify,
     observer: Arc<dyn LinkObserver>,
+    snapshots: Arc<dyn SnapshotSource>,
+    drain: Drain,
+    /// What the peer acknowledged of the streams we send.
+    acked: Mutex<BTreeMap<StreamKey, Seq>>,
+    /// Whether the lanes may send: what must be there first has arrived.
+    gate: watch::Sender<bool>,
 }
 
 impl Link {
@@ -163,6 +190,39 @@ impl Link {
 
     fn now(&self) -> Duration {
         self.origin.elapsed()
+    }
+
+    fn acked(&self, key: &StreamKey) -> Seq {
+        let acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
+        acked.get(key).copied().unwrap_or(Seq::ZERO)
+    }
+
+    fn open_gate(&self) {
+        self.gate.send_if_modified(|open| !std::mem::replace(open, true));
+    }
+
+    async fn gate_open(&self) {
+        // The sender lives in `self`.
+        let _ = self.gate.subscribe().wait_for(|open| *open).await;
+    }
+
+    /// Whether the peer may write this stream. Something arrived, so the link lives.
+    fn allowed(&self, key: &StreamKey) -> Result<(), LinkError> {
+        let mut session = self.session();
+        session.handle_activity(self.now());
+        if session.accepts(key) {
+            Ok(())
+        } else {
+            Err(LinkError::NotAllowed(key.clone()))
+        }
+    }
+
+    fn take_snapshot(&self, whole: Whole) {
+        let what = Traffic::Snapshot(whole.key.id.lane, whole.purpose);
+        self.observer.traffic(Direction::Received, what, whole.bytes);
+        if whole.purpose == Purpose::Hint {
+            self.observer.hint(&whole.key, &whole.parts);
+        }
     }
 }
 
@@ -181,12 +241,16 @@ async fn drive(
         origin,
         wake: Notify::new(),
         observer: parts.observer,
+        snapshots: parts.snapshots,
+        drain: parts.drain,
+        acked: Mutex::new(parts.sends.iter().map(|key| (key.clone(), Seq::ZERO)).collect()),
+        gate: watch::Sender::new(!parts.sends.iter().any(hinted)),
     });
+    let mut window = Window::new(connection.clone(), parts.slots);
+    let mut meter = UdpMeter::default();
     let mut tasks: JoinSet<Result<(), LinkError>> = JoinSet::new();
     let (messages_in, mut messages) = mpsc::channel(16);
-    tasks.spawn(read_control(control_in, messages_in));
-    let mut acked: BTreeMap<StreamKey, Seq> =
-        parts.sends.iter().map(|key| (key.clone(), Seq::ZERO)).collect();
+    tasks.spawn(read_control(link.clone(), control_in, messages_in));
     let mut receiving = false;
     let result = loop {
         if let Err(err) = flush(&link, &mut control_out).await {
@@ -196,13 +260,21 @@ async fn drive(
             match event {
                 Event::Established { peer } => link.observer.established(&peer),
                 Event::SendFrom { key, after } => {
+                    if hinted(&key) {
+                        tasks.spawn(hints::send(link.clone(), key.clone(), after));
+                    }
                     tasks.spawn(lanes::send(link.clone(), key, after));
                 }
                 Event::PeerDurable { key, mark } => {
+                    let mut acked = link.acked.lock().unwrap_or_else(PoisonError::into_inner);
                     acked.insert(key.clone(), mark.position.seq);
+                    drop(acked);
                     link.observer.peer_durable(&key, mark);
                 }
-                Event::PeerHeads(heads) => link.observer.peer_heads(&heads),
+                Event::PeerHeads(heads) => {
+                    window.set_backlog(backlog(&link, &heads));
+                    link.observer.peer_heads(&heads);
+                }
             }
         }
         if !receiving && link.session().is_open() {
@@ -216,7 +288,8 @@ async fn drive(
             biased;
             () = parts.shutdown.cancelled() => Err(LinkError::Shutdown),
             () = sleep_until(link.origin, deadline) => {
-                let heads = heads(&link.log, &acked);
+                meter.tell(&link);
+                let heads = heads(&link);
                 let mut session = link.session();
                 session.set_heads(heads);
                 session.handle_timeout(link.now()).map_err(LinkError::from)
@@ -225,6 +298,7 @@ async fn drive(
                 link.session().handle_message(message, &LogHoldings(&link.log), link.now()).map_err(LinkError::from)
             }
             () = link.wake.notified() => Ok(()),
+            () = window.raise() => Ok(()),
             Some(ended) = tasks.join_next() => match ended {
                 Ok(result) => result,
                 Err(join) => Err(LinkError::Stream(format!("a task of the link failed: {join}"))),
@@ -236,6 +310,7 @@ async fn drive(
         }
     };
     tasks.shutdown().await;
+    meter.tell(&link);
     if let Err(LinkError::Session(SessionError::Refusing { .. })) = &result {
         // Say why, and give the peer a moment to read it before the connection goes.
         flush(&link, &mut control_out).await.ok();
@@ -255,6 +330,8 @@ async fn drive(
 async fn flush(link: &Link, control_out: &mut SendStream) -> Result<(), LinkError> {
     while let Some(message) = { link.session().poll_transmit(link.now()) } {
         let bytes = wire::encode(message)?;
+        link.observer
+            .traffic(Direction::Sent, Traffic::Control, bytes.len() as u64);
         control_out
             .write_chunk(bytes)
             .await
@@ -263,7 +340,11 @@ async fn flush(link: &Link, control_out: &mut SendStream) -> Result<(), LinkErro
     Ok(())
 }
 
-async fn read_control(mut control: RecvStream, messages: mpsc::Sender<Message>) -> Result<(), LinkError> {
+async fn read_control(
+    link: Arc<Link>,
+    mut control: RecvStream,
+    messages: mpsc::Sender<Message>,
+) -> Result<(), LinkError> {
     loop {
         let mut prefix = [0; 4];
         control
@@ -275,21 +356,59 @@ async fn read_control(mut control: RecvStream, messages: mpsc::Sender<Message>) 
             .read_exact(&mut body)
             .await
             .map_err(|err| LinkError::Stream(err.to_string()))?;
+        link.observer
+            .traffic(Direction::Received, Traffic::Control, 4 + body.len() as u64);
         if messages.send(wire::decode(&body)?).await.is_err() {
             return Ok(());
         }
     }
 }
 
+/// Whether current values of a stream go ahead of its history.
+fn hinted(key: &StreamKey) -> bool {
+    key.id.lane == Lane::UpState
+}
+
+/// Records the peer has written and we do not hold yet.
+fn backlog(link: &Link, heads: &[v1::LaneHead]) -> u64 {
+    let session = link.session();
+    let behind = |head: &v1::LaneHead| {
+        let key = session.accepted(&head.scope, head.lane)?;
+        let held = link.log.durable(key).map_or(0, |mark| mark.position.seq.0);
+        Some(head.seq.saturating_sub(held))
+    };
+    heads.iter().filter_map(behind).fold(0, u64::saturating_add)
+}
+
+/// Tells the observer what the connection's datagrams came to since it was last told.
+#[derive(Default)]
+struct UdpMeter {
+    sent: u64,
+    received: u64,
+}
+
+impl UdpMeter {
+    fn tell(&mut self, link: &Link) {
+        let stats = link.connection.stats();
+        let (sent, received) = (stats.udp_tx.bytes, stats.udp_rx.bytes);
+        let tell = |direction, bytes| link.observer.traffic(direction, Traffic::Quic, bytes);
+        tell(Direction::Sent, sent.saturating_sub(self.sent));
+        tell(Direction::Received, received.saturating_sub(self.received));
+        *self = UdpMeter { sent, received };
+    }
+}
+
 async fn sleep_until(origin: Instant, deadline: Option<Duration>) {
     match deadline {
-        Some(deadline) => tokio::time::sleep_until((origin + deadline).into()).await,
+        Some(deadline) => tokio::time::sleep_until(origin + deadline).await,
         None => std::future::pending().await,
     }
 }
 
 /// Where the streams we send end, and how old the oldest record is that the peer has not acknowledged.
-fn heads(log: &Log, acked: &BTreeMap<StreamKey, Seq>) -> Vec<v1::LaneHead> {
+fn heads(link: &Link) -> Vec<v1::LaneHead> {
+    let log = &link.log;
+    let acked = link.acked.lock().unwrap_or_else(PoisonError::into_inner).clone();
     acked
         .iter()
         .map(|(key, acked)| {

@@ -13,13 +13,13 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::certs::{CertError, CertFiles};
+use crate::link::window::{IDLE_WINDOW, REPLAY_WINDOW};
 
 /// Protocol name negotiated in TLS (ALPN).
 pub const ALPN: &[u8] = b"ledge/1";
 
-/// Most bytes in flight per stream; the connection's window is a little more than one lane's worth each.
+/// Most bytes in flight per stream, as far as the connection's window allows.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 12 * 1024 * 1024;
 /// Streams one peer may have open: control and a few lanes, with room for those being replaced.
 const MAX_STREAMS: u32 = 16;
 /// QUIC's own idle timeout is only a backstop: liveness is the session's business.
@@ -90,8 +90,8 @@ fn transport() -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(u64::from(CONNECTION_WINDOW))
+        .receive_window(VarInt::from_u32(IDLE_WINDOW))
+        .send_window(u64::from(REPLAY_WINDOW))
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok());
     Arc::new(transport)

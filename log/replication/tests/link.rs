@@ -14,7 +14,9 @@ use ledge_proto::ids::{ClusterId, Lane, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::session::{Local, SessionError, stream_state};
 use ledge_proto::v1;
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
-use ledge_replication::link::{LinkError, LinkObserver, LinkParts, run_cloud, run_edge};
+use ledge_replication::link::{
+    Drain, LinkError, LinkObserver, LinkParts, NoSnapshots, ReplaySlots, run_cloud, run_edge,
+};
 use ledge_replication::tls;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -115,6 +117,9 @@ async fn link(site: &Site, edge: &Log, cloud: &Log, says: &str, cert: &str) -> L
             key(cloud, node, Lane::Down),
             key(cloud, Scope::cluster(), Lane::Down),
         ],
+        snapshots: Arc::new(NoSnapshots),
+        drain: Drain::unlimited(),
+        slots: ReplaySlots::new(1),
         observer: cloud_counts.clone(),
         shutdown: stop.clone(),
     };
@@ -126,6 +131,9 @@ async fn link(site: &Site, edge: &Log, cloud: &Log, says: &str, cert: &str) -> L
             key(edge, says.clone(), Lane::UpState),
             key(edge, says.clone(), Lane::UpData),
         ],
+        snapshots: Arc::new(NoSnapshots),
+        drain: Drain::unlimited(),
+        slots: ReplaySlots::new(1),
         observer: edge_counts.clone(),
         shutdown: stop.clone(),
     };

@@ -3,6 +3,7 @@
 //! Loading a snapshot of position P gives the same entries as folding every record up to P, so a store that was
 //! loaded and one that folded all of them have the same [`super::state_hash`].
 
+use bytes::Bytes;
 use prost::Message;
 use prost::encoding::decode_varint;
 
@@ -35,6 +36,15 @@ pub enum SnapshotError {
         /// The stream.
         stream: String,
     },
+}
+
+/// Gives the folded state of streams. Calls may block: they come from threads meant for that.
+pub trait SnapshotSource: Send + Sync + 'static {
+    /// Everything folded of `key`, with the position it is folded up to; `None` when there is nothing.
+    fn live(&self, key: &StreamKey) -> Option<Vec<v1::Snapshot>>;
+
+    /// What was folded of `key` after `after` (see [`changes`]); `None` when nothing was.
+    fn changes(&self, key: &StreamKey, after: Position) -> Option<Vec<v1::Snapshot>>;
 }
 
 /// The stream a part is about.
@@ -77,17 +87,67 @@ pub fn extract<S: Read>(
     key: &StreamKey,
     purpose: Purpose,
 ) -> Result<Option<Vec<v1::Snapshot>>, FoldError<S::Error>> {
+    take_out(store, key, purpose, Position::ZERO)
+}
+
+/// Takes out what `store` folded of the lane of `key` after `after`: values to send ahead of the records that say so
+/// ([`Purpose::Hint`]). Its mark is the position folded up to. `None` when nothing was folded since.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn changes<S: Read>(
+    store: &S,
+    key: &StreamKey,
+    after: Position,
+) -> Result<Option<Vec<v1::Snapshot>>, FoldError<S::Error>> {
+    take_out(store, key, Purpose::Hint, after)
+}
+
+fn take_out<S: Read>(
+    store: &S,
+    key: &StreamKey,
+    purpose: Purpose,
+    after: Position,
+) -> Result<Option<Vec<v1::Snapshot>>, FoldError<S::Error>> {
     let Some(folded) = folded_stream(store, &key.id)? else {
         return Ok(None);
     };
-    if folded.incarnation != key.incarnation.0.as_slice() {
+    let up_to = Position {
+        epoch: Epoch(folded.epoch),
+        seq: Seq(folded.seq),
+    };
+    let unchanged = after != Position::ZERO && up_to <= after;
+    if folded.incarnation != key.incarnation.0.as_slice() || unchanged {
         return Ok(None);
     }
     let mut bodies = vec![Vec::new()];
+    let mut damaged = None;
     for table in Table::ALL.into_iter().filter(|table| table.lane() == key.id.lane) {
         let prefix = table::key(&key.id.scope, table, b"");
+        let changed = |value: &[u8]| -> Result<bool, FoldError<S::Error>> {
+            if purpose != Purpose::Hint {
+                return Ok(true);
+            }
+            if table == Table::stream_of(key.id.lane) {
+                return Ok(false);
+            }
+            let entry: v1::Entry = super::decode(table, Bytes::copy_from_slice(value))?;
+            let written = Position {
+                epoch: Epoch(entry.epoch),
+                seq: Seq(entry.seq),
+            };
+            Ok(written > after)
+        };
         store
             .scan(&prefix, &mut |at, value| {
+                match changed(value) {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(err) => {
+                        damaged.get_or_insert(err);
+                        return;
+                    }
+                }
                 let entry = v1::SnapshotEntry {
                     table: u32::from(table as u8),
                     key: at[prefix.len()..].to_vec(),
@@ -104,6 +164,9 @@ pub fn extract<S: Read>(
                 }
             })
             .map_err(FoldError::Store)?;
+    }
+    if let Some(err) = damaged {
+        return Err(err);
     }
     let count = u32::try_from(bodies.len()).unwrap_or(u32::MAX);
     let parts = bodies.into_iter().zip(0..).map(|(body, part)| v1::Snapshot {
@@ -275,6 +338,41 @@ mod tests {
         loaded.apply_frame(&next).unwrap();
         whole.apply_frame(&next).unwrap();
         assert_eq!(loaded.hash(&key().id.scope), whole.hash(&key().id.scope));
+    }
+
+    #[test]
+    fn a_hint_holds_what_was_folded_since_and_not_how_far() {
+        let mut writer = FrameWriter::new(key());
+        let mut state = State::new();
+        folded(0..50, &mut writer, &mut state);
+        let before = Position {
+            epoch: Epoch::FIRST,
+            seq: Seq(50),
+        };
+        assert_eq!(changes(&state, &key(), before).unwrap(), None);
+        folded(50..53, &mut writer, &mut state);
+        let parts = changes(&state, &key(), before).unwrap().unwrap();
+        assert_eq!(parts[0].purpose(), Purpose::Hint);
+        assert_eq!(mark_of(&parts[0]).unwrap().position.seq, Seq(53));
+        let (_, entries) = entries_of(&parts).unwrap();
+        let keys: Vec<_> = entries
+            .iter()
+            .map(|(table, entry)| (*table, entry.key.as_slice()))
+            .collect();
+        let sample = |n| {
+            (
+                Table::LatestSamples,
+                format!("default/pump-{n}/temperature").into_bytes(),
+            )
+        };
+        let expected = [sample(0), sample(1), sample(2)];
+        assert_eq!(
+            keys,
+            expected
+                .iter()
+                .map(|(t, k)| (*t, k.as_slice()))
+                .collect::<Vec<_>>()
+        );
     }
 
     #[test]

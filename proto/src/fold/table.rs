@@ -63,6 +63,12 @@ impl Table {
         }
     }
 
+    /// The key, in a store, of the entry of `scope` under `key`; with an empty `key`, what the keys of the whole table
+    /// begin with.
+    pub fn store_key(self, scope: &Scope, key: &[u8]) -> Vec<u8> {
+        self::key(scope, self, key)
+    }
+
     /// The table an entry's key belongs to, given what follows the scope's prefix.
     pub(crate) fn of_key(rest: &[u8]) -> Option<Table> {
         let number = *rest.first()?;

@@ -216,6 +216,13 @@ impl Session {
         self.phase == Phase::Open && self.accepts.contains(key)
     }
 
+    /// The stream of a scope and lane, as on the wire, that the peer may write.
+    pub fn accepted(&self, scope: &str, lane: u32) -> Option<&StreamKey> {
+        self.accepts
+            .iter()
+            .find(|key| key.id.scope.as_wire() == scope && key.id.lane.as_wire() == lane)
+    }
+
     /// Heartbeat in force.
     pub fn heartbeat(&self) -> Duration {
         self.heartbeat

@@ -209,6 +209,23 @@ impl Settings {
         Some(map)
     }
 
+    /// A list of texts; absent when the key is.
+    pub fn text_list(&mut self, path: &str) -> Option<Vec<String>> {
+        let node = self.find(path)?;
+        if node.is_null() {
+            return None;
+        }
+        let texts = node.list().and_then(|items| {
+            let texts = items.iter().map(|item| item.text().map(str::to_owned));
+            texts.collect::<Option<Vec<_>>>()
+        });
+        if texts.is_none() {
+            let message = format!("expected a list of texts, found {}", node.describe());
+            self.problem(path, message, None);
+        }
+        texts
+    }
+
     fn within<T: PartialOrd>(
         &mut self,
         path: &str,

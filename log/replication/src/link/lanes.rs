@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ledge_log::CheckedFrame;
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
-use quinn::RecvStream;
+use quinn::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::frames::FrameStream;
+use super::items::{Item, ItemStream, write_frame};
+use super::snapshots::Collector;
 use super::{Link, LinkError};
 
 /// Frames of one lane that may wait for fsync at once. With quinn's windows this bounds the memory of a link.
@@ -29,33 +29,37 @@ fn priority(lane: Lane) -> i32 {
 /// Sends `key` from the first record after `after`, and goes on as it grows.
 pub(super) async fn send(link: Arc<Link>, key: StreamKey, after: Seq) -> Result<(), LinkError> {
     let mut durable = link.log.subscribe();
+    link.gate_open().await;
     let mut reader = link.log.read_stream(&key, after);
+    let drain = (key.id.lane == Lane::UpData).then_some(&link.drain);
     let mut stream = None;
     loop {
         durable.borrow_and_update();
         while let Some(frame) = reader.next()? {
-            let stream = match &mut stream {
-                Some(stream) => stream,
-                // Opened with the first frame: a lane with nothing to say costs nothing.
-                None => {
-                    let opened = link.connection.open_uni().await?;
-                    opened.set_priority(priority(key.id.lane)).ok();
-                    stream.insert(opened)
-                }
-            };
-            let body = frame.bytes().clone();
-            let len = u32::try_from(body.len()).unwrap_or(u32::MAX); // A frame is at most FRAME_MAX_BYTES.
-            let sent = 4 + u64::from(len);
-            stream
-                .write_all_chunks(&mut [Bytes::copy_from_slice(&len.to_be_bytes()), body])
-                .await
-                .map_err(|err| LinkError::Stream(err.to_string()))?;
-            link.observer.sent(&key, u64::from(frame.count()), sent);
+            let stream = opened(&link, &key, &mut stream).await?;
+            let bytes = write_frame(stream, frame.bytes().clone(), drain).await?;
+            link.observer.sent(&key, u64::from(frame.count()), bytes);
         }
         if durable.changed().await.is_err() {
             return Err(LinkError::Shutdown); // The log was closed.
         }
     }
+}
+
+/// The QUIC stream of a lane, opened with its first item: a lane with nothing to say costs nothing.
+async fn opened<'a>(
+    link: &Link,
+    key: &StreamKey,
+    stream: &'a mut Option<SendStream>,
+) -> Result<&'a mut SendStream, LinkError> {
+    Ok(match stream {
+        Some(stream) => stream,
+        None => {
+            let opened = link.connection.open_uni().await?;
+            opened.set_priority(priority(key.id.lane)).ok();
+            stream.insert(opened)
+        }
+    })
 }
 
 /// Takes the lanes the peer opens.
@@ -77,7 +81,7 @@ pub(super) async fn accept(link: Arc<Link>) -> Result<(), LinkError> {
 
 /// Appends what arrives on one lane, and tells the session when it is durable.
 async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
-    let mut frames = FrameStream::new(stream);
+    let mut items = ItemStream::new(stream);
     let (tickets, mut waiting) = mpsc::channel(UNSYNCED_FRAMES);
     let acknowledge = async {
         while let Some((key, ticket)) = waiting.recv().await {
@@ -92,17 +96,29 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
     let append = async {
         let tickets = tickets; // Dropped at the end of the stream, which ends `acknowledge` too.
         let mut previous: Option<Mark> = None;
-        while let Some(bytes) = frames.next().await? {
+        let mut snapshot = Collector::default();
+        while let Some(item) = items.next().await? {
+            let bytes = match item {
+                Item::Frame(_) if snapshot.in_the_middle() => {
+                    return Err(LinkError::Stream(
+                        "a frame in the middle of a snapshot".to_owned(),
+                    ));
+                }
+                Item::Frame(bytes) => bytes,
+                Item::Snapshot(part, len) => {
+                    link.session().handle_activity(link.now());
+                    if let Some(whole) = snapshot.push(part, len)? {
+                        link.allowed(&whole.key)?;
+                        link.take_snapshot(whole);
+                    }
+                    continue;
+                }
+            };
             let len = 4 + bytes.len() as u64;
             let frame = Frame::parse(bytes)?;
+            frame.check_dictionary()?;
             let key = frame.key().clone();
-            {
-                let mut session = link.session();
-                session.handle_activity(link.now());
-                if !session.accepts(&key) {
-                    return Err(LinkError::NotAllowed(key));
-                }
-            }
+            link.allowed(&key)?;
             let records = u64::from(frame.count());
             let end = frame.mark();
             let ticket = match previous {

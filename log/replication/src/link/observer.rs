@@ -1,8 +1,38 @@
 //! Who wants to know how a link goes: metrics, the fleet's status, tests.
 
-use ledge_proto::ids::{Mark, StreamKey};
+use ledge_proto::ids::{Lane, Mark, StreamKey};
 use ledge_proto::session::Peer;
-use ledge_proto::v1;
+use ledge_proto::v1::{self, snapshot::Purpose};
+
+/// Which way bytes went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To the peer.
+    Sent,
+    /// From the peer.
+    Received,
+}
+
+impl Direction {
+    /// As in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::Sent => "sent",
+            Direction::Received => "received",
+        }
+    }
+}
+
+/// Bytes that are not frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    /// Parts of a snapshot, with framing.
+    Snapshot(Lane, Purpose),
+    /// Messages of the session, with framing.
+    Control,
+    /// All of the connection's datagrams: everything else and QUIC's own bytes, without IP and UDP headers.
+    Quic,
+}
 
 /// Told of what happens on a link. Calls come from the link's tasks: return at once.
 pub trait LinkObserver: Send + Sync + 'static {
@@ -29,6 +59,17 @@ pub trait LinkObserver: Send + Sync + 'static {
     /// A frame arrived and was accepted.
     fn received(&self, key: &StreamKey, records: u64, bytes: u64) {
         let _ = (key, records, bytes);
+    }
+
+    /// Bytes that are not frames.
+    fn traffic(&self, direction: Direction, what: Traffic, bytes: u64) {
+        let _ = (direction, what, bytes);
+    }
+
+    /// Values of a stream ahead of the history that says so: `parts` is one whole snapshot. It is not stored, and
+    /// nothing of it is acknowledged.
+    fn hint(&self, key: &StreamKey, parts: &[v1::Snapshot]) {
+        let _ = (key, parts);
     }
 
     /// A received stream is on stable storage here up to `mark`.
