@@ -16,7 +16,7 @@ use stateright::{Checker, Model, Property};
 use world::{Edge, End, Link, Log, Told, established, was_reset};
 
 /// States looked at in an ordinary test run.
-const STATES: usize = 20_000;
+const STATES: usize = 200_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct State {
