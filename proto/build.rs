@@ -25,6 +25,8 @@ fn main() {
         ".ledge.v1.FrameHeader.incarnation",
     ]);
     config.btree_map(["."]);
+    // Compared and hashed by models of the protocol; prost leaves it out for messages with repeated messages.
+    config.type_attribute(".ledge.v1.EdgeFence", "#[derive(Eq, Hash)]");
     if let Err(err) = config.compile_fds(descriptors) {
         panic!("cannot generate code for the protobuf files: {err}");
     }

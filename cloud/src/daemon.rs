@@ -12,22 +12,22 @@ use ledge_daemon::{closing, disk, log_metrics, retention, signal};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::fence::receipt::ReceiptKey;
-use ledge_proto::fence::{self, FenceUpdate};
-use ledge_proto::fold::view;
 use ledge_proto::ids::{Scope, Seq};
-use ledge_proto::{limits, v1};
+use ledge_proto::limits;
 use ledge_replication::certs::{self, CertError, CertFiles};
-use ledge_replication::link::{Fences, ReplaySlots};
+use ledge_replication::link::ReplaySlots;
+use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls::{self, TlsError};
 use ledge_retention::Policy;
 use ledge_retention::budget::BudgetError;
 use tokio_util::sync::CancellationToken;
 
-use crate::api;
+use crate::api::{self, Api};
 use crate::config::{Config, LogFormat};
 use crate::device_controller::DeviceController;
 use crate::fleet::Fleet;
 use crate::hub::{Hub, HubParts, ListenError};
+use crate::leadership::{self, LeadershipError};
 use crate::manifests::{WatchError, WatchOptions, Watcher};
 
 /// Size of a segment where neither the operator nor a small limit says otherwise.
@@ -59,8 +59,8 @@ pub enum DaemonError {
     LogFailed(String),
     #[error(transparent)]
     Projection(#[from] ProjectionError),
-    #[error("what this cloud knows of its leadership cannot be read or written: {0}")]
-    Fence(String),
+    #[error(transparent)]
+    Leadership(#[from] LeadershipError),
     #[error("cannot read {path}: {source}")]
     Key { path: PathBuf, source: std::io::Error },
     #[error("projection: {0}")]
@@ -83,6 +83,7 @@ pub struct Daemon {
     health: Health,
     hub: Hub,
     manifests: Option<Watcher>,
+    appends: OwnAppends,
 }
 
 impl Daemon {
@@ -165,12 +166,20 @@ impl Daemon {
             Opened::Rebuilding(reason) => tracing::info!(reason, "projection is folded again from the log"),
         }
         Follower::catch_up(&log, &projection, || stop.is_cancelled())?;
+        let fences = leadership::begin(&log, &projection, config.restored, now_us()).await?;
+        let appends = OwnAppends::default();
         let health = Health::new();
         let fleet = Fleet::new(log.clone(), projection.clone());
         let http = match config.http_listen {
             Some(address) => {
                 let face = HttpFace::bind(address, health.clone()).await?;
-                Some(face.with(api::router(fleet.clone(), projection.clone())))
+                let api = Api {
+                    log: log.clone(),
+                    fleet: fleet.clone(),
+                    projection: projection.clone(),
+                    fences: fences.clone(),
+                };
+                Some(face.with(api::router(api)))
             }
             None => None,
         };
@@ -179,7 +188,8 @@ impl Daemon {
             cluster,
             heartbeat: config.heartbeat,
             heartbeat_idle: (config.heartbeat * 5).min(Duration::from_millis(limits::HEARTBEAT_IDLE_MS)),
-            fences: fences(&log, &projection).await?,
+            fences: fences.clone(),
+            appends: appends.clone(),
             receipts: receipt_key(&files)?,
             snapshots: Arc::new(projection.clone()),
             slots: ReplaySlots::new(replay_slots()),
@@ -207,6 +217,7 @@ impl Daemon {
             health,
             hub,
             manifests,
+            appends,
         })
     }
 
@@ -223,6 +234,7 @@ impl Daemon {
             health,
             hub,
             manifests,
+            appends,
         } = self;
         let shutdown = CancellationToken::new();
         let follower = Follower::start(log.clone(), projection.clone());
@@ -246,6 +258,7 @@ impl Daemon {
             let controller = DeviceController {
                 log: log.clone(),
                 projection: projection.clone(),
+                appends: appends.clone(),
                 manifests: watcher.subscribe(),
             };
             tasks.spawn("device-controller", controller.run(shutdown.clone()));
@@ -265,6 +278,13 @@ impl Daemon {
         followed?;
         failure.map_or(Ok(()), Err)
     }
+}
+
+/// The wall clock, microseconds since 1970.
+fn now_us() -> i64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// Edges that may catch up at full speed at once: what the processors can take in, and memory can hold.
@@ -298,35 +318,6 @@ async fn wait(
             }
         }
     }
-}
-
-/// Begins to lead: edges follow no cloud of a lower epoch from now on.
-async fn fences(log: &Log, projection: &Projection) -> Result<Fences, DaemonError> {
-    let failed = |err: String| DaemonError::Fence(err);
-    let fence = view::cloud_fence(&projection.view()).map_err(|err| failed(err.to_string()))?;
-    let fence = fence.map(|latest| latest.content).unwrap_or_default();
-    let nodes = projection.clone();
-    let fences = Fences::cloud(fence, move |node| match view::node_fence(&nodes.view(), node) {
-        Ok(fence) => fence.map(|latest| latest.content).unwrap_or_default(),
-        Err(err) => {
-            tracing::error!(%node, %err, "cannot read the projection; the node is not let in");
-            v1::NodeFence {
-                quarantine: Some(v1::Quarantine {
-                    reason: "DamagedProjection".to_owned(),
-                    message: err.to_string(),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }
-        }
-    });
-    let leading = FenceUpdate::Cloud(fence::begin_leadership(fence));
-    let ticket = fences
-        .change(log, &Scope::cluster(), leading)
-        .await
-        .map_err(|err| failed(err.to_string()))?;
-    ticket.await.map_err(|err| failed(err.to_string()))?;
-    Ok(fences)
 }
 
 /// The private key outlives the data, so that receipts can be told from others after the data was put back.

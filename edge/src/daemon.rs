@@ -11,14 +11,15 @@ use ledge_daemon::tasks::Tasks;
 use ledge_daemon::{closing, disk, log_metrics, retention, signal};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
-use ledge_proto::fold::view;
 use ledge_proto::ids::{Lane, NameError, Scope, Seq, StreamId};
 use ledge_proto::record::Payload;
 use ledge_proto::session::{ArchivePolicy, Backoff, Local};
 use ledge_proto::v1;
 use ledge_replication::cert_clock::CertClock;
 use ledge_replication::certs::{self, CertError, CertFiles};
-use ledge_replication::link::{Drain, Fences};
+use ledge_replication::fences::Fences;
+use ledge_replication::link::Drain;
+use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls::{self, TlsError};
 use ledge_retention::Policy;
 use ledge_retention::budget::{Budget, BudgetError};
@@ -69,8 +70,6 @@ pub enum DaemonError {
     CloseLog(#[from] ledge_log::CloseError),
     #[error(transparent)]
     Projection(#[from] ProjectionError),
-    #[error("what this node knows of the cloud cannot be read: {0}")]
-    Fence(String),
     #[error("projection: {0}")]
     Follow(#[from] FollowError),
     #[error("log: {0}")]
@@ -90,6 +89,7 @@ pub struct Daemon {
     http: Option<HttpFace>,
     health: Health,
     hub: Option<HubClient>,
+    appends: OwnAppends,
 }
 
 impl Daemon {
@@ -177,10 +177,8 @@ impl Daemon {
             Some(address) => Some(HttpFace::bind(address, health.clone()).await?),
             None => None,
         };
-        let fence = view::edge_fence(&projection.view(), &scope)
-            .map_err(|err| DaemonError::Fence(err.to_string()))?
-            .map(|latest| latest.content)
-            .unwrap_or_default();
+        let appends = OwnAppends::default();
+        let noted = projection.clone();
         let hub = config.cloud.clone().map(|cloud| HubClient {
             cloud,
             server_name: config.server_name.clone(),
@@ -202,7 +200,8 @@ impl Daemon {
                 receipts: None,
                 archive: ArchivePolicy::FollowDurable,
             },
-            fences: Fences::edge(fence),
+            fences: Fences::new(move || noted.view()),
+            appends: appends.clone(),
             backoff: Backoff::new(config.backoff_first, config.backoff_longest),
             drain: Drain::new(config.drain.rate, config.drain.hours.clone()),
             status: Arc::default(),
@@ -216,6 +215,7 @@ impl Daemon {
             http,
             health,
             hub,
+            appends,
         })
     }
 
@@ -233,8 +233,9 @@ impl Daemon {
             http,
             health,
             hub,
+            appends,
         } = self;
-        let journal = LogJournal::new(log.clone(), &scope);
+        let journal = LogJournal::new(log.clone(), &scope, appends);
         let shutdown = CancellationToken::new();
         let let_go = shutdown.child_token();
         let follower = Follower::start(log.clone(), projection.clone());
@@ -319,12 +320,19 @@ fn archived(hub: Option<&HubClient>) -> retention::Archived {
             (acked.scope.as_str(), acked.lane) == (key.id.scope.as_wire(), key.id.lane.as_wire())
                 && acked.incarnation == key.incarnation.0.as_slice()
         };
-        let noted = fences
-            .of_edge()
-            .acknowledged
-            .iter()
-            .find(of_stream)
-            .map_or(Seq::ZERO, |acked| Seq(acked.archived_seq));
+        let noted = match fences.of(&key.id.scope) {
+            Ok(fences) => fences
+                .edge()
+                .acknowledged
+                .iter()
+                .find(of_stream)
+                .map_or(Seq::ZERO, |acked| Seq(acked.archived_seq)),
+            Err(err) => {
+                // What is not known to be archived is kept, or gets a gap record.
+                tracing::warn!(%err, stream = %key, "cannot tell how far it is archived");
+                Seq::ZERO
+            }
+        };
         noted.max(status.archived(key))
     })
 }

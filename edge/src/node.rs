@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ledge_log::{AppendError, Log};
 use ledge_proto::ids::{Lane, Scope, StreamId};
 use ledge_proto::v1;
+use ledge_replication::reset::OwnAppends;
 
 use crate::twin::{Clock, Journal, JournalError, NewRecord, Stamp};
 
@@ -26,15 +27,18 @@ pub struct LogJournal {
     log: Log,
     up_state: Arc<StreamId>,
     up_data: Arc<StreamId>,
+    appends: OwnAppends,
 }
 
 impl LogJournal {
     /// The journal of the node `scope`.
-    pub fn new(log: Log, scope: &Scope) -> Self {
+    /// `appends` is shared with the link, which may have to begin a new epoch of these streams.
+    pub fn new(log: Log, scope: &Scope, appends: OwnAppends) -> Self {
         LogJournal {
             log,
             up_state: Arc::new(StreamId::new(scope.clone(), Lane::UpState)),
             up_data: Arc::new(StreamId::new(scope.clone(), Lane::UpData)),
+            appends,
         }
     }
 }
@@ -50,6 +54,7 @@ impl Journal for LogJournal {
         };
         let boot = self.log.identity().boot;
         let records = records.into_iter().map(|record| to_wire(record, boot)).collect();
+        let _through = self.appends.append().await;
         match self.log.append(stream, records).await {
             Ok(_) => Ok(()),
             Err(AppendError::Closed) => Err(JournalError::Closed),

@@ -163,6 +163,14 @@ impl Log {
         durable(self.catalog(), key)
     }
 
+    /// The last record of a stream before those that are still held; 0 when all of them are, or nothing is known of it.
+    pub fn held_after(&self, key: &StreamKey) -> Seq {
+        let stream = self.catalog().stream(key);
+        stream.map_or(Seq::ZERO, |stream| {
+            Seq(stream.state().first_seq().0.saturating_sub(1))
+        })
+    }
+
     /// Every stream of which something is or was held, ordered by key.
     pub fn streams(&self) -> Vec<StreamInfo> {
         streams(self.catalog())

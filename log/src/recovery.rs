@@ -230,18 +230,30 @@ fn recover(
     let mut writer = writer(catalog, options, identity, head, superblock, lock);
     writer.superblock_file = 1 - file;
     writer.new_epoch = lost_until.is_some();
+    let mut unfinished = false;
     if !tail.sealed {
         // Frames of a hole are not in what the scan indexed.
         let (no, lost) = (last.no(), writer.catalog.damages().touches(last.no()));
+        let unused = tail.frames.is_empty() && tail.snapshots.is_empty();
         let mut active = Active::new(last, tail.off, tail.frames, tail.snapshots);
         if lost {
             tracing::warn!(segment = %no, "the segment gets no index: a block of it cannot be read");
             active.frames = None;
         }
         writer.active = Some(active);
+        // A crash between a new segment and its STREAMS, or in the middle of them: without, giving up the segments
+        // before would lose where streams stand.
+        unfinished = unused && !lost && !writer.lists_all(&tail.listed);
     }
     writer.spares = Spares::of(spares(&*writer.catalog.storage, dir, &names));
     bump(&mut writer)?;
+    if unfinished {
+        writer.write_streams().map_err(|err| OpenError::Io {
+            op: "write the streams of the last segment in",
+            path: dir.to_owned(),
+            source: Arc::new(std::io::Error::other(err.to_string())),
+        })?;
+    }
     writer.put_all_together();
     writer.survey();
     recovery.quarantined = writer.catalog.damages().listed();
@@ -373,6 +385,7 @@ fn writer(
         durable: watch::Sender::new(head.block),
         room: watch::Sender::new(Room::default()),
         blocked: None,
+        retaining: false,
         poisoned: None,
         lock: Some(lock),
     }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_proto::ids::{ClusterId, Incarnation, Scope, StreamKey};
 use ledge_proto::session::{ArchivePolicy, Local};
-use ledge_replication::link::{Drain, Fences, LinkObserver, LinkParts, NoSnapshots, ReplaySlots};
+use ledge_replication::fences::Fences;
+use ledge_replication::link::{Drain, LinkObserver, LinkParts, NoSnapshots, ReplaySlots};
+use ledge_replication::reset::OwnAppends;
 use quinn::Endpoint;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +46,7 @@ pub(super) fn parts(
         },
         sends,
         fences: Fences::default(),
+        appends: OwnAppends::default(),
         snapshots: Arc::new(NoSnapshots),
         drain: Drain::unlimited(),
         slots: ReplaySlots::new(1),

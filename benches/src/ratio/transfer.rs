@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -15,7 +16,7 @@ use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
 use ledge_replication::link::{LinkObserver, NoObserver, run_cloud, run_edge};
 use ledge_replication::tls;
 use quinn::Endpoint;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +29,9 @@ const CHUNK: usize = 256 * 1024;
 const RECORDS: u32 = 1024;
 
 struct Bench {
+    /// Of the edge's end, on the thread that measures.
     runtime: Runtime,
+    cloud: OwnThread,
     server: Endpoint,
     client: Endpoint,
     address: SocketAddr,
@@ -87,17 +90,18 @@ fn prepare(dir: &Path, slices: usize, mib: usize, compressible: bool) -> anyhow:
     let authority = Authority::create(&pki)?;
     let cloud: CertFiles = authority.issue_cloud(&[], &pki)?;
     let edge = authority.issue_node("edge-1", &pki)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let (server, client) = {
+    let client = {
         let _inside = runtime.enter();
-        (
-            Endpoint::server(tls::server_config(&cloud)?, any)?,
-            Endpoint::client(any)?,
-        )
+        Endpoint::client(any)?
+    };
+    let own_thread = OwnThread::start()?;
+    let server = {
+        let _inside = own_thread.handle.enter();
+        Endpoint::server(tls::server_config(&cloud)?, any)?
     };
     let source = open(&dir.join("source"))?;
     let mut streams = Vec::new();
@@ -105,11 +109,14 @@ fn prepare(dir: &Path, slices: usize, mib: usize, compressible: bool) -> anyhow:
         streams.push(fill(&source, slice, mib << 20, compressible)?);
     }
     let target = open_keeping(&dir.join("target"), 64)?;
-    warm(&target, streams.iter().map(|(_, _, bytes)| bytes).sum())?;
+    // More than will be written: blocks are padded, segments end with an index.
+    let enough = streams.iter().map(|(_, _, bytes)| bytes).sum::<u64>() * 5 / 4;
+    warm(&target, enough)?;
     let address = server.local_addr()?;
     let tls = tls::client_config(&edge)?;
     Ok(Bench {
         runtime,
+        cloud: own_thread,
         server,
         client,
         address,
@@ -196,6 +203,41 @@ fn warm(target: &Log, bytes: u64) -> anyhow::Result<()> {
     give_up(target)
 }
 
+/// A runtime of one thread. Each end has its own, as the two programs do: a thread of both would send and receive in
+/// turn, and two threads of both would pass the work to and fro.
+struct OwnThread {
+    handle: Handle,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl OwnThread {
+    fn start() -> std::io::Result<OwnThread> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("cloud".to_owned())
+            .spawn(move || runtime.block_on(stopped.cancelled()))?;
+        Ok(OwnThread {
+            handle,
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for OwnThread {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
 struct Acked(watch::Sender<Seq>);
 
 impl LinkObserver for Acked {
@@ -219,7 +261,7 @@ impl Bench {
             self.address,
         );
         let busy = self.runtime.block_on(async {
-            let receive = tokio::spawn(async move {
+            let receive = self.cloud.handle.spawn(async move {
                 let connection = server.accept().await.context("no connection")?.await?;
                 let mut stream = connection.accept_uni().await?;
                 let mut bufs = vec![Bytes::new(); 32];
@@ -281,7 +323,7 @@ impl Bench {
             self.address,
         );
         let busy = self.runtime.block_on(async {
-            let serve = tokio::spawn(async move {
+            let serve = self.cloud.handle.spawn(async move {
                 let connection = server.accept().await.context("no connection")?.await?;
                 anyhow::Ok(run_cloud(connection, cloud).await)
             });

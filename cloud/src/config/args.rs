@@ -24,6 +24,9 @@ pub struct Args {
     /// Directory of Device and DeviceModel manifests [file: ledge.manifestsDir]
     #[arg(long, value_name = "DIR", env = "LEDGE_MANIFESTS")]
     pub manifests: Option<PathBuf>,
+    /// The data is an older copy that was put back on purpose: nodes send again what it lacks. For one start only
+    #[arg(long)]
+    pub restored: bool,
     /// Certificate authority, PEM [file: modules.cloudHub.tlsCAFile]
     #[arg(long, value_name = "FILE", env = "LEDGE_CA")]
     pub ca: Option<PathBuf>,

@@ -56,6 +56,7 @@ impl Config {
                     "modules.cloudHub.tlsPrivateKeyFile",
                 ],
             ),
+            restored: args.restored,
             heartbeat: file.heartbeat(
                 "modules.cloudHub.keepaliveInterval",
                 Duration::from_millis(limits::HEARTBEAT_MS),

@@ -33,6 +33,8 @@ pub struct Config {
     pub manifests: Option<PathBuf>,
     /// Certificates.
     pub tls: TlsPaths,
+    /// Whether the data is an older copy that was put back on purpose.
+    pub restored: bool,
     /// Heartbeat proposed to edges. A link is half-open after two missed ones.
     pub heartbeat: Duration,
     /// The log.

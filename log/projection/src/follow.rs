@@ -14,6 +14,8 @@ use crate::{Applied, Projection, ProjectionError, StoreError};
 
 /// A batch is committed when this much was collected, or when the log's end is reached.
 const BATCH_BYTES: usize = 4 << 20;
+/// A rebuild that comes to less than this is committed as any batch: a table of its own is not worth a sync.
+const LOAD_FROM_BYTES: usize = 256 << 10;
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(500);
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
@@ -174,6 +176,13 @@ fn fold_available(
     let began = Instant::now();
     let mut reported = began;
     let first = applied.block;
+    // From nothing: everything is new, and nobody may read before the end is reached.
+    let rebuilding = first == BlockNo(0);
+    let batch_bytes = if rebuilding {
+        projection.rebuild_bytes
+    } else {
+        BATCH_BYTES
+    };
     if first == BlockNo(0) {
         load_bases(log, &mut batch)?;
     }
@@ -202,8 +211,12 @@ fn fold_available(
             chain: Chain(chain),
             ..applied
         };
-        if batch.bytes() >= BATCH_BYTES {
-            batch.commit(applied)?;
+        if batch.bytes() >= batch_bytes {
+            if rebuilding {
+                batch.load(applied)?;
+            } else {
+                batch.commit(applied)?;
+            }
             batch = Batch::new(projection);
             if reported.elapsed() >= PROGRESS_EVERY {
                 reported = Instant::now();
@@ -212,7 +225,11 @@ fn fold_available(
         }
     }
     if applied != projection.applied() {
-        batch.commit(applied)?;
+        if rebuilding && batch.bytes() >= LOAD_FROM_BYTES {
+            batch.load(applied)?;
+        } else {
+            batch.commit(applied)?;
+        }
     }
     Ok(())
 }

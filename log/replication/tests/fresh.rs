@@ -18,9 +18,11 @@ use ledge_proto::record::Payload;
 use ledge_proto::session::{Local, Peer};
 use ledge_proto::v1;
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
+use ledge_replication::fences::Fences;
 use ledge_replication::link::{
-    Drain, Fences, LinkObserver, LinkParts, NoObserver, Rate, ReplaySlots, run_cloud, run_edge,
+    Drain, LinkObserver, LinkParts, NoObserver, Rate, ReplaySlots, run_cloud, run_edge,
 };
+use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls;
 use tokio_util::sync::CancellationToken;
 
@@ -142,6 +144,10 @@ impl SnapshotSource for Folded {
         self.with(key, |state| {
             snapshot::extract(state, key, v1::snapshot::Purpose::Base).unwrap()
         })
+    }
+
+    fn mark(&self, key: &StreamKey) -> Option<Mark> {
+        self.with(key, |state| snapshot::folded_mark(state, key).unwrap())
     }
 
     fn changes(&self, key: &StreamKey, after: Position) -> Option<Vec<v1::Snapshot>> {
@@ -291,6 +297,7 @@ impl Site {
             },
             sends: sends.into_iter().map(key).collect(),
             fences: Fences::default(),
+            appends: OwnAppends::default(),
             snapshots: folded,
             drain: Drain::unlimited(),
             slots: ReplaySlots::new(1),

@@ -12,11 +12,13 @@ use std::time::Duration;
 use ledge_log::{DiskStorage, Log, Options, ReadError};
 use ledge_proto::fold::State;
 use ledge_proto::fold::snapshot::{self, SnapshotSource};
-use ledge_proto::ids::{ClusterId, Lane, Position, Scope, Seq, StreamId, StreamKey};
+use ledge_proto::ids::{ClusterId, Lane, Mark, Position, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::session::{Local, SessionError, stream_state};
 use ledge_proto::v1::{self, snapshot::Purpose};
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
+use ledge_replication::fences::Fences;
 use ledge_replication::link::{Drain, LinkError, LinkObserver, LinkParts, ReplaySlots, run_cloud, run_edge};
+use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
@@ -64,6 +66,11 @@ impl Site {
             labels: BTreeMap::new(),
             software: "test".into(),
             heartbeat: HEARTBEAT,
+            heartbeat_idle: HEARTBEAT,
+            nonce: rand::random(),
+            wall_us: 0,
+            receipts: None,
+            archive: Default::default(),
         }
     }
 }
@@ -116,9 +123,32 @@ impl SnapshotSource for Folded {
         snapshot::extract(&self.state(key), key, Purpose::Base).unwrap()
     }
 
+    fn mark(&self, key: &StreamKey) -> Option<Mark> {
+        snapshot::folded_mark(&self.state(key), key).unwrap()
+    }
+
     fn changes(&self, key: &StreamKey, after: Position) -> Option<Vec<v1::Snapshot>> {
         snapshot::changes(&self.state(key), key, after).unwrap()
     }
+}
+
+/// The fences as a log notes them.
+fn noted(log: &Log) -> Fences {
+    let log = log.clone();
+    Fences::new(move || {
+        let mut state = State::new();
+        for stream in log
+            .streams()
+            .into_iter()
+            .filter(|stream| stream.key.id.lane == Lane::Local)
+        {
+            let mut reader = log.read_stream(&stream.key, Seq::ZERO);
+            while let Some(frame) = reader.next().unwrap() {
+                state.apply_frame(&frame).unwrap();
+            }
+        }
+        state
+    })
 }
 
 struct Link {
@@ -151,6 +181,8 @@ async fn link(site: &Site, edge: &Log, cloud: &Log, says: &str, cert: &str) -> L
             key(cloud, node, Lane::Down),
             key(cloud, Scope::cluster(), Lane::Down),
         ],
+        fences: noted(cloud),
+        appends: OwnAppends::default(),
         snapshots: Arc::new(Folded(cloud.clone())),
         drain: Drain::unlimited(),
         slots: ReplaySlots::new(1),
@@ -165,6 +197,8 @@ async fn link(site: &Site, edge: &Log, cloud: &Log, says: &str, cert: &str) -> L
             key(edge, says.clone(), Lane::UpState),
             key(edge, says.clone(), Lane::UpData),
         ],
+        fences: noted(edge),
+        appends: OwnAppends::default(),
         snapshots: Arc::new(Folded(edge.clone())),
         drain: Drain::unlimited(),
         slots: ReplaySlots::new(1),
@@ -292,7 +326,7 @@ async fn what_the_writer_no_longer_holds_arrives_as_a_snapshot_and_the_rest_as_r
     append(&edge, "edge-1", Lane::UpState, 500).await;
     let state = edge.own_key(&StreamId::new(Scope::node("edge-1").unwrap(), Lane::UpState));
     // Everything so far goes: segments are filled until it can.
-    let filler = StreamId::new(Scope::node("edge-1").unwrap(), Lane::Local);
+    let filler = StreamId::new(Scope::node("filler").unwrap(), Lane::UpData);
     let mut noise = vec![0; 1 << 20];
     SmallRng::seed_from_u64(1).fill_bytes(&mut noise);
     let noise = v1::Record {

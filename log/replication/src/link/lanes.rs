@@ -6,7 +6,7 @@ use std::time::Duration;
 use ledge_log::{CheckedFrame, ReadError, SnapshotRef};
 use ledge_proto::fold::snapshot;
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
+use ledge_proto::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
 use ledge_proto::v1::{self, snapshot::Purpose};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::mpsc;
@@ -37,8 +37,13 @@ fn priority(lane: Lane) -> i32 {
 }
 
 /// Sends `key` from the first record after `after`, and goes on as it grows. Where records are not held, or too many
-/// to be worth it, a snapshot goes in their place.
-pub(super) async fn send(link: Arc<Link>, key: StreamKey, after: Seq) -> Result<(), LinkError> {
+/// to be worth it, a snapshot goes in their place; with `first`, one that stands there or later goes first.
+pub(super) async fn send(
+    link: Arc<Link>,
+    key: StreamKey,
+    after: Seq,
+    first: Option<Mark>,
+) -> Result<(), LinkError> {
     let mut durable = link.log.subscribe();
     link.gate_open().await;
     let mut out = Outgoing {
@@ -47,7 +52,11 @@ pub(super) async fn send(link: Arc<Link>, key: StreamKey, after: Seq) -> Result<
         link: link.clone(),
     };
     let mut reader = link.log.read_stream(&key, after);
-    if let Some(parts) = shortcut(&link, &key, after).await? {
+    let parts = match first {
+        Some(at) => Some(standing_at(&link, &key, at).await?),
+        None => shortcut(&link, &key, after).await?,
+    };
+    if let Some(parts) = parts {
         let mark = out.snapshot(&parts).await?;
         reader = link.log.read_stream(&key, mark.position.seq);
     }
@@ -77,6 +86,38 @@ pub(super) async fn send(link: Arc<Link>, key: StreamKey, after: Seq) -> Result<
             return Err(LinkError::Shutdown); // The log was closed.
         }
     }
+}
+
+/// A snapshot of `key` that stands at `at`, or later.
+async fn standing_at(link: &Arc<Link>, key: &StreamKey, at: Mark) -> Result<Parts, LinkError> {
+    loop {
+        if let Some(held) = link
+            .log
+            .snapshot_of(key)
+            .filter(|held| held.mark.position >= at.position)
+        {
+            let log = link.log.clone();
+            return Ok(blocking(move || log.read_snapshot(&held)).await??);
+        }
+        let parts = live(link, key)
+            .await?
+            .filter(|parts| stands_at(parts, at.position));
+        if let Some(parts) = parts {
+            return Ok(parts);
+        }
+        // Nobody has folded that far yet.
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn stands_at(parts: &[v1::Snapshot], at: Position) -> bool {
+    parts.first().is_some_and(|part| {
+        let position = Position {
+            epoch: Epoch(part.epoch),
+            seq: Seq(part.seq),
+        };
+        position >= at
+    })
 }
 
 /// For the desired state of a node that is far behind: what it comes to, when that is much less than how it came about.
@@ -200,6 +241,7 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
     let append = async {
         let tickets = tickets; // Dropped at the end of the stream, which ends `acknowledge` too.
         let mut previous: Option<Mark> = None;
+        let mut appender = link.log.frame_appender();
         let mut snapshot = Collector::default();
         while let Some(item) = items.next().await? {
             let bytes = match item {
@@ -228,11 +270,11 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
             let ticket = match previous {
                 // Hashed here, on this connection's share of the processor; the log only compares chains.
                 Some(before) if frame.first_seq() == before.position.seq.next() => {
-                    link.log
+                    appender
                         .enqueue_checked(CheckedFrame::check(frame, before.chain)?)
                         .await?
                 }
-                _ => link.log.enqueue_frame(frame).await?,
+                _ => appender.enqueue(frame).await?,
             };
             previous = Some(end);
             link.observer.received(&key, records, len);
@@ -262,13 +304,20 @@ async fn take(link: &Link, whole: Whole) -> Result<Option<Mark>, LinkError> {
             ));
         }
     }
-    let held = link.log.durable(&whole.key);
-    if held.is_none_or(|held| held.position < whole.mark.position) {
+    let (key, mark) = (whole.key, whole.mark);
+    if link.session().accepts_snapshot(&key, mark) {
         link.log.append_snapshot(whole.parts).await?;
-        tracing::info!(key = %whole.key, at = %whole.mark.position, "a snapshot took the place of records");
+        tracing::info!(%key, at = %mark.position, "a snapshot took the place of records");
+    } else if link
+        .log
+        .durable(&key)
+        .is_none_or(|held| held.position < mark.position)
+    {
+        return Err(LinkError::NotAllowed(key));
     }
-    link.observer.durable(&whole.key, whole.mark);
-    link.session().handle_durable(&whole.key, whole.mark, link.now());
+    link.observer.durable(&key, mark);
+    link.session()
+        .handle_snapshot(&key, Purpose::Rebase, mark, link.now());
     link.wake.notify_one();
-    Ok(Some(whole.mark))
+    Ok(Some(mark))
 }
