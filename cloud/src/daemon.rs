@@ -154,6 +154,20 @@ impl Daemon {
         };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(%cluster, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
+        let followed = log.clone();
+        let keeper = retention::Parts {
+            log: log.clone(),
+            policy: Policy {
+                max_age: config.disk.max_age,
+                degrade: config.disk.degrade,
+                ..Policy::default()
+            },
+            // There is no archive beside the log: what is durable here is archived.
+            archived: Arc::new(move |key| followed.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq)),
+            dir: config.data_dir.clone(),
+            budget,
+        };
+        retention::make_room(&keeper);
         let (projection, opened) = Projection::open(
             &config.data_dir.join("projection"),
             &log,
@@ -196,19 +210,6 @@ impl Daemon {
             fleet,
         };
         let hub = Hub::bind(config.quic_listen, tls, parts)?;
-        let followed = log.clone();
-        let keeper = retention::Parts {
-            log: log.clone(),
-            policy: Policy {
-                max_age: config.disk.max_age,
-                degrade: config.disk.degrade,
-                ..Policy::default()
-            },
-            // There is no archive beside the log: what is durable here is archived.
-            archived: Arc::new(move |key| followed.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq)),
-            dir: config.data_dir.clone(),
-            budget,
-        };
         Ok(Daemon {
             log,
             projection,

@@ -240,6 +240,19 @@ impl Daemon {
         let let_go = shutdown.child_token();
         let follower = Follower::start(log.clone(), projection.clone());
         let (mut devices, mut tasks) = (Tasks::new(), Tasks::new());
+        let archived = archived(hub.as_ref());
+        let keeper = retention::Parts {
+            log: log.clone(),
+            policy: Policy {
+                max_age: config.disk.max_age,
+                degrade: config.disk.degrade,
+                ..Policy::default()
+            },
+            archived: archived.clone(),
+            dir: config.data_dir.clone(),
+            budget,
+        };
+        tokio::task::block_in_place(|| retention::make_room(&keeper));
         announce(&journal, announcement(&config, &scope), &mut tasks, &shutdown).await?;
         let mut address = "off".to_owned();
         if let Some(http) = http {
@@ -248,24 +261,12 @@ impl Daemon {
                 .map_or_else(|err| err.to_string(), |address| address.to_string());
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
-        let archived = archived(hub.as_ref());
         let measured = log_metrics::Measured {
             log: log.clone(),
             projection: projection.clone(),
             archived: archived.clone(),
         };
         tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
-        let keeper = retention::Parts {
-            log: log.clone(),
-            policy: Policy {
-                max_age: config.disk.max_age,
-                degrade: config.disk.degrade,
-                ..Policy::default()
-            },
-            archived,
-            dir: config.data_dir.clone(),
-            budget,
-        };
         tasks.spawn("retention", retention::run(keeper, shutdown.clone()));
         tasks.spawn(
             "clock",

@@ -44,6 +44,15 @@ impl std::fmt::Debug for Parts {
     }
 }
 
+/// Gives up what has to go now: before anything is appended to a log that was full when it was opened. What stands in the
+/// way is told by [`run`].
+pub fn make_room(parts: &Parts) {
+    let mut retention = Retention::new(parts.policy.clone());
+    if let Err(err) = give_up(parts, &mut retention, &CancellationToken::new()) {
+        tracing::error!(%err, "the log cannot make room");
+    }
+}
+
 /// Gives up what has to go until `shutdown`.
 pub async fn run(parts: Parts, shutdown: CancellationToken) {
     let mut retention = Retention::new(parts.policy.clone());

@@ -221,7 +221,7 @@ impl Retention {
         }
         needed.sort_unstable_by_key(|(since, key, ..)| (*since, *key));
         for (_, key, end, has_frames) in needed {
-            log.append_snapshot_blocking(base_at(log, bases.get(key), key, end)?)?;
+            log.append_snapshot_blocking(base_at(log, bases.get(key), (key, end), oldest)?)?;
             given_up.bases += 1;
             // A base without frames belongs to a life that is over: those that came after it have to stay after it.
             let later = bases

@@ -7,6 +7,8 @@ use ledge_proto::fold::FoldError;
 use ledge_proto::frame::FrameError;
 use ledge_proto::ids::{Position, StreamKey};
 
+use crate::replay::ReplayError;
+
 /// Why a step failed. What it had written stays and is not written again; nothing was given up that should not have been.
 #[derive(Debug, thiserror::Error)]
 pub enum RetentionError {
@@ -37,6 +39,9 @@ pub enum RetentionError {
         /// Where it should have led.
         end: Position,
     },
+    /// A block of it cannot be decoded.
+    #[error("the oldest segment cannot be given up: {0}")]
+    Replay(ReplayError<Infallible>),
     /// A gap record or a base could not be written.
     #[error("what goes cannot be written down: {0}")]
     Append(#[from] AppendError),

@@ -163,7 +163,7 @@ impl Replay {
     /// Whether the last block was a part of a rebase whose last part is still to come: folding must be taken up before it,
     /// not after.
     pub fn is_between_parts(&self) -> bool {
-        !self.rebase.parts.is_empty()
+        self.rebase.is_open()
     }
 
     /// Folds one block into `store`.
@@ -235,6 +235,11 @@ pub struct Rebase {
 }
 
 impl Rebase {
+    /// Whether the last part is still to come.
+    pub fn is_open(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
     /// Takes in a block. Returns the rebase that is whole with it.
     ///
     /// # Errors
