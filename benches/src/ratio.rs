@@ -3,6 +3,7 @@
 
 mod append;
 mod ends;
+mod fresh;
 mod group;
 mod harness;
 mod perf;
@@ -81,6 +82,11 @@ pub const BENCHES: &[Bench] = &[
         id: "B3a",
         about: "disk to disk over QUIC, acknowledged after fsync: a raw QUIC stream",
         run: transfer::replicate,
+    },
+    Bench {
+        id: "B3b",
+        about: "current state at the other end after a reconnect with a backlog: a round trip and an fdatasync",
+        run: fresh::state,
     },
     Bench {
         id: "B3c",

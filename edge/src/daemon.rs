@@ -320,12 +320,19 @@ fn archived(hub: Option<&HubClient>) -> retention::Archived {
             (acked.scope.as_str(), acked.lane) == (key.id.scope.as_wire(), key.id.lane.as_wire())
                 && acked.incarnation == key.incarnation.0.as_slice()
         };
-        let noted = fences
-            .of_edge()
-            .acknowledged
-            .iter()
-            .find(of_stream)
-            .map_or(Seq::ZERO, |acked| Seq(acked.archived_seq));
+        let noted = match fences.of(&key.id.scope) {
+            Ok(fences) => fences
+                .edge()
+                .acknowledged
+                .iter()
+                .find(of_stream)
+                .map_or(Seq::ZERO, |acked| Seq(acked.archived_seq)),
+            Err(err) => {
+                // What is not known to be archived is kept, or gets a gap record.
+                tracing::warn!(%err, stream = %key, "cannot tell how far it is archived");
+                Seq::ZERO
+            }
+        };
         noted.max(status.archived(key))
     })
 }
