@@ -8,9 +8,12 @@
 //! Reading order: [`plan`], `events`, `machine`, `link`, `world`, `faults`, `oracle`, [`mutants`], [`runner`].
 //! `docs/simulation.md` tells how to use it.
 
+mod checks;
 mod clock;
+mod copies;
 mod events;
 mod faults;
+mod lanes;
 mod link;
 mod machine;
 pub mod mutants;

@@ -230,7 +230,7 @@ fn recover(
     let mut writer = writer(catalog, options, identity, head, superblock, lock);
     writer.superblock_file = 1 - file;
     writer.new_epoch = lost_until.is_some();
-    let mut relist = false;
+    let mut unfinished = false;
     if !tail.sealed {
         // Frames of a hole are not in what the scan indexed.
         let (no, lost) = (last.no(), writer.catalog.damages().touches(last.no()));
@@ -241,14 +241,17 @@ fn recover(
             active.frames = None;
         }
         writer.active = Some(active);
-        // The run that began the segment ended before it was told in there where the streams stand.
-        relist = unused && !lost && !writer.lists_all(&tail.listed);
+        // A crash between a new segment and its STREAMS, or in the middle of them: without, giving up the segments
+        // before would lose where streams stand.
+        unfinished = unused && !lost && !writer.lists_all(&tail.listed);
     }
     writer.spares = Spares::of(spares(&*writer.catalog.storage, dir, &names));
     bump(&mut writer)?;
-    if relist {
-        writer.write_streams().map_err(|err| {
-            OpenError::io("begin a segment in", dir)(std::io::Error::other(err.to_string()))
+    if unfinished {
+        writer.write_streams().map_err(|err| OpenError::Io {
+            op: "write the streams of the last segment in",
+            path: dir.to_owned(),
+            source: Arc::new(std::io::Error::other(err.to_string())),
         })?;
     }
     writer.put_all_together();
@@ -382,6 +385,7 @@ fn writer(
         durable: watch::Sender::new(head.block),
         room: watch::Sender::new(Room::default()),
         blocked: None,
+        retaining: false,
         poisoned: None,
         lock: Some(lock),
     }

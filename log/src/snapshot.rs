@@ -134,24 +134,32 @@ impl NewSnapshot {
 /// segments lies between the parts of a whole one, so one that was cut off by a crash cannot be taken up later.
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
-    open: Option<(SnapshotHead, BlockNo, u32)>,
+    open: Option<(SnapshotHead, Option<BlockNo>, u32)>,
+    /// Something came before: a set that has no beginning is no set.
+    begun: bool,
+}
+
+/// A set whose last part was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Whole {
+    pub(crate) head: SnapshotHead,
+    /// Where it begins; `None` when that was recycled. It counted then, and what it stood for is in a later base, but
+    /// where it moved its stream to is not said anywhere else.
+    pub(crate) block: Option<BlockNo>,
 }
 
 impl Assembly {
-    /// Takes in a part found in `block`. Returns the snapshot that is whole with it.
-    pub(crate) fn part(
-        &mut self,
-        block: BlockNo,
-        head: SnapshotHead,
-        number: u32,
-    ) -> Option<(SnapshotHead, BlockNo)> {
+    /// Takes in a part found in `block`. Returns the snapshot that ends with it.
+    pub(crate) fn part(&mut self, block: BlockNo, head: SnapshotHead, number: u32) -> Option<Whole> {
+        let at_start = !std::mem::replace(&mut self.begun, true);
         let begun = match self.open.take() {
             Some((open, first, next)) if number == next && open == head => first,
-            _ if number == 0 => block,
+            _ if number == 0 => Some(block),
+            None if at_start => None,
             _ => return None,
         };
         if number + 1 == head.parts {
-            return Some((head, begun));
+            return Some(Whole { head, block: begun });
         }
         self.open = Some((head, begun, number + 1));
         None
@@ -160,6 +168,7 @@ impl Assembly {
     /// Something else lies between.
     pub(crate) fn interrupt(&mut self) {
         self.open = None;
+        self.begun = true;
     }
 }
 
@@ -205,6 +214,11 @@ mod tests {
     #[test]
     fn a_set_counts_with_its_last_part_and_never_across_a_break() {
         let mut assembly = Assembly::default();
+        // The oldest segment begins with the end of a set: only its mark counts.
+        let (head, number) = SnapshotHead::of(&part(2, 3)).unwrap();
+        let whole = assembly.part(BlockNo(1), head, number).unwrap();
+        assert_eq!(whole.block, None);
+        assert!(!feed(&mut assembly, 1, 2, 3));
         assert!(!feed(&mut assembly, 1, 0, 3));
         assert!(!feed(&mut assembly, 2, 1, 3));
         // Cut off; the next one begins again.

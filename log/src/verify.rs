@@ -206,7 +206,10 @@ pub fn verify(storage: &dyn Storage, dir: &Path) -> Result<VerifyReport, OpenErr
             header,
             next: header.first_block,
             chain: Some(header.prev_seg_chain),
-            successor: headers.get(n + 1).map(|(_, next)| next.first_block),
+            successor: headers
+                .get(n + 1)
+                .filter(|(_, next)| next.segment_no.0 == header.segment_no.0 + 1)
+                .map(|(_, next)| next.first_block),
             witness,
             report: &mut report,
             tails: &mut tails,

@@ -65,6 +65,9 @@ pub(crate) struct Writer {
     pub(crate) superblock_file: usize,
     pub(crate) durable: watch::Sender<BlockNo>,
     pub(crate) room: watch::Sender<Room>,
+    /// A snapshot is being written. In a log over its limit, which was lowered, it may have one more segment: without
+    /// bases nothing could go.
+    pub(crate) retaining: bool,
     /// Why no next segment can be had, as far as is known.
     pub(crate) blocked: Option<String>,
     pub(crate) poisoned: Option<Arc<str>>,
@@ -99,7 +102,10 @@ impl Writer {
 
     fn write_group(&mut self, group: &Group) -> Result<(), AppendError> {
         if !group.snapshots.is_empty() {
-            return self.write_snapshots(&group.snapshots);
+            self.retaining = true;
+            let written = self.write_snapshots(&group.snapshots);
+            self.retaining = false;
+            return written;
         }
         if group.frames.is_empty() {
             return Ok(());

@@ -65,7 +65,7 @@ fn check_survivor(disk: &SimDisk, oracle: &Oracle, what: &str) {
     );
     oracle.run(&log, 4).expect("appending goes on");
     log.close().unwrap();
-    let log = oracle.open(disk, 100).unwrap_or_else(|_| panic!("opens again"));
+    let log = oracle.open(disk, 100).expect("opens again");
     oracle.observe(&log);
     drop(log);
     assert_eq!(verify(disk).findings, []);

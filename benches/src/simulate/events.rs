@@ -24,6 +24,8 @@ pub(super) enum Event {
     LineFree { link: LinkId, from: Side },
     /// A session's timer.
     Timer { link: LinkId, side: Side, serial: u64 },
+    /// A change of a fence that was handed to a log is written.
+    Write { machine: MachineId, life: u32 },
     /// One end learns that the connection is gone.
     Closed { link: LinkId, side: Side },
     /// The next fault.

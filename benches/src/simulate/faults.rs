@@ -27,12 +27,16 @@ impl World {
         let next = self.now_us + around(&mut self.rng, self.mix.fault_every_us);
         self.events.add(next, Event::Fault);
         let kind = self.mix.faults[self.rng.index(self.mix.faults.len())];
+
         // The cloud is one of many, and has as many faults as all edges together.
         let machine = if self.rng.below(2) == 0 {
             CLOUD
         } else {
             self.rng.index(self.machines.len())
         };
+        if self.machines[machine].retired {
+            return Ok(());
+        }
         self.inject(kind, machine)
     }
 
@@ -52,7 +56,7 @@ impl World {
             }
             _ => {}
         }
-        note!(self, "fault: {} at {}", kind.name(), self.machines[id].name);
+        note!(self, "fault: {} at {}", kind.name(), self.machines[id].label);
         self.count(kind.name());
         match kind {
             FaultKind::PowerLoss => self.power_loss(id),
@@ -93,6 +97,17 @@ impl World {
                 Ok(())
             }
             FaultKind::Break | FaultKind::HalfOpen | FaultKind::Stall => self.network_fault(kind, id),
+            FaultKind::Image => {
+                let image = self.machines[id].image();
+                let images = &mut self.machines[id].images;
+                images.truncate(2);
+                images.insert(0, image);
+                Ok(())
+            }
+            FaultKind::RollBack => self.roll_back(id),
+            FaultKind::Reimage => self.reimage(id),
+            FaultKind::Copy => self.copy(id),
+            FaultKind::Resolve => self.resolve_one(),
         }
     }
 

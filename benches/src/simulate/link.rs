@@ -1,14 +1,16 @@
 //! A connection between an edge and the cloud, with a session at each end that is up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use ledge_log::Log;
-use ledge_proto::ids::{Mark, Seq, StreamKey};
+use ledge_proto::fence::Ours;
+use ledge_proto::fold::{State, folded_stream};
+use ledge_proto::ids::{Chain, Epoch, Mark, Position, Scope, Seq, StreamKey};
 use ledge_proto::session::{Holdings, Session};
 use ledge_proto::v1;
 
 use super::machine::MachineId;
-use super::net::Line;
+use super::net::{Item, Line};
 
 /// Number of a connection.
 pub(super) type LinkId = u64;
@@ -45,6 +47,14 @@ pub(super) struct End {
     pub(super) timer: u64,
     /// The last frame received of each stream on this connection.
     pub(super) received: BTreeMap<StreamKey, Mark>,
+    /// What arrived on lanes before the session was open: lanes are not read before.
+    pub(super) waiting: VecDeque<Item>,
+    /// The session was established.
+    pub(super) established: bool,
+    /// Edge: restore generation and leadership that WELCOME named.
+    pub(super) welcomed: (u64, u64),
+    /// Streams that begin with a snapshot, and where it stands.
+    pub(super) snapshots_first: BTreeMap<StreamKey, Mark>,
     /// Parts of snapshots that are not whole yet.
     pub(super) parts: BTreeMap<StreamKey, Vec<v1::Snapshot>>,
 }
@@ -55,6 +65,10 @@ impl End {
             session,
             timer: 0,
             received: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            established: false,
+            welcomed: (0, 0),
+            snapshots_first: BTreeMap::new(),
             parts: BTreeMap::new(),
         }
     }
@@ -96,15 +110,81 @@ impl Link {
     }
 }
 
-/// What a log holds, as a session asks it.
-pub(super) struct LogHoldings<'a>(pub(super) &'a Log);
+/// What a log holds and the fences say, as a session asks it.
+pub(super) struct LogHoldings<'a> {
+    pub(super) log: &'a Log,
+    pub(super) state: &'a State,
+    pub(super) fences: &'a Fences,
+    pub(super) node: &'a Scope,
+    pub(super) other_session: bool,
+}
 
-impl Holdings for LogHoldings<'_> {
+impl Ours for LogHoldings<'_> {
     fn durable(&self, key: &StreamKey) -> Option<Mark> {
-        self.0.durable(key)
+        self.log.durable(key)
     }
 
     fn mark_at(&self, key: &StreamKey, seq: Seq) -> Option<Mark> {
-        self.0.mark_at(key, seq).ok().flatten()
+        self.log.mark_at(key, seq).ok().flatten()
     }
+
+    fn held_after(&self, key: &StreamKey) -> Seq {
+        self.log.held_after(key)
+    }
+}
+
+impl Holdings for LogHoldings<'_> {
+    fn opened(&self, key: &StreamKey) -> Option<Mark> {
+        self.log.opened(key)
+    }
+
+    fn snapshot_mark(&self, key: &StreamKey, peer: Position) -> Option<Mark> {
+        let above = |mark: &Mark| mark.position > peer;
+        let held = self.log.snapshot_of(key).map(|at| at.mark).filter(above);
+        held.or_else(|| folded_mark(self.state, key).filter(above))
+    }
+
+    fn archived(&self, _key: &StreamKey) -> Seq {
+        Seq::ZERO // Archived follows durable.
+    }
+
+    fn node_fence(&self) -> v1::NodeFence {
+        self.fences.nodes.get(self.node).cloned().unwrap_or_default()
+    }
+
+    fn cloud_fence(&self) -> v1::CloudFence {
+        self.fences.cloud
+    }
+
+    fn edge_fence(&self) -> v1::EdgeFence {
+        self.fences.edge.clone()
+    }
+
+    fn other_session(&self) -> bool {
+        self.other_session
+    }
+}
+
+/// The fences of a running daemon, as last handed to its log.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fences {
+    pub(super) nodes: BTreeMap<Scope, v1::NodeFence>,
+    pub(super) edge: v1::EdgeFence,
+    pub(super) cloud: v1::CloudFence,
+}
+
+/// Up to where a stream is folded.
+pub(super) fn folded_mark(state: &State, key: &StreamKey) -> Option<Mark> {
+    let folded = folded_stream(state, &key.id).ok()??;
+    if folded.incarnation != key.incarnation.0.as_slice() {
+        return None;
+    }
+    let chain = Chain::from_slice(&folded.chain).ok()?;
+    Some(Mark {
+        position: Position {
+            epoch: Epoch(folded.epoch),
+            seq: Seq(folded.seq),
+        },
+        chain,
+    })
 }

@@ -1,10 +1,12 @@
 //! One machine: a disk that outlives its daemon, clocks, and the daemon while it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ledge_log::storage::sim::CrashKeeps;
 use ledge_log::{BlockChain, BlockNo, Log, OpenError, Options, Recovery, SimDisk};
+use ledge_proto::fence::FenceUpdate;
 use ledge_proto::fold::State;
 use ledge_proto::ids::{ClusterId, Lane, Mark, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::session::Backoff;
@@ -12,7 +14,7 @@ use ledge_retention::Retention;
 use ledge_retention::replay::{Replay, first_held, load_bases};
 
 use super::clock::Clock;
-use super::link::LinkId;
+use super::link::{Fences, LinkId, Side};
 use super::violation::{Checked, Violation};
 
 /// Its place in the list of machines. The cloud is 0.
@@ -27,7 +29,24 @@ pub(super) const CLUSTER: ClusterId = ClusterId([0xC1; 16]);
 const RESERVE_BYTES: u64 = 4096;
 
 pub(super) struct Machine {
+    /// What its log is called after.
     pub(super) name: String,
+    /// What it is called in the trace: a copy of a machine has the same name.
+    pub(super) label: String,
+    /// Cloud: the next start says that its data is an older copy.
+    pub(super) raise_generation: bool,
+    /// There is another machine that is meant to have this disk.
+    pub(super) is_copy: bool,
+    /// It was switched off for good.
+    pub(super) retired: bool,
+    /// Older copies of its disk, with what was promised then.
+    pub(super) images: Vec<Image>,
+    /// Edge: highest restore generation and leadership it followed with this disk.
+    pub(super) followed: (u64, u64),
+    /// Records of telemetry acknowledged to devices with this disk.
+    pub(super) acked: BTreeSet<u64>,
+    /// Cloud: records of telemetry that ever reached this disk.
+    pub(super) arrived: BTreeSet<u64>,
     /// The node it is; `None` for the cloud.
     pub(super) scope: Option<Scope>,
     pub(super) disk: SimDisk,
@@ -56,6 +75,29 @@ pub(super) struct Process {
     pub(super) retention: Retention,
     /// Edge: how far the cloud said that telemetry is archived.
     pub(super) archived: BTreeMap<StreamKey, Seq>,
+    /// As last handed to the log.
+    pub(super) fences: Fences,
+    /// Handed to the log and not written yet, oldest first, with the end that waits for it.
+    pub(super) queue: VecDeque<Queued>,
+}
+
+/// A change of a fence on its way into the log.
+pub(super) struct Queued {
+    pub(super) update: FenceUpdate,
+    pub(super) node: Scope,
+    pub(super) waits: Option<(LinkId, Side)>,
+}
+
+/// A copy of a disk.
+#[derive(Clone)]
+pub(super) struct Image {
+    pub(super) disk: SimDisk,
+    ever_archived: BTreeMap<StreamKey, Seq>,
+    harvested: BTreeMap<StreamKey, Mark>,
+    duties: BTreeMap<StreamKey, Mark>,
+    followed: (u64, u64),
+    acked: BTreeSet<u64>,
+    arrived: BTreeSet<u64>,
 }
 
 /// State folded from a log. Like the one on a disk it outlives its daemon, unless it is lost.
@@ -71,6 +113,14 @@ pub(super) struct Projection {
 impl Machine {
     pub(super) fn new(name: String, scope: Option<Scope>, clock: Clock) -> Self {
         Machine {
+            label: name.clone(),
+            raise_generation: false,
+            is_copy: false,
+            retired: false,
+            images: Vec::new(),
+            followed: (0, 0),
+            acked: BTreeSet::new(),
+            arrived: BTreeSet::new(),
             name,
             scope,
             disk: SimDisk::new(),
@@ -85,6 +135,32 @@ impl Machine {
             harvested: BTreeMap::new(),
             duties: BTreeMap::new(),
         }
+    }
+
+    /// A copy of its disk as the power going now would leave it.
+    pub(super) fn image(&self) -> Image {
+        Image {
+            disk: self.disk.after_crash(&CrashKeeps::Nothing),
+            ever_archived: self.ever_archived.clone(),
+            harvested: self.harvested.clone(),
+            duties: self.duties.clone(),
+            followed: self.followed,
+            acked: self.acked.clone(),
+            arrived: self.arrived.clone(),
+        }
+    }
+
+    /// Puts a copy in the place of its disk. With the projection goes what was folded since.
+    pub(super) fn put(&mut self, image: &Image) {
+        self.disk = image.disk.after_crash(&CrashKeeps::Nothing);
+        self.disk.heal();
+        self.ever_archived.clone_from(&image.ever_archived);
+        self.harvested.clone_from(&image.harvested);
+        self.duties.clone_from(&image.duties);
+        self.followed = image.followed;
+        self.acked.clone_from(&image.acked);
+        self.arrived.clone_from(&image.arrived);
+        self.projection = Projection::default();
     }
 
     pub(super) fn dir() -> PathBuf {

@@ -1,13 +1,11 @@
 //! What must hold: every frame ever written, and what was promised about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledge_log::{Log, ReadError};
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Chain, Mark, Position, Seq, StreamKey};
+use ledge_proto::ids::{Chain, Epoch, Mark, Position, Seq, StreamKey};
 
-use super::machine::Machine;
-use super::upkeep::Ranges;
 use super::violation::{Checked, Violation, ensure};
 
 /// Everything that was ever written, by whom it follows. A chain stands for all that came before it, so that a
@@ -15,8 +13,8 @@ use super::violation::{Checked, Violation, ensure};
 #[derive(Default)]
 pub(super) struct Oracle {
     written: BTreeMap<Chain, Written>,
-    /// What ever reached the cloud, record by record.
-    arrived: BTreeMap<StreamKey, Ranges>,
+    /// Where writers went on under a new epoch.
+    begun: BTreeSet<(StreamKey, Position, Chain)>,
 }
 
 struct Written {
@@ -42,39 +40,18 @@ impl Oracle {
         });
     }
 
-    /// The cloud took these records.
-    pub(super) fn arrived(&mut self, key: &StreamKey, first: Seq, last: Seq) {
-        self.arrived.entry(key.clone()).or_default().add(first.0, last.0);
-    }
-
-    /// What the cloud holds when it starts: also what it had not acknowledged when it ended.
-    pub(super) fn found(&mut self, cloud: &Machine) -> Checked {
-        let Some(process) = &cloud.process else {
-            return Ok(());
-        };
-        for info in process.log.streams() {
-            let mut reader = process.log.read_stream(&info.key, Seq::ZERO);
-            loop {
-                match reader.next() {
-                    Ok(Some(frame)) => self.arrived(&info.key, frame.first_seq(), frame.last_seq()),
-                    Ok(None) => break,
-                    Err(ReadError::Jump { .. }) => reader.skip_jump(),
-                    Err(err) => return Err(Violation::new("I1-dense", format!("{}: {err}", info.key))),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What ever reached the cloud.
-    pub(super) fn arrivals(&self, key: &StreamKey) -> Ranges {
-        self.arrived.get(key).cloned().unwrap_or_default()
+    /// A writer went on under a new epoch at `mark`.
+    pub(super) fn begin(&mut self, key: &StreamKey, mark: Mark) {
+        self.begun.insert((key.clone(), mark.position, mark.chain));
     }
 
     /// Whether some writer of `key` ever stood at `mark`.
     pub(super) fn was_written(&self, key: &StreamKey, mark: Mark) -> bool {
-        if mark.position.seq == Seq::ZERO {
+        if mark.position.seq == Seq::ZERO && mark.position.epoch <= Epoch::FIRST {
             return mark.chain == key.genesis_chain();
+        }
+        if self.begun.contains(&(key.clone(), mark.position, mark.chain)) {
+            return true;
         }
         self.written
             .get(&mark.chain)
@@ -139,7 +116,9 @@ impl Oracle {
             })?;
             last = Some(mark);
         }
-        ensure(last.is_none_or(|last| last == end), "I1-dense", || {
+        // An epoch that has just begun ends where the one before it did.
+        let same = |last: Mark| last.position.seq == end.position.seq && last.chain == end.chain;
+        ensure(last.is_none_or(same), "I1-dense", || {
             format!("{name} {key}: readable to {last:?}, durable to {end:?}")
         })
     }

@@ -59,10 +59,20 @@ pub(super) enum FaultKind {
     LoseProjection,
     /// A wall clock jumps.
     ClockJump,
+    /// A copy of a disk is put aside.
+    Image,
+    /// An older copy of a disk is put back.
+    RollBack,
+    /// A machine gets an empty disk.
+    Reimage,
+    /// A machine runs twice.
+    Copy,
+    /// An operator ends a quarantine.
+    Resolve,
 }
 
 impl FaultKind {
-    pub(super) const ALL: [FaultKind; 11] = [
+    pub(super) const ALL: [FaultKind; 16] = [
         FaultKind::PowerLoss,
         FaultKind::PowerLossInWrite,
         FaultKind::Kill,
@@ -74,6 +84,11 @@ impl FaultKind {
         FaultKind::DiskFull,
         FaultKind::LoseProjection,
         FaultKind::ClockJump,
+        FaultKind::Image,
+        FaultKind::RollBack,
+        FaultKind::Reimage,
+        FaultKind::Copy,
+        FaultKind::Resolve,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -89,6 +104,11 @@ impl FaultKind {
             FaultKind::DiskFull => "disk-full",
             FaultKind::LoseProjection => "lose-projection",
             FaultKind::ClockJump => "clock-jump",
+            FaultKind::Image => "image",
+            FaultKind::RollBack => "roll-back",
+            FaultKind::Reimage => "reimage",
+            FaultKind::Copy => "copy",
+            FaultKind::Resolve => "resolve",
         }
     }
 }

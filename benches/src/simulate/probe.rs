@@ -19,8 +19,10 @@ impl World {
         copy.heal();
         let (log, _) = machine
             .open_copy(&copy, 0, self.mix.segment_bytes)
-            .map_err(|err| Violation::new("opens-again", format!("{} after a crash: {err}", machine.name)))?;
-        self.check_duty(&machine.name, &log, key, mark)
+            .map_err(|err| {
+                Violation::new("opens-again", format!("{} after a crash: {err}", machine.label))
+            })?;
+        self.check_duty(&machine.label, &log, key, mark)
     }
 
     /// A bit of a stopped machine's log flips: that is found out when the log is opened or when it is read, or it
@@ -56,7 +58,7 @@ impl World {
             }
             bytes[at] ^= 1 << looks.below(8);
         });
-        let place = format!("{} byte {at} of {}", machine.name, path.display());
+        let place = format!("{} byte {at} of {}", machine.label, path.display());
         let Ok((log, recovery)) = machine.open_copy(&rotten, 0, segment_bytes) else {
             return Ok(());
         };

@@ -1,11 +1,16 @@
 //! When the faults are over: everything has to come together, and everything is looked at once more.
 
-use ledge_proto::ids::Lane;
+use std::collections::BTreeSet;
+
+use ledge_log::ReadError;
+use ledge_proto::ids::{Lane, Scope, Seq, StreamId, StreamKey};
+use ledge_proto::v1;
 
 use super::events::Event;
 use super::link::Side;
 use super::machine::{CLOUD, MachineId};
 use super::violation::{Checked, Violation, ensure};
+use super::workload::ids;
 use super::world::{World, note};
 
 /// How long it may take, in simulated time.
@@ -21,7 +26,7 @@ impl World {
         for id in 0..self.machines.len() {
             let machine = &self.machines[id];
             machine.disk.heal();
-            if machine.process.is_none() {
+            if machine.process.is_none() && !machine.retired {
                 self.restart_later(id);
             }
         }
@@ -45,6 +50,7 @@ impl World {
         loop {
             if self.now_us >= next_look {
                 next_look = self.now_us + 500_000;
+                self.operate()?;
                 if self.apart()?.is_none() {
                     break;
                 }
@@ -62,7 +68,7 @@ impl World {
     /// What still differs between the cloud and an edge.
     fn apart(&mut self) -> Checked<Option<String>> {
         for id in 0..self.machines.len() {
-            if id == CLOUD {
+            if self.machines[id].scope.is_none() || self.machines[id].retired {
                 continue;
             }
             self.fold(id)?;
@@ -76,9 +82,9 @@ impl World {
     fn difference(&self, id: MachineId) -> String {
         let machine = &self.machines[id];
         let (Some(edge), Some(cloud)) = (&machine.process, &self.machines[CLOUD].process) else {
-            return format!("{} or the cloud does not run", machine.name);
+            return format!("{} or the cloud does not run", machine.label);
         };
-        let mut lines = vec![format!("{} and the cloud differ:", machine.name)];
+        let mut lines = vec![format!("{} and the cloud differ:", machine.label)];
         for (log, whose) in [(&edge.log, "edge"), (&cloud.log, "cloud")] {
             for info in log.streams() {
                 if Some(&info.key.id.scope) == machine.scope.as_ref() {
@@ -95,46 +101,100 @@ impl World {
             self.check_replay(id)?;
             let machine = &self.machines[id];
             let Some(process) = &machine.process else { continue };
-            for info in process.log.streams() {
-                self.oracle.check_stream(&machine.name, &process.log, &info.key)?;
+            for info in process
+                .log
+                .streams()
+                .iter()
+                .filter(|info| info.key.id.lane != Lane::Local)
+            {
+                self.oracle
+                    .check_stream(&machine.label, &process.log, &info.key)?;
             }
         }
         for id in 0..self.machines.len() {
             self.check_gaps(id)?;
             self.check_arrived(id)?;
         }
-        Ok(())
+        self.check_once()
     }
 
     /// What an edge acknowledged to its devices reached the cloud, or a gap that the cloud knows says that it is gone.
     fn check_arrived(&self, id: MachineId) -> Checked {
-        let machine = &self.machines[id];
+        let (machine, cloud) = (&self.machines[id], &self.machines[CLOUD]);
+        let (Some(edge), Some(scope), false) = (&machine.process, &machine.scope, machine.retired) else {
+            return Ok(());
+        };
+        let missing: Vec<u64> = machine.acked.difference(&cloud.arrived).copied().collect();
+        let own = StreamKey {
+            id: StreamId::new(scope.clone(), Lane::UpData),
+            incarnation: edge.log.identity().incarnation,
+        };
+        let gone: u64 = self.gaps(CLOUD, &own)?.iter().map(|gap| gap.count).sum();
+        ensure(missing.len() as u64 <= gone, "gaps-are-declared", || {
+            format!(
+                "{}: {} records never reached the cloud (the first is {:?}), gaps tell of {gone}",
+                machine.label,
+                missing.len(),
+                missing.first()
+            )
+        })
+    }
+
+    /// No record is in the cloud twice.
+    fn check_once(&self) -> Checked {
         let Some(cloud) = &self.machines[CLOUD].process else {
             return Ok(());
         };
-        for (key, duty) in &machine.duties {
-            if key.id.lane == Lane::Down || Some(&key.id.scope) != machine.scope.as_ref() {
+        let mut seen = BTreeSet::new();
+        for info in cloud.log.streams() {
+            if info.key.id.lane != Lane::UpData {
                 continue;
             }
-            let held = cloud.log.durable(key);
-            ensure(
-                held.is_some_and(|held| self.oracle.continues(key, *duty, held)),
-                "acked-reaches-the-cloud",
-                || format!("{key}: acknowledged to a device up to {duty:?}, the cloud holds {held:?}"),
-            )?;
-            if key.id.lane != Lane::UpData {
-                continue; // Of state only the latest is promised, and the hash of the state says that it is there.
+            let mut reader = cloud.log.read_stream(&info.key, Seq::ZERO);
+            loop {
+                match reader.next() {
+                    Ok(Some(frame)) => {
+                        for id in ids(&frame)? {
+                            ensure(seen.insert(id), "once", || {
+                                format!("{}: record {id} is in the cloud twice", info.key)
+                            })?;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(ReadError::Jump { .. }) => reader.skip_jump(),
+                    Err(err) => return Err(Violation::new("I1-dense", format!("{}: {err}", info.key))),
+                }
             }
-            let mut there = self.oracle.arrivals(key);
-            for gap in self.gaps(CLOUD, key)? {
-                there.add(gap.first_seq, gap.last_seq);
+        }
+        Ok(())
+    }
+
+    /// An operator ends what only an operator can end: copies of machines are switched off, quarantines decided, and a
+    /// cloud whose data was put back is started as such.
+    fn operate(&mut self) -> Checked {
+        for id in 0..self.machines.len() {
+            if self.machines[id].is_copy {
+                self.retire(id);
             }
-            if let Some(missing) = there.first_missing(1, duty.position.seq.0) {
-                return Err(Violation::new(
-                    "gaps-are-declared",
-                    format!("{key}: {missing} never reached the cloud, and no gap says so"),
-                ));
-            }
+        }
+        if self.restored && self.machines[CLOUD].process.is_some() {
+            self.restored = false;
+            self.machines[CLOUD].raise_generation = true;
+            note!(self, "the operator says that the cloud was restored");
+            self.kill(CLOUD)?;
+        }
+        let Some(process) = &self.machines[CLOUD].process else {
+            return Ok(());
+        };
+        let waiting: Vec<(Scope, v1::NodeFence)> = process
+            .fences
+            .nodes
+            .iter()
+            .filter(|(_, fence)| fence.quarantine.is_some())
+            .map(|(scope, fence)| (scope.clone(), fence.clone()))
+            .collect();
+        for (scope, fence) in waiting {
+            self.resolve(CLOUD, &scope, fence)?;
         }
         Ok(())
     }

@@ -1,29 +1,34 @@
 //! The shell around sessions, as thin as the one around QUIC: it moves messages and frames between sessions, logs
 //! and the network, and decides nothing.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use ledge_log::{AppendError, CheckedFrame, ReadError};
-use ledge_proto::fold::snapshot;
-use ledge_proto::frame::Frame;
+use ledge_log::{AppendError, Log};
+use ledge_proto::fence::FenceUpdate;
 use ledge_proto::ids::{Chain, Epoch, Incarnation, Lane, Mark, Position, Scope, Seq, StreamId, StreamKey};
-use ledge_proto::session::{Event as SessionEvent, Local, Session, SessionError, stream_state, wire};
+use ledge_proto::session::{
+    ArchivePolicy, Event as SessionEvent, Holdings, Local, Session, SessionError, stream_state, wire,
+};
 use ledge_proto::v1;
 use ledge_proto::v1::control_message::Message;
-use ledge_proto::v1::snapshot::Purpose;
-use prost::Message as _;
+use ledge_retention::reset::{self, Reset, ResetError};
 
 use super::events::Event;
 use super::link::{End, Link, LinkId, LogHoldings, Side};
-use super::machine::{CLOUD, CLUSTER, MachineId};
-use super::net::{Item, LaneKey, Sender};
-use super::violation::{Checked, Violation};
+use super::machine::{CLOUD, CLUSTER, MachineId, Queued};
+use super::net::{Item, LaneKey};
+use super::violation::{Checked, Violation, ensure};
 use super::world::{World, note};
 
-/// How long the end of a replaced connection lives on, at most.
-const REPLACED_US: u64 = 20_000;
+/// How long a change of a fence waits for its sync, at most.
+const SYNC_US: u64 = 20_000;
 
 impl World {
-    fn local(&self, id: MachineId, node: &Scope, incarnation: Incarnation) -> Local {
+    fn local(&mut self, id: MachineId, node: &Scope, incarnation: Incarnation) -> Local {
+        let heartbeat = Duration::from_millis(self.mix.heartbeat_ms);
+        let mut nonce = [0; 16];
+        self.rng.fill(&mut nonce);
         Local {
             cluster: CLUSTER,
             node: node.clone(),
@@ -31,17 +36,55 @@ impl World {
             boot_id: self.machines[id].life.to_string(),
             labels: Default::default(),
             software: "simulation".to_owned(),
-            heartbeat: std::time::Duration::from_millis(self.mix.heartbeat_ms),
+            heartbeat,
+            heartbeat_idle: heartbeat * 4,
+            nonce,
+            wall_us: self.machines[id].clock.wall_us(self.now_us),
+            receipts: None,
+            archive: ArchivePolicy::FollowDurable,
         }
+    }
+
+    /// What a running daemon's session asks; `link` is the session's own connection.
+    fn holding<T>(
+        &self,
+        id: MachineId,
+        node: &Scope,
+        link: LinkId,
+        ask: impl FnOnce(&dyn Holdings, Duration) -> T,
+    ) -> Option<T> {
+        let machine = &self.machines[id];
+        let process = machine.process.as_ref()?;
+        let other_session = self.links.iter().any(|(other, found)| {
+            *other != link
+                && found.cloud == id
+                && self.machines[found.edge].scope.as_ref() == Some(node)
+                && found.end(Side::Cloud).is_some_and(|end| end.established)
+        });
+        let held = LogHoldings {
+            log: &process.log,
+            state: &machine.projection.state,
+            fences: &process.fences,
+            node,
+            other_session,
+        };
+        Some(ask(&held, machine.clock.since_boot(self.now_us)))
+    }
+
+    /// The node a connection belongs to.
+    fn node_of(&self, link: LinkId) -> Option<Scope> {
+        let found = self.links.get(&link)?;
+        self.machines[found.edge].scope.clone()
     }
 
     /// An edge dials.
     pub(super) fn dial(&mut self, id: MachineId) -> Checked {
+        self.fold(id)?;
         let machine = &self.machines[id];
         let (Some(process), Some(scope), None) = (&machine.process, &machine.scope, machine.link) else {
             return Ok(());
         };
-        let log = process.log.clone();
+        let (log, scope) = (process.log.clone(), scope.clone());
         let own = log.identity().incarnation;
         let sends = [Lane::UpState, Lane::UpData].map(|lane| StreamKey {
             id: StreamId::new(scope.clone(), lane),
@@ -59,26 +102,46 @@ impl World {
             .iter()
             .filter_map(followed)
             .collect();
-        let now = machine.clock.since_boot(self.now_us);
-        let local = self.local(id, scope, own);
-        let session = Session::edge(local, sends.to_vec(), receives, &LogHoldings(&log), now);
+        let local = self.local(id, &scope, own);
         let link = self.next_link;
         self.next_link += 1;
+        let Some(session) = self.holding(id, &scope, link, |held, now| {
+            Session::edge(local, sends.to_vec(), receives, held, now)
+        }) else {
+            return Ok(());
+        };
         let open_at = self.now_us + self.travel();
-        note!(self, "{} dials: connection {link}", self.machines[id].name);
+        let cloud = self.a_cloud();
+        note!(
+            self,
+            "{} dials {}: connection {link}",
+            self.machines[id].label,
+            self.machines[cloud].label
+        );
         self.machines[id].link = Some(link);
         self.links
-            .insert(link, Link::new(id, CLOUD, End::new(session), open_at));
+            .insert(link, Link::new(id, cloud, End::new(session), open_at));
         self.events.add(open_at, Event::Accept(link));
         self.drive(link, Side::Edge)
     }
 
+    /// Whichever cloud the network leads to.
+    fn a_cloud(&mut self) -> MachineId {
+        let clouds: Vec<MachineId> = (0..self.machines.len())
+            .filter(|id| self.machines[*id].scope.is_none() && !self.machines[*id].retired)
+            .collect();
+        match clouds.len() {
+            0 | 1 => CLOUD,
+            some => clouds[self.rng.index(some)],
+        }
+    }
+
     /// Time one thing takes to arrive.
-    fn travel(&mut self) -> u64 {
+    pub(super) fn travel(&mut self) -> u64 {
         self.mix.latency_us + self.rng.below(self.mix.jitter_us)
     }
 
-    /// A connection reaches the cloud, which takes it in the place of an older one of the same node.
+    /// A connection reaches the cloud. An older one of the same node lives on until this one is established.
     pub(super) fn accept(&mut self, link: LinkId) -> Checked {
         let Some(found) = self.links.get(&link) else {
             return Ok(());
@@ -107,31 +170,32 @@ impl World {
             incarnation,
         });
         let session = Session::cloud(self.local(cloud, &scope, incarnation), sends.to_vec(), now);
-        let older: Vec<LinkId> = self
-            .links
-            .iter()
-            .filter(|(other, found)| {
-                **other != link
-                    && found.cloud == cloud
-                    && found.end(Side::Cloud).is_some()
-                    && self.machines[found.edge].scope.as_ref() == Some(&scope)
-            })
-            .map(|(other, _)| *other)
-            .collect();
-        for other in older {
-            let at = self.now_us + self.rng.below(REPLACED_US);
-            self.events.add(
-                at,
-                Event::Closed {
-                    link: other,
-                    side: Side::Cloud,
-                },
-            );
-        }
         if let Some(found) = self.links.get_mut(&link) {
             *found.end_mut(Side::Cloud) = Some(End::new(session));
         }
         self.drive(link, Side::Cloud)
+    }
+
+    /// Ends every other connection of a node at a cloud.
+    fn end_others(&mut self, link: LinkId, id: MachineId) -> Checked {
+        let Some(node) = self.node_of(link) else {
+            return Ok(());
+        };
+        let others: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(other, found)| {
+                **other != link
+                    && found.cloud == id
+                    && found.end(Side::Cloud).is_some()
+                    && self.machines[found.edge].scope.as_ref() == Some(&node)
+            })
+            .map(|(other, _)| *other)
+            .collect();
+        for other in others {
+            self.close(other, Side::Cloud, "replaced")?;
+        }
+        Ok(())
     }
 
     /// Something arrives.
@@ -150,7 +214,11 @@ impl World {
             return Ok(());
         };
         let result = match item {
-            Item::Control(bytes) => self.control(id, &mut end, bytes),
+            Item::Control(bytes) => self.control(link, id, &mut end, bytes),
+            item if !end.session.is_open() => {
+                end.waiting.push_back(item);
+                Ok(Ok(()))
+            }
             Item::Frame(_, bytes) => self.receive(id, &mut end, bytes),
             Item::Part(key, bytes) => self.receive_part(id, &mut end, key, bytes),
         };
@@ -169,7 +237,7 @@ impl World {
                         self.append_failed(id, &err)
                     }
                     other => {
-                        note!(self, "{} refuses a frame: {other}", self.machines[id].name);
+                        note!(self, "{} refuses a frame: {other}", self.machines[id].label);
                         Ok(())
                     }
                 }
@@ -177,118 +245,33 @@ impl World {
         }
     }
 
-    fn control(&mut self, id: MachineId, end: &mut End, bytes: Bytes) -> Checked<Result<(), Stop>> {
-        let message = wire::decode(&bytes[4..])
-            .map_err(|err| Violation::new("wire", format!("a control message cannot be read: {err}")))?;
-        let Some((log, now)) = self.running(id) else {
-            return Ok(Err(Stop::Lost));
-        };
-        note!(self, "{} hears {}", self.machines[id].name, describe(&message));
-        Ok(end
-            .session
-            .handle_message(message, &LogHoldings(&log), now)
-            .map_err(Stop::Session))
-    }
-
-    /// Appends a frame and tells the session when it is durable.
-    fn receive(&mut self, id: MachineId, end: &mut End, bytes: Bytes) -> Checked<Result<(), Stop>> {
-        let Some((log, now)) = self.running(id) else {
-            return Ok(Err(Stop::Lost));
-        };
-        let frame = Frame::parse(bytes)
-            .map_err(|err| Violation::new("wire", format!("a frame cannot be read: {err}")))?;
-        let key = frame.key().clone();
-        end.session.handle_activity(now);
-        if !end.session.accepts(&key) {
-            let message = format!("a frame of {key}, which is not accepted");
-            return Ok(Err(Stop::Session(SessionError::Protocol(message))));
-        }
-        let (first, mark) = (frame.first_seq(), frame.mark());
-        let appended = match end.received.get(&key) {
-            Some(before) if first == before.position.seq.next() => {
-                match CheckedFrame::check(frame, before.chain) {
-                    Ok(checked) => log.append_checked_blocking(checked),
-                    Err(err) => return Ok(Err(Stop::Session(SessionError::Protocol(err.to_string())))),
-                }
-            }
-            _ => log.append_frame_blocking(frame),
-        };
-        match appended {
-            Ok(durable) => {
-                note!(
-                    self,
-                    "{} takes {key} {first} to {}",
-                    self.machines[id].name,
-                    mark.position
-                );
-                if id == CLOUD {
-                    self.oracle.arrived(&key, first, mark.position.seq);
-                }
-                end.received.insert(key.clone(), mark);
-                end.session.handle_durable(&key, durable, now);
-                self.took(id, &key, durable)?;
-                Ok(Ok(()))
-            }
-            Err(err) => Ok(Err(Stop::Append(err))),
-        }
-    }
-
-    /// Takes a part of a snapshot; with the last one the stream is moved.
-    fn receive_part(
+    fn control(
         &mut self,
+        link: LinkId,
         id: MachineId,
         end: &mut End,
-        key: StreamKey,
         bytes: Bytes,
     ) -> Checked<Result<(), Stop>> {
-        let Some((log, now)) = self.running(id) else {
+        let message = wire::decode(&bytes[4..])
+            .map_err(|err| Violation::new("wire", format!("a control message cannot be read: {err}")))?;
+        note!(self, "{} hears {}", self.machines[id].label, describe(&message));
+        if let Message::Welcome(welcome) = &message {
+            end.welcomed = (welcome.restore_generation, welcome.cloud_epoch);
+        }
+        let Some(node) = self.node_of(link) else {
             return Ok(Err(Stop::Lost));
         };
-        let part = v1::Snapshot::decode(bytes)
-            .map_err(|err| Violation::new("wire", format!("a part of a snapshot cannot be read: {err}")))?;
-        end.session.handle_activity(now);
-        if !end.session.accepts(&key) {
-            let message = format!("a snapshot of {key}, which is not accepted");
-            return Ok(Err(Stop::Session(SessionError::Protocol(message))));
+        // What a session is told of snapshots has to be folded.
+        self.fold(id)?;
+        let step = |held: &dyn Holdings, now| end.session.handle_message(message, held, now);
+        match self.holding(id, &node, link, step) {
+            Some(result) => Ok(result.map_err(Stop::Session)),
+            None => Ok(Err(Stop::Lost)),
         }
-        let whole = part.part + 1 == part.parts;
-        let parts = end.parts.entry(key.clone()).or_default();
-        parts.push(part);
-        if !whole {
-            return Ok(Ok(()));
-        }
-        let parts = std::mem::take(parts);
-        let (_, mark) = identity_of(&parts)?;
-        let held = log.durable(&key);
-        if held.is_none_or(|held| held.position < mark.position)
-            && let Err(err) = log.append_snapshot_blocking(parts)
-        {
-            return Ok(Err(Stop::Append(err)));
-        }
-        note!(
-            self,
-            "{} takes a snapshot of {key} at {}",
-            self.machines[id].name,
-            mark.position
-        );
-        end.received.insert(key.clone(), mark);
-        end.session.handle_durable(&key, mark, now);
-        self.took(id, &key, mark)?;
-        Ok(Ok(()))
-    }
-
-    /// A log took a frame: its writer wrote it.
-    fn took(&mut self, id: MachineId, key: &StreamKey, mark: Mark) -> Checked {
-        super::violation::ensure(self.oracle.was_written(key, mark), "prefix-of-its-writer", || {
-            format!(
-                "{} holds {key} {}, which nobody wrote",
-                self.machines[id].name, mark.position
-            )
-        })
     }
 
     /// The log of a running daemon and its monotonic clock.
-    fn running(&self, id: MachineId) -> Option<(ledge_log::Log, std::time::Duration)> {
+    pub(super) fn running(&self, id: MachineId) -> Option<(Log, Duration)> {
         let machine = &self.machines[id];
         let process = machine.process.as_ref()?;
         Some((process.log.clone(), machine.clock.since_boot(self.now_us)))
@@ -312,86 +295,279 @@ impl World {
         let Some(mut end) = found.end_mut(side).take() else {
             return Ok(());
         };
-        let Some((log, now)) = self.running(id) else {
-            return Ok(());
-        };
-        let result = self.poll(link, side, id, &mut end, &log, now);
+        let result = self.poll(link, side, id, &mut end);
         self.next_link_timer(link, side, id, &mut end);
+        if end.session.is_open() {
+            let now = self.now_us;
+            for item in std::mem::take(&mut end.waiting) {
+                self.events.add(now, Event::Deliver { link, to: side, item });
+            }
+        }
         self.put_back(link, side, end);
-        result?;
-        self.pump(link, side)
+        match result? {
+            Ok(()) => self.pump(link, side),
+            Err(Stop::Session(err)) => self.session_ended(link, side, err),
+            Err(Stop::Append(err)) => {
+                self.close(link, side, "the log did not take something")?;
+                self.append_failed(id, &err)
+            }
+            Err(Stop::Lost) => self.close(link, side, "the machine went"),
+        }
     }
 
-    fn poll(
-        &mut self,
-        link: LinkId,
-        side: Side,
-        id: MachineId,
-        end: &mut End,
-        log: &ledge_log::Log,
-        now: std::time::Duration,
-    ) -> Checked {
+    fn poll(&mut self, link: LinkId, side: Side, id: MachineId, end: &mut End) -> Checked<Result<(), Stop>> {
         loop {
+            let Some((_, now)) = self.running(id) else {
+                return Ok(Err(Stop::Lost));
+            };
             let mut moved = false;
             while let Some(message) = end.session.poll_transmit(now) {
                 moved = true;
                 if let Message::Ack(ack) = &message {
                     let (key, mark) = marked(ack)?;
                     self.promised(id, &key, mark)?;
+                    self.check_archived(id, &key, Seq(ack.archived_seq))?;
                 }
                 self.say(link, side, message)?;
             }
+            let mut resets = Vec::new();
             while let Some(event) = end.session.poll_event() {
                 moved = true;
-                match event {
-                    SessionEvent::Established { .. } => {
-                        note!(self, "{}: session {link} established", self.machines[id].name);
-                        self.machines[id].backoff.reset();
-                    }
-                    SessionEvent::SendFrom { key, after } => {
-                        note!(self, "{} sends {key} after {after}", self.machines[id].name);
-                        let reader = log.read_stream(&key, after);
-                        if let Some(found) = self.links.get_mut(&link) {
-                            found
-                                .line(side)
-                                .senders
-                                .insert(LaneKey::stream(&key), Sender::new(reader));
-                        }
-                    }
-                    SessionEvent::PeerDurable { key, mark } => {
-                        note!(
-                            self,
-                            "{} hears that {key} is durable to {}",
-                            self.machines[id].name,
-                            mark.position
-                        );
-                        if side == Side::Edge {
-                            let machine = &mut self.machines[id];
-                            let seq = mark.position.seq;
-                            if let Some(process) = &mut machine.process {
-                                process.archived.insert(key.clone(), seq);
-                            }
-                            let ever = machine.ever_archived.entry(key.clone()).or_insert(seq);
-                            *ever = seq.max(*ever);
-                        }
-                        super::violation::ensure(
-                            self.oracle.was_written(&key, mark),
-                            "prefix-of-its-writer",
-                            || {
-                                format!(
-                                    "the peer acknowledges {key} {}, which nobody wrote",
-                                    mark.position
-                                )
-                            },
-                        )?;
-                    }
-                    SessionEvent::PeerHeads(_) => {}
+                self.carry_out(link, side, id, end, event, &mut resets)?;
+            }
+            if !resets.is_empty() {
+                match self.begin_epochs(link, id, end, resets)? {
+                    Ok(()) => {}
+                    Err(stop) => return Ok(Err(stop)),
                 }
             }
             if !moved {
-                return Ok(());
+                return Ok(Ok(()));
             }
         }
+    }
+
+    fn carry_out(
+        &mut self,
+        link: LinkId,
+        side: Side,
+        id: MachineId,
+        end: &mut End,
+        event: SessionEvent,
+        resets: &mut Vec<Reset>,
+    ) -> Checked {
+        match event {
+            SessionEvent::Persist(update) => self.hand_over(link, side, id, update, true),
+            SessionEvent::Note(update) => self.hand_over(link, side, id, update, false),
+            SessionEvent::Reset {
+                key,
+                epoch,
+                base,
+                common,
+            } => {
+                resets.push(Reset {
+                    key,
+                    epoch,
+                    base,
+                    common,
+                });
+                Ok(())
+            }
+            SessionEvent::Established { .. } => {
+                note!(self, "{}: session {link} established", self.machines[id].label);
+                end.established = true;
+                match side {
+                    Side::Edge => {
+                        self.machines[id].backoff.reset();
+                        self.check_leadership(id, end.welcomed)
+                    }
+                    Side::Cloud => {
+                        self.check_not_quarantined(id, link)?;
+                        self.end_others(link, id)
+                    }
+                }
+            }
+            SessionEvent::SendSnapshot { key, at, .. } => {
+                end.snapshots_first.insert(key, at);
+                Ok(())
+            }
+            SessionEvent::SendFrom { key, after } => {
+                let first = end.snapshots_first.remove(&key);
+                self.send_from(link, side, id, &key, (after, first))
+            }
+            SessionEvent::PeerDurable { key, mark } => {
+                note!(
+                    self,
+                    "{} hears that {key} is durable to {}",
+                    self.machines[id].label,
+                    mark.position
+                );
+                ensure(
+                    self.oracle.was_written(&key, mark),
+                    "prefix-of-its-writer",
+                    || {
+                        format!(
+                            "the peer acknowledges {key} {}, which nobody wrote",
+                            mark.position
+                        )
+                    },
+                )
+            }
+            SessionEvent::PeerArchived { key, seq } => {
+                let machine = &mut self.machines[id];
+                if let Some(process) = &mut machine.process {
+                    process.archived.insert(key.clone(), seq);
+                }
+                let ever = machine.ever_archived.entry(key).or_insert(seq);
+                *ever = seq.max(*ever);
+                Ok(())
+            }
+            SessionEvent::Quarantine { reason, message } => {
+                note!(
+                    self,
+                    "{}: quarantine: {message} ({reason:?})",
+                    self.machines[id].label
+                );
+                self.count_event("quarantines");
+                self.end_others(link, id)
+            }
+            SessionEvent::CloudLost(lost) => {
+                note!(self, "{} lost {lost:?}", self.machines[id].label);
+                self.count_event("cloud-lost");
+                Ok(())
+            }
+            SessionEvent::PeerHeads(_)
+            | SessionEvent::Nack { .. }
+            | SessionEvent::Fetch { .. }
+            | SessionEvent::NotHeld { .. } => Ok(()),
+        }
+    }
+
+    /// Hands a change of a fence to the log: everybody decides by it from now on; it is durable a little later.
+    fn hand_over(
+        &mut self,
+        link: LinkId,
+        side: Side,
+        id: MachineId,
+        update: FenceUpdate,
+        waits: bool,
+    ) -> Checked {
+        let Some(node) = self.node_of(link) else {
+            return Ok(());
+        };
+        let at = self.now_us + 1 + self.rng.below(SYNC_US);
+        let machine = &mut self.machines[id];
+        let life = machine.life;
+        let Some(process) = &mut machine.process else {
+            return Ok(());
+        };
+        match &update {
+            FenceUpdate::Node(fence) => {
+                process.fences.nodes.insert(node.clone(), (**fence).clone());
+            }
+            FenceUpdate::Edge(fence) => process.fences.edge.clone_from(fence),
+            FenceUpdate::Cloud(fence) => process.fences.cloud = *fence,
+        }
+        process.queue.push_back(Queued {
+            update,
+            node,
+            waits: waits.then_some((link, side)),
+        });
+        self.events.add(at, Event::Write { machine: id, life });
+        Ok(())
+    }
+
+    /// The oldest change of a fence that waits becomes durable.
+    pub(super) fn write(&mut self, id: MachineId) -> Checked {
+        let Some(process) = &mut self.machines[id].process else {
+            return Ok(());
+        };
+        let log = process.log.clone();
+        let Some(queued) = process.queue.pop_front() else {
+            return Ok(());
+        };
+        if let Err(err) = self.note_fence(id, &log, &queued.node, &queued.update) {
+            if let Some((link, side)) = queued.waits {
+                self.close(link, side, "the log did not take a fence")?;
+            }
+            if matches!(err, AppendError::DiskFull { .. }) && !self.machines[id].disk.has_crashed() {
+                // What everybody decides by is not in the log: only a start from the log mends that.
+                return self.kill(id);
+            }
+            return self.append_failed(id, &err);
+        }
+        let Some((link, side)) = queued.waits else {
+            return Ok(());
+        };
+        let Some(mut end) = self
+            .links
+            .get_mut(&link)
+            .and_then(|found| found.end_mut(side).take())
+        else {
+            return Ok(());
+        };
+        self.fold(id)?;
+        let step = |held: &dyn Holdings, now| end.session.handle_persisted(held, now);
+        let result = self.holding(id, &queued.node, link, step);
+        self.put_back(link, side, end);
+        match result {
+            Some(Ok(())) => self.drive(link, side),
+            Some(Err(err)) => self.session_ended(link, side, err),
+            None => self.close(link, side, "the machine went"),
+        }
+    }
+
+    /// Appends a change of a fence.
+    pub(super) fn note_fence(
+        &mut self,
+        id: MachineId,
+        log: &Log,
+        node: &Scope,
+        update: &FenceUpdate,
+    ) -> Result<(), AppendError> {
+        let record = v1::Record {
+            wall_us: self.machines[id].clock.wall_us(self.now_us),
+            boot: log.identity().boot,
+            ..update.record()
+        };
+        log.append_blocking(&update.stream(node), vec![record])
+            .map(|_| ())
+    }
+
+    fn begin_epochs(
+        &mut self,
+        link: LinkId,
+        id: MachineId,
+        end: &mut End,
+        resets: Vec<Reset>,
+    ) -> Checked<Result<(), Stop>> {
+        let Some((log, _)) = self.running(id) else {
+            return Ok(Err(Stop::Lost));
+        };
+        let keys: Vec<StreamKey> = resets.iter().map(|reset| reset.key.clone()).collect();
+        note!(self, "{} begins epochs: {resets:?}", self.machines[id].label);
+        self.count_event("resets");
+        let begun = reset::begin(&log, resets.clone(), self.stamp(id));
+        match begun {
+            Ok(lost) => note!(self, "{} lost {lost:?}", self.machines[id].label),
+            Err(ResetError::Append(err)) => return Ok(Err(Stop::Append(err))),
+            Err(err) => {
+                return Err(Violation::new(
+                    "resets",
+                    format!("{}: {err}", self.machines[id].label),
+                ));
+            }
+        }
+        self.reset(id, &resets)?;
+        let Some(node) = self.node_of(link) else {
+            return Ok(Err(Stop::Lost));
+        };
+        self.fold(id)?;
+        let step = |held: &dyn Holdings, now| end.session.handle_reset_done(&keys, held, now);
+        Ok(self
+            .holding(id, &node, link, step)
+            .unwrap_or(Ok(()))
+            .map_err(Stop::Session))
     }
 
     fn say(&mut self, link: LinkId, side: Side, message: Message) -> Checked {
@@ -431,157 +607,11 @@ impl World {
         else {
             return Ok(());
         };
-        match end.session.handle_timeout(now) {
+        let result = end.session.handle_timeout(now);
+        match result {
             Ok(()) => self.drive(link, side),
             Err(err) => self.session_ended(link, side, err),
         }
-    }
-
-    /// Sends the most urgent thing that waits, if the line is free.
-    pub(super) fn pump(&mut self, link: LinkId, from: Side) -> Checked {
-        let Some(found) = self.links.get_mut(&link) else {
-            return Ok(());
-        };
-        if found.end(from).is_none() {
-            return Ok(());
-        }
-        let open_at = found.open_at;
-        let line = found.line(from);
-        if line.busy {
-            return Ok(());
-        }
-        let item = match line.control.pop_front() {
-            Some(bytes) => Some(Item::Control(bytes)),
-            None => match self.next_of_streams(link, from)? {
-                Ok(item) => item,
-                Err(err) => {
-                    note!(self, "connection {link}: cannot read on: {err}");
-                    return self.close(link, from, "the log cannot be read");
-                }
-            },
-        };
-        let Some(item) = item else { return Ok(()) };
-        let sent_us = 1 + item.len() as u64 * 1000 / self.mix.bytes_per_ms;
-        let free_at = self.now_us + sent_us;
-        let travel = self.travel();
-        let lane = LaneKey::of(&item);
-        let Some(found) = self.links.get_mut(&link) else {
-            return Ok(());
-        };
-        let line = found.line(from);
-        let before = line.last_arrival.get(&lane).copied().unwrap_or(open_at);
-        let at = (free_at + travel).max(before + 1);
-        line.last_arrival.insert(lane, at);
-        line.busy = true;
-        self.events.add(free_at, Event::LineFree { link, from });
-        let to = from.other();
-        self.events.add(at, Event::Deliver { link, to, item });
-        Ok(())
-    }
-
-    /// What the most urgent stream has to send. Where records are not held, a snapshot goes in their place.
-    fn next_of_streams(&mut self, link: LinkId, from: Side) -> Checked<Result<Option<Item>, ReadError>> {
-        let Some(found) = self.links.get_mut(&link) else {
-            return Ok(Ok(None));
-        };
-        let id = found.machine(from);
-        let lanes: Vec<LaneKey> = found.line(from).senders.keys().cloned().collect();
-        for lane in lanes {
-            let Some(sender) = self
-                .links
-                .get_mut(&link)
-                .and_then(|found| found.line(from).senders.get_mut(&lane))
-            else {
-                continue;
-            };
-            let key = sender.reader.key().clone();
-            if let Some(part) = sender.parts.pop_front() {
-                return Ok(Ok(Some(Item::Part(key, part))));
-            }
-            match sender.reader.next() {
-                Ok(Some(frame)) => return Ok(Ok(Some(Item::Frame(key, frame.bytes().clone())))),
-                Ok(None) => {}
-                Err(ReadError::Jump {
-                    snapshot,
-                    resume_after,
-                    ..
-                }) => {
-                    let Some((log, _)) = self.running(id) else {
-                        return Ok(Ok(None));
-                    };
-                    let parts = match snapshot {
-                        Some(at) => match log.read_snapshot(&at) {
-                            Ok(parts) => Some(parts),
-                            Err(err) => return Ok(Err(err)),
-                        },
-                        None => {
-                            self.fold(id)?;
-                            snapshot::extract(&self.machines[id].projection.state, &key, Purpose::Rebase)
-                                .map_err(|err| Violation::new("I7-replay", err.to_string()))?
-                                .filter(|parts| parts.first().is_some_and(|part| part.seq >= resume_after.0))
-                        }
-                    };
-                    let Some(parts) = parts else { continue };
-                    return self.send_snapshot(link, from, &lane, &log, parts).map(Ok);
-                }
-                Err(err) => return Ok(Err(err)),
-            }
-        }
-        Ok(Ok(None))
-    }
-
-    fn send_snapshot(
-        &mut self,
-        link: LinkId,
-        from: Side,
-        lane: &LaneKey,
-        log: &ledge_log::Log,
-        parts: Vec<v1::Snapshot>,
-    ) -> Checked<Option<Item>> {
-        let (key, mark) = identity_of(&parts)?;
-        note!(
-            self,
-            "connection {link}: a snapshot of {key} at {}",
-            mark.position
-        );
-        self.count_event("snapshots-sent");
-        let Some(sender) = self
-            .links
-            .get_mut(&link)
-            .and_then(|found| found.line(from).senders.get_mut(lane))
-        else {
-            return Ok(None);
-        };
-        sender.reader = log.read_stream(&key, mark.position.seq);
-        sender.parts = parts
-            .into_iter()
-            .map(|part| {
-                let part = v1::Snapshot {
-                    purpose: Purpose::Rebase.into(),
-                    ..part
-                };
-                Bytes::from(part.encode_to_vec())
-            })
-            .collect();
-        Ok(sender.parts.pop_front().map(|part| Item::Part(key, part)))
-    }
-
-    /// A machine's log has grown: whoever sends from it goes on.
-    pub(super) fn pump_all(&mut self, id: MachineId) -> Checked {
-        let links: Vec<(LinkId, Side)> = self
-            .links
-            .iter()
-            .flat_map(|(link, found)| {
-                [Side::Edge, Side::Cloud]
-                    .into_iter()
-                    .filter(|side| found.machine(*side) == id)
-                    .map(|side| (*link, side))
-            })
-            .collect();
-        for (link, side) in links {
-            self.pump(link, side)?;
-        }
-        Ok(())
     }
 
     fn session_ended(&mut self, link: LinkId, side: Side, err: SessionError) -> Checked {
@@ -589,7 +619,7 @@ impl World {
             return Ok(());
         };
         let id = found.machine(side);
-        note!(self, "{}: session {link} ends: {err}", self.machines[id].name);
+        note!(self, "{}: session {link} ends: {err}", self.machines[id].label);
         // A refusal is still said.
         let last_words: Vec<Message> = self
             .links
@@ -617,7 +647,7 @@ impl World {
         let last = found.line(side).last_arrival.get(&LaneKey::control()).copied();
         let other = side.other();
         let dead = found.is_dead();
-        note!(self, "{}: connection {link} ends: {why}", self.machines[id].name);
+        note!(self, "{}: connection {link} ends: {why}", self.machines[id].label);
         if dead {
             self.links.remove(&link);
         } else {
@@ -640,21 +670,11 @@ impl World {
 }
 
 /// Why an end cannot go on.
-enum Stop {
+pub(super) enum Stop {
     Session(SessionError),
     Append(AppendError),
     /// Its daemon is gone.
     Lost,
-}
-
-/// The stream of a snapshot, and its mark.
-fn identity_of(parts: &[v1::Snapshot]) -> Checked<(StreamKey, Mark)> {
-    let bad =
-        |err: &dyn std::fmt::Display| Violation::new("wire", format!("a snapshot cannot be read: {err}"));
-    let first = parts.first().ok_or_else(|| bad(&"it is empty"))?;
-    let key = snapshot::key_of(first).map_err(|err| bad(&err))?;
-    let mark = snapshot::mark_of(first).map_err(|err| bad(&err))?;
-    Ok((key, mark))
 }
 
 /// What an acknowledgement is about.
@@ -688,13 +708,27 @@ fn describe(message: &Message) -> String {
         each.collect::<String>()
     };
     match message {
-        Message::Hello(hello) => format!("HELLO{}", streams(&hello.streams)),
-        Message::Welcome(welcome) => format!("WELCOME{}", streams(&welcome.streams)),
-        Message::Refuse(refuse) => format!("REFUSE {}", refuse.reason),
+        Message::Hello(hello) => format!(
+            "HELLO token {}{}",
+            hello.token.as_ref().map_or(0, |token| token.counter),
+            streams(&hello.streams)
+        ),
+        Message::Welcome(welcome) => format!(
+            "WELCOME token {} leadership {}.{}{}",
+            welcome.token.as_ref().map_or(0, |token| token.counter),
+            welcome.restore_generation,
+            welcome.cloud_epoch,
+            streams(&welcome.streams)
+        ),
+        Message::Refuse(refuse) => format!("REFUSE {}: {}", refuse.reason, refuse.message),
         Message::Ack(ack) => {
             let lane = Lane::from_wire(ack.lane).map_or("?", Lane::name);
             format!("ACK {}/{lane} {}:{}", ack.scope, ack.epoch, ack.durable_seq)
         }
         Message::Ping(_) => "PING".to_owned(),
+        Message::Confirm(_) => "CONFIRM".to_owned(),
+        Message::Nack(nack) => format!("NACK {}", nack.reason),
+        Message::Fetch(fetch) => format!("FETCH {} to {}", fetch.first_seq, fetch.last_seq),
+        Message::NotHeld(_) => "NOT_HELD".to_owned(),
     }
 }

@@ -1,11 +1,10 @@
 //! What a daemon does with its log by itself: it gives up the oldest when there is no more room.
 
 use ledge_proto::ids::{Lane, Seq, StreamKey};
-use ledge_proto::stamp::Stamp;
-use ledge_proto::v1::{self, ClockQuality};
+use ledge_proto::v1;
 use ledge_retention::{Outcome, RetentionError};
 
-use super::machine::{CLOUD, Machine, MachineId};
+use super::machine::{Machine, MachineId};
 use super::violation::{Checked, Violation, ensure};
 use super::world::{World, note};
 
@@ -32,30 +31,23 @@ impl World {
     /// Gives up segments until there is room.
     pub(super) fn retain(&mut self, id: MachineId) -> Checked {
         for _ in 0..AT_ONCE {
-            let Machine {
-                process: Some(process),
-                clock,
-                ..
-            } = &mut self.machines[id]
-            else {
+            let now = self.stamp(id);
+            let machine = &mut self.machines[id];
+            let is_cloud = machine.scope.is_none();
+            let Some(process) = &mut machine.process else {
                 return Ok(());
-            };
-            let now = Stamp {
-                wall_us: clock.wall_us(self.now_us),
-                clock: ClockQuality::ClockUnsynced,
-                mono_us: u64::try_from(clock.since_boot(self.now_us).as_micros()).unwrap_or(u64::MAX),
             };
             let log = process.log.clone();
             let told = &process.archived;
             // Without an archive, what the cloud holds counts as archived.
-            let archived = |key: &StreamKey| match id {
-                CLOUD => log.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq),
-                _ => told.get(key).copied().unwrap_or(Seq::ZERO),
+            let archived = |key: &StreamKey| match is_cloud {
+                true => log.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq),
+                false => told.get(key).copied().unwrap_or(Seq::ZERO),
             };
             let outcome = process.retention.step(&log, &archived, now);
             match outcome {
                 Ok(Outcome::GaveUp(gone)) => {
-                    note!(self, "{} gives up {gone:?}", self.machines[id].name);
+                    note!(self, "{} gives up {gone:?}", self.machines[id].label);
                     self.count_event("segments-given-up");
                     for stream in self.written_by(id) {
                         self.harvest(id, &stream, true)?;
@@ -68,7 +60,7 @@ impl World {
                     note!(
                         self,
                         "{} keeps its oldest segment: {other:?}",
-                        self.machines[id].name
+                        self.machines[id].label
                     );
                     break;
                 }
@@ -80,7 +72,7 @@ impl World {
                     note!(
                         self,
                         "{} cannot give up its oldest segment: {err}",
-                        self.machines[id].name
+                        self.machines[id].label
                     );
                     let passes = matches!(
                         &err,
@@ -91,7 +83,7 @@ impl World {
                     } else {
                         Err(Violation::new(
                             "retention",
-                            format!("{}: {err}", self.machines[id].name),
+                            format!("{}: {err}", self.machines[id].label),
                         ))
                     };
                 }
@@ -106,7 +98,7 @@ impl World {
         let Some(limit) = machine.limit else { return Ok(()) };
         let used = machine.disk.used();
         ensure(used <= limit, "bounded", || {
-            format!("{} uses {used} bytes, its limit is {limit}", machine.name)
+            format!("{} uses {used} bytes, its limit is {limit}", machine.label)
         })
     }
 
@@ -132,7 +124,7 @@ impl World {
                     "gaps-are-declared",
                     format!(
                         "{}: {} {missing} is gone, and no gap says so",
-                        machine.name, info.key
+                        machine.label, info.key
                     ),
                 ));
             }

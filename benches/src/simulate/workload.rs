@@ -1,9 +1,12 @@
 //! What devices and operators do: records whose content says which they are.
 
 use ledge_log::storage::sim::Rng;
+use ledge_proto::frame::Frame;
 use ledge_proto::ids::Lane;
 use ledge_proto::record::Payload;
 use ledge_proto::v1;
+
+use super::violation::{Checked, Violation};
 
 /// Different devices of one node.
 const DEVICES: u64 = 3;
@@ -71,4 +74,25 @@ pub(super) fn record(rng: &mut Rng, lane: Lane, id: u64, at: Moment) -> v1::Reco
         // Every record is told apart from every other, whatever its payload.
         schema: 0,
     }
+}
+
+/// Which records a frame of telemetry holds; what daemons note for themselves is not among them.
+pub(super) fn ids(frame: &Frame) -> Checked<Vec<u64>> {
+    let bad =
+        |err: &dyn std::fmt::Display| Violation::new("wire", format!("a frame cannot be decoded: {err}"));
+    let mut ids = Vec::new();
+    for item in frame.records().map_err(|err| bad(&err))? {
+        let (_, record) = item.map_err(|err| bad(&err))?;
+        match Payload::decode(&record).map_err(|err| bad(&err))? {
+            Payload::Sample(v1::Sample {
+                value:
+                    Some(v1::Value {
+                        value: Some(v1::value::Value::Int(id)),
+                    }),
+            }) => ids.push(u64::try_from(id).unwrap_or(0)),
+            Payload::DeviceEvent(event) => ids.extend(event.reason.parse::<u64>()),
+            _ => {}
+        }
+    }
+    Ok(ids)
 }

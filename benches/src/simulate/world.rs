@@ -1,20 +1,22 @@
 //! The world: machines, connections, time. One step is one event and the checks that follow it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use ledge_log::AppendError;
 use ledge_log::storage::sim::{CrashKeeps, Rng};
-use ledge_proto::ids::{Lane, Mark, Scope, StreamId, StreamKey};
+use ledge_log::{AppendError, ReadError};
+use ledge_proto::fence::{self, FenceUpdate};
+use ledge_proto::fold::view;
+use ledge_proto::ids::{Epoch, Lane, Mark, Scope, Seq, StreamId};
 
 use super::clock::Clock;
 use super::events::{Event, Events};
-use super::link::{Link, LinkId, Side};
-use super::machine::{CLOUD, Machine, MachineId, Process, Projection};
+use super::link::{Fences, Link, LinkId, Side};
+use super::machine::{CLOUD, Machine, MachineId, Process};
 use super::oracle::Oracle;
 use super::plan::{Mix, Plan, around};
 use super::trace::Trace;
 use super::violation::{Checked, Violation, ensure};
-use super::workload::{Moment, record};
+use super::workload::{Moment, ids, record};
 use ledge_retention::{Policy, Retention};
 
 /// Adds a line to the trace.
@@ -53,6 +55,8 @@ pub(super) struct World {
     pub(super) reached: BTreeMap<&'static str, u64>,
     /// Nothing more goes wrong, nobody writes: everything has to converge.
     pub(super) calm: bool,
+    /// The cloud's data was put back, and it was not started as such.
+    pub(super) restored: bool,
     next_record: u64,
 }
 
@@ -101,6 +105,7 @@ impl World {
             faults: BTreeMap::new(),
             reached: BTreeMap::new(),
             calm: false,
+            restored: false,
             next_record: 0,
             rng,
         }
@@ -147,6 +152,8 @@ impl World {
                 self.pump(link, from)
             }
             Event::Timer { link, side, serial } => self.timer(link, side, serial),
+            Event::Write { machine, life } if self.machines[machine].life == life => self.write(machine),
+            Event::Write { .. } => Ok(()),
             Event::Closed { link, side } => self.close(link, side, "connection closed"),
             Event::Fault => self.fault(),
             Event::Mend(link) => {
@@ -157,7 +164,7 @@ impl World {
             }
             Event::Room(machine) => {
                 self.machines[machine].disk.set_capacity(None);
-                note!(self, "{} has room again", self.machines[machine].name);
+                note!(self, "{} has room again", self.machines[machine].label);
                 Ok(())
             }
             Event::Upkeep(machine) => self.upkeep(machine),
@@ -179,7 +186,7 @@ impl World {
     /// The daemon starts: it opens its log, and has to find there what it promised.
     pub(super) fn start(&mut self, id: MachineId) -> Checked {
         let machine = &mut self.machines[id];
-        if machine.process.is_some() {
+        if machine.process.is_some() || machine.retired {
             return Ok(());
         }
         if self.looks.below(4) == 0 {
@@ -200,7 +207,7 @@ impl World {
         note!(
             self,
             "{} starts: {}boot {} blocks {} to {}{}",
-            self.machines[id].name,
+            self.machines[id].label,
             if recovery.created { "new log, " } else { "" },
             log.identity().boot,
             recovery.first_block,
@@ -219,16 +226,20 @@ impl World {
             log,
             retention: Retention::new(policy),
             archived: BTreeMap::new(),
+            fences: Fences::default(),
+            queue: VecDeque::new(),
         });
         self.fold(id)?;
+        if !self.load_fences(id)? {
+            return Ok(());
+        }
         for stream in self.written_by(id) {
             self.harvest(id, &stream, false)?;
         }
         self.check_duties(id)?;
-        if id == CLOUD {
-            self.oracle.found(&self.machines[CLOUD])?;
-        }
-        if id != CLOUD {
+        if self.machines[id].scope.is_none() {
+            self.found(id)?;
+        } else {
             let at = self.now_us + 1 + self.rng.below(100_000);
             let life = self.machines[id].life;
             self.events.add(at, Event::Dial { machine: id, life });
@@ -236,21 +247,91 @@ impl World {
         Ok(())
     }
 
+    /// Reads the fences out of what is folded; a cloud begins a new leadership. Returns whether the daemon still runs.
+    fn load_fences(&mut self, id: MachineId) -> Checked<bool> {
+        let machine = &mut self.machines[id];
+        let is_cloud = machine.scope.is_none();
+        let raise = std::mem::take(&mut machine.raise_generation);
+        let bad = |err: &dyn std::fmt::Display| {
+            Violation::new("I7-replay", format!("a fence cannot be read: {err}"))
+        };
+        let state = &machine.projection.state;
+        let mut fences = Fences::default();
+        for scope in view::scopes(state).unwrap_or_default() {
+            let node = view::node_fence(state, &scope).map_err(|err| bad(&err))?;
+            fences
+                .nodes
+                .extend(node.map(|node| (scope.clone(), node.content)));
+            if machine.scope.as_ref() == Some(&scope) {
+                let edge = view::edge_fence(state, &scope).map_err(|err| bad(&err))?;
+                fences.edge = edge.map(|edge| edge.content).unwrap_or_default();
+            }
+        }
+        let cloud = view::cloud_fence(state).map_err(|err| bad(&err))?;
+        fences.cloud = cloud.map(|cloud| cloud.content).unwrap_or_default();
+        let wall_us = machine.clock.wall_us(self.now_us);
+        if raise {
+            fences.cloud = fence::raise_restore_generation(fences.cloud, wall_us);
+        }
+        if is_cloud {
+            fences.cloud = fence::begin_leadership(fences.cloud);
+        }
+        let cloud = fences.cloud;
+        let Some(process) = &mut machine.process else {
+            return Ok(false);
+        };
+        process.fences = fences;
+        let log = process.log.clone();
+        if is_cloud && let Err(err) = self.note_fence(id, &log, &Scope::cluster(), &FenceUpdate::Cloud(cloud))
+        {
+            self.machines[id].raise_generation = raise;
+            self.append_failed(id, &err)?;
+            if self.machines[id].process.is_some() {
+                self.kill(id)?;
+            }
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// What a cloud holds when it starts: also what it had not acknowledged when it ended.
+    fn found(&mut self, id: MachineId) -> Checked {
+        let machine = &mut self.machines[id];
+        let Some(process) = &machine.process else {
+            return Ok(());
+        };
+        for info in process.log.streams() {
+            if info.key.id.lane != Lane::UpData {
+                continue;
+            }
+            let mut reader = process.log.read_stream(&info.key, Seq::ZERO);
+            loop {
+                match reader.next() {
+                    Ok(Some(frame)) => machine.arrived.extend(ids(&frame)?),
+                    Ok(None) => break,
+                    Err(ReadError::Jump { .. }) => reader.skip_jump(),
+                    Err(err) => return Err(Violation::new("I1-dense", format!("{}: {err}", info.key))),
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Opening failed without a power loss. An error of the device may pass; anything else may not happen.
     fn cannot_open(&mut self, id: MachineId, err: &ledge_log::OpenError) -> Checked {
-        note!(self, "{} cannot open its log: {err}", self.machines[id].name);
+        note!(self, "{} cannot open its log: {err}", self.machines[id].label);
         if matches!(err, ledge_log::OpenError::Io { .. }) {
             self.restart_later(id);
             return Ok(());
         }
         Err(Violation::new(
             "opens-again",
-            format!("{}: {err}", self.machines[id].name),
+            format!("{}: {err}", self.machines[id].label),
         ))
     }
 
     /// The daemon ends, whatever the reason; nothing is said to anybody.
-    fn end_process(&mut self, id: MachineId) {
+    pub(super) fn end_process(&mut self, id: MachineId) {
         self.machines[id].life += 1;
         self.machines[id].process = None;
         self.machines[id].link = None;
@@ -282,7 +363,7 @@ impl World {
         note!(
             self,
             "{} loses power with {:?} unsynced",
-            self.machines[id].name,
+            self.machines[id].label,
             self.machines[id].disk.pending(),
         );
         self.machines[id].disk = disk;
@@ -322,7 +403,7 @@ impl World {
             return self.power_loss(id);
         }
         if let Err(err) = closed {
-            note!(self, "{} closes its log: {err}", self.machines[id].name);
+            note!(self, "{} closes its log: {err}", self.machines[id].label);
         }
         self.machines[id].disk = self.machines[id].disk.after_kill();
         self.end_process(id);
@@ -341,13 +422,13 @@ impl World {
         if self.machines[id].disk.has_crashed() {
             return self.power_loss(id);
         }
-        note!(self, "{} does not append: {err}", self.machines[id].name);
+        note!(self, "{} does not append: {err}", self.machines[id].label);
         match err {
             AppendError::Poisoned { .. } => self.kill(id),
             AppendError::DiskFull { .. } => Ok(()),
             other => Err(Violation::new(
                 "appends",
-                format!("{}: {other}", self.machines[id].name),
+                format!("{}: {other}", self.machines[id].label),
             )),
         }
     }
@@ -355,7 +436,7 @@ impl World {
     // --- Writing --------------------------------------------------------------------------------------------
 
     fn work(&mut self, id: MachineId) -> Checked {
-        if self.calm {
+        if self.calm || self.machines[id].retired {
             return Ok(());
         }
         let next = self.now_us + around(&mut self.rng, self.mix.work_every_us);
@@ -379,12 +460,27 @@ impl World {
         self.events.add(next, Event::Desire);
         let streams = self.cloud_streams();
         let stream = &streams[self.rng.index(streams.len())];
-        self.append(CLOUD, stream)
+        let stream = stream.clone();
+        let clouds: Vec<MachineId> = self.clouds().collect();
+        for cloud in clouds {
+            if cloud == CLOUD || self.rng.below(3) == 0 {
+                self.append(cloud, &stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every cloudcore that may run.
+    pub(super) fn clouds(&self) -> impl Iterator<Item = MachineId> {
+        let machines = self.machines.iter().enumerate();
+        machines
+            .filter(|(_, machine)| machine.scope.is_none() && !machine.retired)
+            .map(|(id, _)| id)
     }
 
     /// The replicated streams a machine writes.
     pub(super) fn written_by(&self, id: MachineId) -> Vec<StreamId> {
-        if id == CLOUD {
+        if self.machines[id].scope.is_none() {
             self.cloud_streams()
         } else {
             self.machines[id].own_streams()
@@ -396,6 +492,7 @@ impl World {
         let nodes = self.machines.iter().filter_map(|machine| machine.scope.clone());
         let mut scopes: Vec<Scope> = nodes.collect();
         scopes.push(Scope::cluster());
+        scopes.sort_unstable();
         scopes.dedup();
         scopes
             .into_iter()
@@ -415,9 +512,10 @@ impl World {
             boot: log.identity().boot,
         };
         let count = 1 + self.rng.below(4);
-        let mut records = Vec::new();
+        let (mut records, mut written) = (Vec::new(), Vec::new());
         for _ in 0..count {
             self.next_record += 1;
+            written.push(self.next_record);
             records.push(record(&mut self.rng, stream.lane, self.next_record, moment));
         }
         let mut appended = log.append_blocking(stream, records.clone());
@@ -433,10 +531,13 @@ impl World {
                 note!(
                     self,
                     "{} writes {stream} {} to {}",
-                    self.machines[id].name,
+                    self.machines[id].label,
                     appended.first,
                     appended.last
                 );
+                if stream.lane == Lane::UpData {
+                    self.machines[id].acked.extend(written);
+                }
                 let key = log.own_key(stream);
                 let durable = log.durable(&key);
                 ensure(
@@ -460,10 +561,21 @@ impl World {
             return Ok(());
         };
         let key = process.log.own_key(stream);
-        let Some(end) = process.log.durable(&key) else {
+        let mut known = machine.harvested.get(&key).copied();
+        let end = process.log.durable(&key);
+        let before = known.map_or(Epoch::FIRST, |known| known.position.epoch);
+        if end.is_some_and(|end| end.position.epoch > before)
+            && let Some(at) = process.log.snapshot_of(&key)
+        {
+            // The stream went on under a new epoch.
+            self.oracle.begin(&key, at.mark);
+            known = Some(at.mark);
+        }
+        // Where the log ends before what is known, the check of what it has to hold tells.
+        let kept = end.is_none_or(|end| known.is_none_or(|known| end.position >= known.position));
+        let Some(end) = end.filter(|_| kept) else {
             return Ok(());
         };
-        let known = machine.harvested.get(&key).copied();
         let mut last = known.map_or(
             Mark {
                 chain: key.genesis_chain(),
@@ -495,59 +607,16 @@ impl World {
         Ok(())
     }
 
-    /// What a disk has to hold is there, as it was.
-    fn check_duties(&self, id: MachineId) -> Checked {
-        let machine = &self.machines[id];
-        let Some(process) = &machine.process else {
-            return Ok(());
-        };
-        for (key, duty) in &machine.duties {
-            self.check_duty(&machine.name, &process.log, key, *duty)?;
-        }
-        Ok(())
-    }
-
-    /// A machine promised its peer that it holds `mark`: it must be there even if the power goes now.
-    pub(super) fn promised(&mut self, id: MachineId, key: &StreamKey, mark: Mark) -> Checked {
-        let machine = &mut self.machines[id];
-        let held = machine
-            .process
-            .as_ref()
-            .and_then(|process| process.log.durable(key));
-        ensure(
-            held.is_some_and(|held| held.position >= mark.position),
-            "ack-within-durable",
-            || {
-                format!(
-                    "{} acknowledges {key} {}, holds {held:?}",
-                    machine.name, mark.position
-                )
-            },
-        )?;
-        ensure(self.oracle.was_written(key, mark), "prefix-of-its-writer", || {
-            format!(
-                "{} acknowledges {key} {}, which nobody wrote",
-                machine.name, mark.position
-            )
-        })?;
-        let duty = machine.duties.entry(key.clone()).or_insert(mark);
-        if mark.position > duty.position {
-            *duty = mark;
-        }
-        // Opening a copy of the disk costs more than a step: now and then is enough over many seeds.
-        if self.looks.below(32) == 0 && !self.machines[id].disk.has_crashed() {
-            self.probe_crash(id, key, mark)?;
-        }
-        Ok(())
-    }
-
     // --- Upkeep ---------------------------------------------------------------------------------------------
 
     fn upkeep(&mut self, id: MachineId) -> Checked {
+        if self.machines[id].retired {
+            return Ok(());
+        }
         self.events.add(self.now_us + UPKEEP_US, Event::Upkeep(id));
         self.retain(id)?;
         self.fold(id)?;
-        if id != CLOUD {
+        if self.machines[id].scope.is_some() {
             self.check_states(id)?;
         }
         if self.looks.below(16) == 0 {
@@ -570,70 +639,5 @@ impl World {
         projection
             .catch_up(&process.log)
             .map_err(|err| Violation::new(err.invariant, format!("{name}: {}", err.detail)))
-    }
-
-    /// A projection folded from nothing is the one folded step by step.
-    pub(super) fn check_replay(&mut self, id: MachineId) -> Checked {
-        self.fold(id)?;
-        let machine = &self.machines[id];
-        let Some(process) = &machine.process else {
-            return Ok(());
-        };
-        let mut replayed = Projection::default();
-        replayed
-            .catch_up(&process.log)
-            .map_err(|err| Violation::new(err.invariant, format!("{}: {}", machine.name, err.detail)))?;
-        ensure(replayed.state == machine.projection.state, "I7-replay", || {
-            format!("{}: replay gives another state", machine.name)
-        })
-    }
-
-    /// Where an edge and the cloud have folded the same, their states are the same.
-    pub(super) fn check_states(&mut self, id: MachineId) -> Checked<bool> {
-        self.fold(CLOUD)?;
-        let machine = &self.machines[id];
-        let (Some(edge), Some(cloud)) = (&machine.process, &self.machines[CLOUD].process) else {
-            return Ok(false);
-        };
-        let Some(scope) = &machine.scope else {
-            return Ok(false);
-        };
-        let own = edge.log.identity().incarnation;
-        let down = cloud.log.identity().incarnation;
-        let lanes = [(Lane::UpState, own), (Lane::UpData, own), (Lane::Down, down)];
-        let level = lanes.into_iter().all(|(lane, incarnation)| {
-            let key = StreamKey {
-                id: StreamId::new(scope.clone(), lane),
-                incarnation,
-            };
-            edge.log.durable(&key) == cloud.log.durable(&key)
-        });
-        if level {
-            ensure(
-                machine.projection.state.hash(scope) == self.machines[CLOUD].projection.state.hash(scope),
-                "state-equal",
-                || {
-                    format!(
-                        "{} and the cloud hold the same records, but not the same state",
-                        machine.name
-                    )
-                },
-            )?;
-        }
-        Ok(level)
-    }
-
-    pub(super) fn check_duty(
-        &self,
-        name: &str,
-        log: &ledge_log::Log,
-        key: &StreamKey,
-        duty: Mark,
-    ) -> Checked {
-        let held = log.durable(key);
-        let there = held.is_some_and(|held| self.oracle.continues(key, duty, held));
-        ensure(there, "I2-acked-is-durable", || {
-            format!("{name} {key}: acknowledged {}, {held:?} is there", duty.position)
-        })
     }
 }

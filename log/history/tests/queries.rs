@@ -68,7 +68,7 @@ fn mistakes_are_answered_with_what_is_there() {
     assert_eq!(message, "table 'sample' not found");
     assert_eq!(
         hint,
-        "tables are samples, events, gaps, records, twins, devices, nodes"
+        "tables are samples, events, records, twins, devices, gaps, nodes"
     );
     let (message, _) = error("SELEC 1");
     assert!(message.starts_with("cannot parse the query: "), "{message}");

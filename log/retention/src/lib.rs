@@ -13,6 +13,7 @@ mod error;
 mod gaps;
 pub mod policy;
 pub mod replay;
+pub mod reset;
 mod state;
 
 pub use engine::{GivenUp, Outcome, Retention};

@@ -356,6 +356,13 @@ impl StreamState {
         self.rebases.push(rebase);
     }
 
+    /// A snapshot whose beginning was recycled moved the stream.
+    pub(crate) fn was_moved(&mut self, head: &SnapshotHead) {
+        if head.purpose == Purpose::Rebase {
+            self.durable = head.mark;
+        }
+    }
+
     /// Gives up what lies in segments up to `segment`, whose last block is `last`.
     pub(crate) fn forget(&mut self, segment: SegmentNo, last: BlockNo) {
         self.frames.retain(|frame| frame.segment > segment);

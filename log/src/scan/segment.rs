@@ -18,7 +18,7 @@ use crate::format::seal::Seal;
 use crate::format::segment::SEGMENT_HEADER_LEN;
 use crate::format::streams::StreamTail;
 use crate::ids::BlockNo;
-use crate::snapshot::{Assembly, SnapshotHead, decode_head};
+use crate::snapshot::{Assembly, SnapshotHead, Whole, decode_head};
 use crate::storage::pread_exact;
 
 /// Bytes read at once where a block header is expected: enough for the directory of most blocks.
@@ -387,7 +387,7 @@ impl SegmentScan<'_> {
         {
             return Err(self.damaged(found.off, format!("{} has two numbers", head.key)));
         }
-        let Some((head, block)) = self.assembly.part(found.header.block_no, head, number) else {
+        let Some(Whole { head, block }) = self.assembly.part(found.header.block_no, head, number) else {
             return Ok(());
         };
         let stream = self.streams.get_or_create(&head.key);
@@ -411,7 +411,10 @@ impl SegmentScan<'_> {
             let (key, mark) = (&head.key, head.mark.position);
             return Err(self.damaged(found.off, format!("{key} is at {have}, its snapshot at {mark}")));
         }
-        state.add_snapshot(&head, block);
+        match block {
+            Some(block) => state.add_snapshot(&head, block),
+            None => state.was_moved(&head),
+        }
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::catalog::start_of;
 use crate::format::block::DirEntry;
 use crate::format::streams::StreamTail;
 use crate::ids::BlockNo;
-use crate::snapshot::{Assembly, SnapshotHead};
+use crate::snapshot::{Assembly, SnapshotHead, Whole};
 
 /// Where every stream stands.
 #[derive(Default)]
@@ -72,7 +72,7 @@ impl Tails {
                 "a snapshot under another stream's number".to_owned(),
             ));
         }
-        let (head, _) = self.assembly.part(block, head, number)?;
+        let Whole { head, .. } = self.assembly.part(block, head, number)?;
         self.snapshots += 1;
         let tail = self
             .streams

@@ -50,6 +50,7 @@ impl Writer {
         let used = self.used_bytes();
         if let Some(limit) = self.options.max_bytes
             && used + len > limit
+            && !(self.retaining && used > limit)
         {
             return Err(format!(
                 "the log has {used} bytes and a segment takes {len}, its limit is {limit}"
@@ -99,34 +100,46 @@ impl Writer {
         self.catalog.dir.join(NEW_SEGMENT)
     }
 
-    /// Refuses telemetry where the last of the room is kept for the other lanes. Returns the requests that go on.
+    /// Keeps the last of the room for who must go on: refuses telemetry where the reserve begins, and everything but
+    /// snapshots in its last half, since without a base no segment could ever go. Returns the requests that go on.
     pub(super) fn admit(&mut self, requests: Vec<Request>) -> Vec<Request> {
-        let is_data = |request: &Request| {
-            request.stream.key.id.lane == Lane::UpData
-                && matches!(request.work, Work::Records { .. } | Work::Frame { .. })
-        };
-        if !requests.iter().any(is_data) {
+        let is_frame = |request: &Request| !matches!(request.work, Work::Held { .. } | Work::Snapshot { .. });
+        let is_data = |request: &Request| request.stream.key.id.lane == Lane::UpData && is_frame(request);
+        let requests = self.keep_back(requests, 1, is_data);
+        self.keep_back(requests, 2, is_frame)
+    }
+
+    /// Refuses what `is_refused` where it would use the last `reserve / part` bytes and there is no next segment.
+    fn keep_back(
+        &mut self,
+        requests: Vec<Request>,
+        part: u64,
+        is_refused: impl Fn(&Request) -> bool,
+    ) -> Vec<Request> {
+        if !requests.iter().any(&is_refused) {
             return requests;
         }
         let bytes: usize = requests.iter().map(Request::block_bytes).sum();
-        if !self.reaches_reserve(BLOCK_HEADER_BYTES + bytes, requests.len()) || self.next_available() {
+        let reserve = self.options.reserve_bytes / part;
+        if !self.would_leave_less(reserve, BLOCK_HEADER_BYTES + bytes, requests.len())
+            || self.next_available()
+        {
             return requests;
         }
         let reason = self.blocked.clone().unwrap_or_default();
         let err = self.disk_full(&io::Error::new(io::ErrorKind::StorageFull, reason));
-        let (data, others) = requests.into_iter().partition(is_data);
-        super::group::refuse(data, &err);
+        let (refused, others) = requests.into_iter().partition(is_refused);
+        super::group::refuse(refused, &err);
         others
     }
 
-    /// Whether a block of at most `len` bytes would leave less than the reserve.
-    fn reaches_reserve(&self, len: usize, frames: usize) -> bool {
+    /// Whether a block of at most `len` bytes would leave less than `reserve`.
+    fn would_leave_less(&self, reserve: u64, len: usize, frames: usize) -> bool {
         let Some(active) = &self.active else { return false };
         let bytes = active.segment.header.segment_bytes;
-        let reserve = self.options.reserve_bytes.min(bytes / 4);
         let span = len.next_multiple_of(usize::from(active.segment.header.align));
         let seal = active.seal_span(frames).unwrap_or(0);
-        u64::from(active.off) + (span + seal) as u64 + reserve > bytes
+        u64::from(active.off) + (span + seal) as u64 + reserve.min(bytes / 4) > bytes
     }
 
     fn past_half(&self) -> bool {

@@ -42,7 +42,7 @@ pub enum Item {
 }
 
 impl Item {
-    fn mark(&self) -> Mark {
+    pub fn mark(&self) -> Mark {
         match self {
             Item::Record { mark, .. } | Item::Rebase { mark, .. } => *mark,
         }
@@ -303,11 +303,10 @@ pub struct Link {
     now: Duration,
     control: [VecDeque<Message>; 2],
     lanes: [VecDeque<Lanes>; 2],
-    /// Waiting for `handle_persisted`, `handle_reset_done`.
-    persisting: [bool; 2],
+    /// Waiting for `handle_persisted`, with the log's fences as they were; `handle_reset_done`.
+    persisting: [Option<Log>; 2],
     reset: [Vec<StreamKey>; 2],
     sending: [BTreeMap<StreamKey, Seq>; 2],
-    /// Lane items kept back until the session is open.
     pub told: Vec<Told>,
     over: [bool; 2],
     /// Frames stored though the session had not been confirmed.
@@ -319,8 +318,6 @@ pub struct Link {
 pub enum Step {
     /// A control message arrives at this end.
     Deliver(End),
-    /// This end's daemon takes the session's next event.
-    Event(End),
     /// What this end appended last is durable.
     Persisted(End),
     /// This end has begun the new epochs.
@@ -380,7 +377,7 @@ impl Link {
             now,
             control: Default::default(),
             lanes: Default::default(),
-            persisting: [false; 2],
+            persisting: Default::default(),
             reset: Default::default(),
             sending: Default::default(),
             told: Vec::new(),
@@ -425,7 +422,7 @@ impl Link {
             if !self.control[n].is_empty() {
                 steps.push(Step::Deliver(end));
             }
-            if self.persisting[n] {
+            if self.persisting[n].is_some() {
                 steps.push(Step::Persisted(end));
             } else if !self.reset[n].is_empty() {
                 steps.push(Step::ResetDone(end));
@@ -472,8 +469,12 @@ impl Link {
             };
             match event {
                 Event::Persist(update) => {
+                    let before = Log {
+                        streams: BTreeMap::new(),
+                        ..log.clone()
+                    };
                     keep(log, update);
-                    self.persisting[n] = true;
+                    self.persisting[n].get_or_insert(before);
                 }
                 Event::Note(update) => keep(log, update),
                 Event::Reset {
@@ -541,9 +542,8 @@ impl Link {
                 };
                 self.ended(end, result);
             }
-            Step::Event(_) => {}
             Step::Persisted(end) => {
-                self.persisting[index(end)] = false;
+                self.persisting[index(end)] = None;
                 let result = match end {
                     End::Edge => self.edge.handle_persisted(&edge.log, now),
                     End::Cloud => self.cloud.handle_persisted(cloud, now),
@@ -625,6 +625,17 @@ impl Link {
         }
     }
 
+    /// The first events, before any step.
+    pub fn begin(&mut self, edge: &mut Edge, cloud: &mut Log) {
+        self.events(End::Edge, edge, cloud);
+        self.events(End::Cloud, edge, cloud);
+    }
+
+    /// Lets acknowledgements of telemetry become due.
+    pub fn tick(&mut self) {
+        self.now += Duration::from_millis(50);
+    }
+
     /// Goes on until nothing more can happen.
     pub fn run(&mut self, edge: &mut Edge, cloud: &mut Log) {
         self.events(End::Edge, edge, cloud);
@@ -640,6 +651,18 @@ impl Link {
             self.step(step, edge, cloud);
         }
         panic!("the link does not come to rest: {:?}", self.told);
+    }
+
+    /// This end crashes: what it handed to its log and was not told to be durable may be gone.
+    pub fn crash(self, end: End, lose: bool, edge: &mut Edge, cloud: &mut Log) {
+        let [of_edge, of_cloud] = self.persisting;
+        let (log, before) = match end {
+            End::Edge => (&mut edge.log, of_edge),
+            End::Cloud => (cloud, of_cloud),
+        };
+        if let Some(before) = before.filter(|_| lose) {
+            (log.edge, log.node) = (before.edge, before.node);
+        }
     }
 
     /// Lets `wait` pass without anything being lost.
