@@ -26,7 +26,9 @@ fn main() {
     ]);
     config.btree_map(["."]);
     // Compared and hashed by models of the protocol; prost leaves it out for messages with repeated messages.
-    config.type_attribute(".ledge.v1.EdgeFence", "#[derive(Eq, Hash)]");
+    for message in [".ledge.v1.EdgeFence", ".ledge.v1.NodeFence"] {
+        config.type_attribute(message, "#[derive(Eq, Hash)]");
+    }
     if let Err(err) = config.compile_fds(descriptors) {
         panic!("cannot generate code for the protobuf files: {err}");
     }

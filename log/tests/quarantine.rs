@@ -7,6 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::*;
+use ledge_log::storage::sim::CrashKeeps;
 use ledge_log::{BlockNo, Log, OnDamage, OpenError, Options, ReadError, RefillError, SimDisk, StreamReader};
 use ledge_proto::frame::{Frame, FrameWriter};
 use ledge_proto::ids::{Lane, Seq, StreamKey};
@@ -238,4 +239,68 @@ fn any_damaged_sector_is_listed_and_comes_back_from_a_peer() {
         rounds > 200 && restored * 10 > rounds * 8,
         "{restored} of {rounds}"
     );
+}
+
+/// Putting a block back is a write like any other: a crash leaves it as damaged as before, or whole.
+#[test]
+fn a_crash_while_a_block_is_put_back_loses_nothing() {
+    let disk = sample();
+    let all = pristine(&disk);
+    let path = segment_path(0);
+    // A frame of a block that is long enough to be torn.
+    let key = all
+        .keys()
+        .find(|key| key.id.lane == Lane::UpData && key.incarnation != remote_key(1).incarnation);
+    let frames = &all[key.unwrap()];
+    let at = |bytes: &[u8], frame: &Frame| {
+        bytes
+            .windows(frame.bytes().len())
+            .position(|w| w == &frame.bytes()[..])
+    };
+    let bytes = disk.read(&path).unwrap();
+    let lost = frames
+        .iter()
+        .find(|frame| frame.bytes().len() > 250 && at(&bytes, frame).is_some())
+        .unwrap();
+    let hit = at(&bytes, lost).unwrap() + lost.bytes().len() / 2;
+    let damaged = || {
+        let copy = disk.after_kill();
+        copy.corrupt(&path, |bytes| bytes[hit] ^= 0x20);
+        copy
+    };
+    let give_back = |disk: &SimDisk| -> bool {
+        let Ok((log, _)) = open_tolerant(disk, 2) else {
+            return false;
+        };
+        let _ = log.read_stream(lost.key(), Seq(lost.first_seq().0 - 1)).next();
+        let back = matches!(log.refill(lost.clone()), Ok(true));
+        drop(log);
+        back
+    };
+    let ops = {
+        let disk = damaged();
+        assert!(give_back(&disk));
+        disk.ops()
+    };
+    for op in 0..ops {
+        let disk = damaged();
+        disk.crash_at(op);
+        let back = give_back(&disk);
+        for keeps in [
+            CrashKeeps::Nothing,
+            CrashKeeps::Everything,
+            CrashKeeps::Random(op),
+            CrashKeeps::Only(0),
+        ] {
+            let after = disk.after_crash(&keeps);
+            let (log, _) = open_tolerant(&after, 3).unwrap();
+            read_what_is_there(&log, &all, &format!("operation {op}, {keeps:?}"));
+            if !log.quarantined().is_empty() {
+                assert!(!back, "operation {op}, {keeps:?}: it was acknowledged");
+                assert!(log.refill(lost.clone()).unwrap());
+            }
+            log.close().unwrap();
+            assert_eq!(verify(&after).findings, [], "operation {op}, {keeps:?}");
+        }
+    }
 }

@@ -55,6 +55,9 @@ pub const SESSION_MAX_STREAMS: usize = 64;
 /// Most disks of a node that are remembered after another one took their place.
 pub const FENCE_MAX_CLOSED: usize = 64;
 
+/// Most session tokens of a node that wait for one to be confirmed.
+pub const FENCE_MAX_OUTSTANDING: usize = 16;
+
 /// Most requests for lost frames that may be open at once.
 pub const SESSION_MAX_FETCHES: usize = 64;
 

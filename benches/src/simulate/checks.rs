@@ -1,11 +1,13 @@
 //! What is checked on a running machine.
 
+use ledge_proto::fold::view;
 use ledge_proto::ids::{Lane, Mark, Seq, StreamId, StreamKey};
 use ledge_proto::stamp::Stamp;
 use ledge_proto::v1::ClockQuality;
+use ledge_proto::v1::control_message::Message;
 use ledge_retention::reset::Reset;
 
-use super::link::{LinkId, Side};
+use super::link::{End, LinkId, Side};
 use super::machine::{CLOUD, MachineId, Projection};
 use super::violation::{Checked, Violation, ensure};
 use super::world::World;
@@ -69,6 +71,70 @@ impl World {
             format!(
                 "{} says that {key} is archived to {archived}, it is durable to {held}",
                 machine.label
+            )
+        })
+    }
+
+    /// What a message promises is durable when it is said.
+    pub(super) fn check_said(
+        &mut self,
+        link: LinkId,
+        id: MachineId,
+        end: &End,
+        message: &Message,
+    ) -> Checked {
+        let (token, is_cloud) = match message {
+            Message::Welcome(welcome) => (welcome.token.clone(), true),
+            Message::Confirm(confirm) => (confirm.token.clone(), false),
+            _ => return Ok(()),
+        };
+        self.fold(id)?;
+        let Some(node) = self
+            .links
+            .get(&link)
+            .and_then(|found| self.machines[found.edge].scope.clone())
+        else {
+            return Ok(());
+        };
+        let state = &self.machines[id].projection.state;
+        let noted = if is_cloud {
+            view::node_fence(state, &node)
+                .ok()
+                .flatten()
+                .and_then(|fence| fence.content.current)
+        } else {
+            view::edge_fence(state, &node)
+                .ok()
+                .flatten()
+                .and_then(|fence| fence.content.token)
+        };
+        ensure(noted == token, "token-is-durable", || {
+            format!(
+                "{} says {token:?}, in its log is {noted:?}",
+                self.machines[id].label
+            )
+        })?;
+        let Message::Welcome(welcome) = message else {
+            return Ok(());
+        };
+        let offered = token.map_or(0, |token| token.counter);
+        let stale = end.same_disk && !end.decided && end.presented + 1 < offered;
+        let reset = welcome.streams.iter().any(|stream| stream.reset_epoch != 0);
+        ensure(!stale || reset, "stale-is-out", || {
+            format!(
+                "{} takes token {} for the latest, and offers {offered}",
+                self.machines[id].label, end.presented
+            )
+        })
+    }
+
+    /// A cloud stores something of a session: its token was confirmed.
+    pub(super) fn check_confirmed(&self, id: MachineId, key: &StreamKey, end: &End) -> Checked {
+        let is_cloud = self.machines[id].scope.is_none();
+        ensure(!is_cloud || end.established, "confirmed-before-stored", || {
+            format!(
+                "{} stores {key} before the token was confirmed",
+                self.machines[id].label
             )
         })
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ledge_log::{CheckedFrame, ReadError};
 use ledge_proto::fold::snapshot;
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Lane, Mark, StreamKey};
+use ledge_proto::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
 use ledge_proto::session::SessionError;
 use ledge_proto::v1;
 use ledge_proto::v1::snapshot::Purpose;
@@ -38,6 +38,7 @@ impl World {
             let message = format!("a frame of {key}, which is not accepted");
             return Ok(Err(Stop::Session(SessionError::Protocol(message))));
         }
+        self.check_confirmed(id, &key, end)?;
         let (first, mark, kept) = (frame.first_seq(), frame.mark(), frame.clone());
         let appended = match end.received.get(&key) {
             Some(before) if first == before.position.seq.next() => {
@@ -95,6 +96,11 @@ impl World {
         }
         let parts = std::mem::take(parts);
         let (_, mark) = identity_of(&parts)?;
+        if parts.first().is_some_and(|part| part.purpose() == Purpose::Hint) {
+            end.session.handle_snapshot(&key, Purpose::Hint, mark, now);
+            return Ok(Ok(()));
+        }
+        self.check_confirmed(id, &key, end)?;
         if end.session.accepts_snapshot(&key, mark) {
             if let Err(err) = log.append_snapshot_blocking(parts) {
                 return Ok(Err(Stop::Append(err)));
@@ -132,7 +138,7 @@ impl World {
         side: Side,
         id: MachineId,
         key: &StreamKey,
-        (after, first): (ledge_proto::ids::Seq, Option<Mark>),
+        (after, first): (Seq, Option<Mark>),
     ) -> Checked {
         let Some((log, _)) = self.running(id) else {
             return Ok(());
@@ -142,6 +148,9 @@ impl World {
         if let Some(found) = self.links.get_mut(&link) {
             let sender = Sender::new(log.read_stream(key, after));
             found.line(side).senders.insert(lane.clone(), sender);
+        }
+        if first.is_none() && key.id.lane == Lane::UpState {
+            self.send_hint(link, side, id, key, after)?;
         }
         let Some(at) = first else { return Ok(()) };
         let held = log
@@ -173,6 +182,29 @@ impl World {
             .and_then(|found| found.line(side).senders.get_mut(&lane))
         {
             sender.parts.push_front(part);
+        }
+        Ok(())
+    }
+
+    /// Current values go ahead of the history that follows.
+    fn send_hint(&mut self, link: LinkId, side: Side, id: MachineId, key: &StreamKey, after: Seq) -> Checked {
+        self.fold(id)?;
+        let after = Position {
+            epoch: Epoch::FIRST,
+            seq: after,
+        };
+        let parts = snapshot::changes(&self.machines[id].projection.state, key, after)
+            .map_err(|err| Violation::new("I7-replay", err.to_string()))?;
+        let sender = self
+            .links
+            .get_mut(&link)
+            .and_then(|found| found.line(side).senders.get_mut(&LaneKey::stream(key)));
+        if let (Some(parts), Some(sender)) = (parts, sender) {
+            sender.parts = parts
+                .iter()
+                .map(|part| Bytes::from(part.encode_to_vec()))
+                .collect();
+            self.count_event("hints-sent");
         }
         Ok(())
     }

@@ -49,4 +49,79 @@ pub const MUTANTS: &[Mutant] = &[
         "the superblock vouches only for what is durable (I6)",
         &["opens-again", "I2-acked-is-durable"],
     ),
+    mutant(
+        "reuse-salt",
+        "each life of a segment file has a salt of its own",
+        &["opens-again", "I1-dense", "prefix-of-its-writer"],
+    ),
+    mutant(
+        "recycle-without-base",
+        "a segment goes only when bases stand for the state in it (I3)",
+        &["I7-replay", "state-equal", "retention", "opens-again"],
+    ),
+    mutant(
+        "recycle-unarchived-silently",
+        "telemetry goes unarchived only with a gap record",
+        &["gaps-are-declared"],
+    ),
+    mutant(
+        "gap-without-record",
+        "a gap is written down before what it tells of goes",
+        &["gaps-are-declared"],
+    ),
+    mutant(
+        "base-before-gap",
+        "gaps, then bases, then recycling: a crash between loses nothing silently",
+        &["gaps-are-declared"],
+    ),
+    mutant(
+        "dedupe-by-seq-only",
+        "records are ordered by epoch, then sequence number",
+        &["I7-replay", "state-equal"],
+    ),
+    mutant(
+        "skip-chain-check",
+        "two ends at one position may hold different histories",
+        &[
+            "prefix-of-its-writer",
+            "converges",
+            "I1-dense",
+            "gaps-are-declared",
+        ],
+    ),
+    mutant(
+        "archived-ahead-of-durable",
+        "archived never exceeds durable",
+        &["archived-within-durable", "converges"],
+    ),
+    mutant(
+        "accept-before-confirm",
+        "nothing of a session is stored before its token is confirmed",
+        &["confirmed-before-stored"],
+    ),
+    mutant(
+        "ratchet-not-persisted",
+        "a token is durable before it is offered",
+        &["token-is-durable", "converges"],
+    ),
+    mutant(
+        "accept-stale-token",
+        "a disk with an older token is an older state or a copy",
+        &["stale-is-out", "gaps-are-declared", "converges"],
+    ),
+    mutant(
+        "accept-lower-epoch",
+        "an edge follows no earlier leadership",
+        &["no-earlier-leadership"],
+    ),
+    mutant(
+        "hint-moves-ack",
+        "a hint is neither stored nor acknowledged",
+        &["ack-within-durable"],
+    ),
+    mutant(
+        "rebase-backwards",
+        "a stream moves only upwards",
+        &["I2-acked-is-durable", "opens-again"],
+    ),
 ];

@@ -19,6 +19,14 @@ pub(super) enum Item {
 }
 
 impl Item {
+    /// The stream it is of.
+    pub(super) fn stream(&self) -> Option<&StreamKey> {
+        match self {
+            Item::Control(_) => None,
+            Item::Frame(key, _) | Item::Part(key, _) => Some(key),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         match self {
             Item::Control(bytes) | Item::Frame(_, bytes) | Item::Part(_, bytes) => bytes.len(),

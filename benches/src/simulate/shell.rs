@@ -215,7 +215,8 @@ impl World {
         };
         let result = match item {
             Item::Control(bytes) => self.control(link, id, &mut end, bytes),
-            item if !end.session.is_open() => {
+            // Lanes are read once the session takes what is on them.
+            item if !end.session.is_open() && !item.stream().is_some_and(|key| end.session.accepts(key)) => {
                 end.waiting.push_back(item);
                 Ok(Ok(()))
             }
@@ -255,6 +256,13 @@ impl World {
         let message = wire::decode(&bytes[4..])
             .map_err(|err| Violation::new("wire", format!("a control message cannot be read: {err}")))?;
         note!(self, "{} hears {}", self.machines[id].label, describe(&message));
+        if let Message::Hello(hello) = &message {
+            let fences = self.machines[id].process.as_ref().map(|process| &process.fences);
+            let fence = fences.and_then(|fences| fences.nodes.get(&self.node_of(link)?));
+            end.presented = hello.token.as_ref().map_or(0, |token| token.counter);
+            end.decided = fence.is_some_and(|fence| fence.accepted.is_some());
+            end.same_disk = fence.is_some_and(|fence| fence.incarnation == hello.incarnation);
+        }
         if let Message::Welcome(welcome) = &message {
             end.welcomed = (welcome.restore_generation, welcome.cloud_epoch);
         }
@@ -328,6 +336,7 @@ impl World {
                     self.promised(id, &key, mark)?;
                     self.check_archived(id, &key, Seq(ack.archived_seq))?;
                 }
+                self.check_said(link, id, end, &message)?;
                 self.say(link, side, message)?;
             }
             let mut resets = Vec::new();

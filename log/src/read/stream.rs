@@ -153,7 +153,8 @@ impl StreamReader {
                 source: Arc::new(err),
             })?;
         let frame = Frame::parse(bytes).map_err(|err| damaged(&segment, at.off, err.to_string()))?;
-        if *frame.key() != self.key || frame.first_seq() != at.first_seq {
+        let place = (frame.first_seq(), frame.mark().position);
+        if *frame.key() != self.key || place != (at.first_seq, at.last()) {
             let reason = format!(
                 "a frame of {} seq {} where {} seq {} belongs",
                 frame.key(),

@@ -43,9 +43,14 @@ pub fn offer(
     let same_disk = node.incarnation == hello.incarnation.0;
     let presented = &hello.token;
     let current = counter(&node.current);
-    if same_disk && !node.confirmed && current > 0 && node.previous.as_ref().unwrap_or(&ZERO) == presented {
-        // WELCOME or CONFIRM was lost: the same token again, so that the edge presents it or the one before.
-        return next;
+    if takes(node, presented) && same_disk && !node.confirmed {
+        // WELCOME or CONFIRM was lost. Which of these tokens the edge keeps shows when it confirms one.
+        if node.outstanding.len() >= limits::FENCE_MAX_OUTSTANDING {
+            return next; // The same token again.
+        }
+        next.outstanding.extend(node.current.clone());
+    } else {
+        next.outstanding = vec![presented.clone()];
     }
     if !same_disk {
         if !node.incarnation.is_empty() {
@@ -53,11 +58,10 @@ pub fn offer(
         }
         next.closed.retain(|closed| *closed != hello.incarnation.0);
         next.incarnation = hello.incarnation.0.to_vec();
-    } else if presented.counter < current && node.accepted.is_none() {
+    } else if !takes(node, presented) && presented.counter < current && node.accepted.is_none() {
         next.rolled_back_from = presented.counter;
         next.rolled_back_to = current.saturating_add(1);
     }
-    next.previous = Some(presented.clone());
     next.current = Some(v1::SessionToken {
         counter: current.max(presented.counter).saturating_add(1),
         nonce: nonce.to_vec(),
@@ -71,6 +75,7 @@ pub fn offer(
 pub fn confirm(node: &v1::NodeFence) -> v1::NodeFence {
     let mut next = node.clone();
     next.confirmed = true;
+    next.outstanding.clear();
     if next.accepted.take().is_some() {
         next.settled_below = counter(&next.current);
     }
@@ -114,6 +119,7 @@ pub fn resolve(node: v1::NodeFence, resolution: Resolution) -> v1::NodeFence {
         accepted: Some(accepted),
         // Whatever was offered and not confirmed is not taken from the disk that was not chosen.
         confirmed: true,
+        outstanding: Vec::new(),
         ..node
     }
 }
@@ -136,6 +142,11 @@ pub fn raise_restore_generation(cloud: v1::CloudFence, wall_us: i64) -> v1::Clou
         restore_generation: cloud.restore_generation.saturating_add(1).max(seconds),
         ..cloud
     }
+}
+
+/// Whether `token` is the node's latest, or one of those its disk may still hold instead.
+pub(super) fn takes(node: &v1::NodeFence, token: &v1::SessionToken) -> bool {
+    node.current.as_ref().unwrap_or(none()) == token || (!node.confirmed && node.outstanding.contains(token))
 }
 
 static ZERO: v1::SessionToken = v1::SessionToken {

@@ -1,6 +1,6 @@
 //! The decision about a HELLO and about a WELCOME, in the order of ADR 0006.
 
-use super::advance::{counter, none};
+use super::advance::{counter, none, takes};
 use super::facts::{position_of, seq_of};
 use super::{HelloFacts, Ours, StreamFacts, WelcomeFacts};
 use crate::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
@@ -104,7 +104,7 @@ fn relation(stream: &StreamFacts, ours: &dyn Ours) -> Relation {
         (Some(_), _) => return Relation::Foreign,
     };
     let theirs = position_of(stream.end);
-    if theirs < end.position || theirs == end.position {
+    if theirs <= end.position {
         // Equal positions here are of different chains: what it lost, it has written anew.
         Relation::Shorter { common }
     } else {
@@ -177,9 +177,7 @@ pub fn decide(
             "a disk that is not the node's has come with a token of an earlier session".to_owned(),
         );
     }
-    let is_current = node.current.as_ref().unwrap_or(none()) == token
-        || (!node.confirmed && node.previous.as_ref().unwrap_or(none()) == token);
-    if is_current || mutants::on("accept-stale-token") {
+    if takes(node, token) || mutants::on("accept-stale-token") {
         return case.accept(|stream, relation| case.current(stream, relation));
     }
     if settled {
@@ -363,9 +361,7 @@ impl Case<'_> {
         // The chosen disk may have been offered newer tokens already, and not have confirmed one.
         let offered = self.node.incarnation == self.hello.incarnation.0
             && !self.node.confirmed
-            && [&self.node.current, &self.node.previous]
-                .map(Option::as_ref)
-                .contains(&Some(&self.hello.token));
+            && takes(self.node, &self.hello.token);
         if !chosen && !offered {
             return superseded();
         }

@@ -6,9 +6,10 @@
 //! [`v1::CloudFence`].
 //!
 //! A **token** proves that a disk took part in the last session. The cloud makes token n+1 durable, then offers it;
-//! the edge makes it durable, then confirms it. Until then the cloud also takes token n, and offers the same n+1
-//! again: whichever message was lost, the disk presents one of the two. Two copies of a disk cannot both present the
-//! latest token for long, and the one that cannot is told from a disk that was rolled back by what it lost.
+//! the edge makes it durable, then confirms it. Until then the cloud also takes token n and every token it offered
+//! since: whichever message was lost, the disk presents one of them; once one is confirmed, the others are stale. Two
+//! copies of a disk cannot both hold the confirmed token for longer than one session, and the one that does not is
+//! told from a disk that was rolled back by what it lost.
 //!
 //! **An operator's decision** ends a quarantine. It names a disk ([`Resolution::ThisDisk`]) or takes whichever says
 //! HELLO first ([`Resolution::NewIncarnation`]); that disk goes on from where the cloud's copy ends, under a raised

@@ -520,3 +520,100 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn every_message_survives_the_wire(message in any_message()) {
+        let bytes = wire::encode(message.clone()).unwrap();
+        prop_assert_eq!(wire::decode(&bytes[4..]).unwrap(), message);
+    }
+}
+
+#[test]
+fn idle_heartbeats_are_rare_and_tiny_and_both_ends_know_when_the_next_one_comes() {
+    let idle = Local {
+        heartbeat_idle: HEARTBEAT * 5,
+        ..local("edge-1", CLOUD)
+    };
+    let mut pair = Pair::with(local("edge-1", EDGE), idle, Marks::default(), Marks::default());
+    pair.exchange();
+    let heads = |seq| {
+        vec![v1::LaneHead {
+            scope: "edge-1".into(),
+            lane: 3,
+            seq,
+            oldest_unacked_ms: 0,
+        }]
+    };
+    pair.edge.set_heads(heads(7), pair.now);
+    let (mut sent, mut pings) = (Vec::new(), Vec::new());
+    for second in 0..200 {
+        pair.now += Duration::from_secs(1);
+        pair.edge.handle_timeout(pair.now).unwrap();
+        pair.cloud.handle_timeout(pair.now).unwrap();
+        while let Some(message) = pair.edge.poll_transmit(pair.now) {
+            sent.push(second);
+            pings.push(wire::encode(message.clone()).unwrap().len());
+            pair.cloud
+                .handle_message(message, &pair.cloud_log, pair.now)
+                .unwrap();
+        }
+        pair.exchange();
+    }
+    assert!(sent.len() <= 12, "{sent:?}");
+    assert_eq!(pings.last(), Some(&6), "{pings:?}");
+    assert_eq!(pair.cloud.peer_heartbeat(), HEARTBEAT * 5);
+    let news = |events: Vec<Event>| {
+        events
+            .into_iter()
+            .filter(|event| matches!(event, Event::PeerHeads(_)))
+            .count()
+    };
+    assert_eq!(news(pair.cloud_events()), 1, "heads are told when they change");
+    // News brings the next one within the shortest interval, and the interval back.
+    pair.edge.set_heads(heads(8), pair.now);
+    pair.now += HEARTBEAT;
+    pair.edge.handle_timeout(pair.now).unwrap();
+    pair.exchange();
+    assert_eq!(pair.cloud.peer_heartbeat(), HEARTBEAT);
+    assert_eq!(news(pair.cloud_events()), 1);
+    // Two missed ones of those in force, and the link is given up.
+    pair.now += HEARTBEAT * 2;
+    assert!(pair.cloud.handle_timeout(pair.now).is_err());
+}
+
+#[test]
+fn archived_is_told_apart_from_durable_and_never_ahead_of_it() {
+    let edge_log = Marks::default();
+    let data = key(Lane::UpData, EDGE);
+    for seq in 1..=9 {
+        edge_log.push(&data, seq, u8::try_from(seq).unwrap());
+    }
+    let explicit = Local {
+        archive: ArchivePolicy::Explicit,
+        ..local("edge-1", CLOUD)
+    };
+    let mut pair = Pair::with(local("edge-1", EDGE), explicit, edge_log, Marks::default());
+    pair.exchange();
+    pair.edge_events();
+    let mark = pair.edge_log.mark_at(&data, Seq(4)).unwrap();
+    pair.cloud.handle_durable(&data, mark, pair.now);
+    pair.cloud.handle_archived(&data, Seq(8), pair.now);
+    pair.now += DATA_ACK_DELAY;
+    assert_eq!(pair.exchange(), (None, None));
+    let archived = |events: Vec<Event>| {
+        events
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::PeerArchived { seq, .. } => Some(seq.0),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(archived(pair.edge_events()), [4]);
+    let mark = pair.edge_log.mark_at(&data, Seq(9)).unwrap();
+    pair.cloud.handle_durable(&data, mark, pair.now);
+    pair.now += DATA_ACK_DELAY;
+    assert_eq!(pair.exchange(), (None, None));
+    assert_eq!(archived(pair.edge_events()), [8]);
+}

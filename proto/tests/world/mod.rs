@@ -653,6 +653,11 @@ impl Link {
         panic!("the link does not come to rest: {:?}", self.told);
     }
 
+    /// A message nobody sent arrives at this end next.
+    pub fn inject(&mut self, end: End, message: Message) {
+        self.control[index(end)].push_front(message);
+    }
+
     /// This end crashes: what it handed to its log and was not told to be durable may be gone.
     pub fn crash(self, end: End, lose: bool, edge: &mut Edge, cloud: &mut Log) {
         let [of_edge, of_cloud] = self.persisting;
