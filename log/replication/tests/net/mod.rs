@@ -33,7 +33,12 @@ pub(crate) struct Line {
 const HEADER_BYTES: usize = 28;
 
 /// An endpoint on this host of the simulation, which sends over `line`.
-pub(crate) async fn endpoint(port: u16, line: Line, seed: u64, server: Option<quinn::ServerConfig>) -> Endpoint {
+pub(crate) async fn endpoint(
+    port: u16,
+    line: Line,
+    seed: u64,
+    server: Option<quinn::ServerConfig>,
+) -> Endpoint {
     let socket = Socket::bind(port, line, seed).await;
     let mut config = EndpointConfig::default();
     config.rng_seed(Some(seeded(seed)));
