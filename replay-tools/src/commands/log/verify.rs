@@ -52,7 +52,7 @@ fn code(report: &VerifyReport) -> Code {
     let code_of = |finding: &Finding| match finding.kind {
         FindingKind::TornTail => Code::TornTail,
         FindingKind::Corruption | FindingKind::BrokenChain => Code::BadHash,
-        FindingKind::Gap | FindingKind::LostDurable => Code::Gap,
+        FindingKind::Gap | FindingKind::MissingSegment | FindingKind::LostDurable => Code::Gap,
     };
     let found: Vec<Code> = report.findings.iter().map(code_of).collect();
     let worst_first = [Code::BadHash, Code::Gap, Code::TornTail];
