@@ -252,7 +252,8 @@ impl Daemon {
             dir: config.data_dir.clone(),
             budget,
         };
-        tokio::task::block_in_place(|| retention::make_room(&keeper));
+        let first = keeper.clone();
+        tokio::task::spawn_blocking(move || retention::make_room(&first)).await.ok();
         announce(&journal, announcement(&config, &scope), &mut tasks, &shutdown).await?;
         let mut address = "off".to_owned();
         if let Some(http) = http {
