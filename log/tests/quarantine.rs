@@ -248,11 +248,20 @@ fn a_crash_while_a_block_is_put_back_loses_nothing() {
     let all = pristine(&disk);
     let path = segment_path(0);
     // A frame of a block that is long enough to be torn.
-    let key = all.keys().find(|key| key.id.lane == Lane::UpData && key.incarnation != remote_key(1).incarnation);
+    let key = all
+        .keys()
+        .find(|key| key.id.lane == Lane::UpData && key.incarnation != remote_key(1).incarnation);
     let frames = &all[key.unwrap()];
-    let at = |bytes: &[u8], frame: &Frame| bytes.windows(frame.bytes().len()).position(|w| w == &frame.bytes()[..]);
+    let at = |bytes: &[u8], frame: &Frame| {
+        bytes
+            .windows(frame.bytes().len())
+            .position(|w| w == &frame.bytes()[..])
+    };
     let bytes = disk.read(&path).unwrap();
-    let lost = frames.iter().find(|frame| frame.bytes().len() > 250 && at(&bytes, frame).is_some()).unwrap();
+    let lost = frames
+        .iter()
+        .find(|frame| frame.bytes().len() > 250 && at(&bytes, frame).is_some())
+        .unwrap();
     let hit = at(&bytes, lost).unwrap() + lost.bytes().len() / 2;
     let damaged = || {
         let copy = disk.after_kill();
@@ -277,7 +286,12 @@ fn a_crash_while_a_block_is_put_back_loses_nothing() {
         let disk = damaged();
         disk.crash_at(op);
         let back = give_back(&disk);
-        for keeps in [CrashKeeps::Nothing, CrashKeeps::Everything, CrashKeeps::Random(op), CrashKeeps::Only(0)] {
+        for keeps in [
+            CrashKeeps::Nothing,
+            CrashKeeps::Everything,
+            CrashKeeps::Random(op),
+            CrashKeeps::Only(0),
+        ] {
             let after = disk.after_crash(&keeps);
             let (log, _) = open_tolerant(&after, 3).unwrap();
             read_what_is_there(&log, &all, &format!("operation {op}, {keeps:?}"));

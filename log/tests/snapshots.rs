@@ -53,7 +53,14 @@ fn an_own_stream_goes_on_from_its_new_mark_and_what_was_superseded_is_left_out()
         for seq in 1..=4 {
             assert_eq!(reader.next().unwrap().unwrap().first_seq(), Seq(seq));
         }
-        assert!(matches!(reader.next(), Err(ReadError::Jump { after: Seq(4), resume_after: Seq(8), .. })));
+        assert!(matches!(
+            reader.next(),
+            Err(ReadError::Jump {
+                after: Seq(4),
+                resume_after: Seq(8),
+                ..
+            })
+        ));
         reader.skip_jump();
         let next = reader.next().unwrap().unwrap();
         assert!(next.follows(to.chain).is_ok() && reader.next().unwrap().is_none());
@@ -68,19 +75,34 @@ fn an_own_stream_goes_on_from_its_new_mark_and_what_was_superseded_is_left_out()
         }
         assert_eq!((stand, all, parts), (vec![1, 2, 3, 4, 9], 2, 3));
     };
-    check(&|| log.read_stream(&key, Seq(0)), &mut log.read_blocks(BlockNo::ZERO));
+    check(
+        &|| log.read_stream(&key, Seq(0)),
+        &mut log.read_blocks(BlockNo::ZERO),
+    );
     assert_eq!(log.mark_at(&key, Seq(8)).unwrap(), Some(to));
     assert_eq!(log.mark_at(&key, Seq(6)).unwrap(), None);
     let at = log.snapshot_of(&key).unwrap();
-    assert_eq!(log.read_snapshot(&at).unwrap(), snapshot(&key, to, Purpose::Rebase, 3, 4));
+    assert_eq!(
+        log.read_snapshot(&at).unwrap(),
+        snapshot(&key, to, Purpose::Rebase, 3, 4)
+    );
     log.close().unwrap();
     let view = LogView::open(storage(&disk), &dir()).unwrap();
-    check(&|| view.read_stream(&key, Seq(0)), &mut view.read_blocks(BlockNo::ZERO));
+    check(
+        &|| view.read_stream(&key, Seq(0)),
+        &mut view.read_blocks(BlockNo::ZERO),
+    );
     assert_eq!(view.read_snapshot(&at).unwrap().len(), 3);
     let (log, _) = open(&disk, 2);
-    check(&|| log.read_stream(&key, Seq(0)), &mut log.read_blocks(BlockNo::ZERO));
+    check(
+        &|| log.read_stream(&key, Seq(0)),
+        &mut log.read_blocks(BlockNo::ZERO),
+    );
     assert_eq!(log.opened(&key), log.durable(&key));
-    assert_eq!(log.append_blocking(&id, vec![record(8)]).unwrap().first.seq, Seq(10));
+    assert_eq!(
+        log.append_blocking(&id, vec![record(8)]).unwrap().first.seq,
+        Seq(10)
+    );
     drop(log);
     assert_eq!(verify(&disk).findings, []);
 }
@@ -103,7 +125,9 @@ fn a_foreign_stream_moves_upwards_only_and_the_next_frame_follows() {
         chain: Chain([9; 16]),
         ..to
     };
-    let err = log.append_snapshot_blocking(snapshot(&key, other, Purpose::Rebase, 1, 0)).unwrap_err();
+    let err = log
+        .append_snapshot_blocking(snapshot(&key, other, Purpose::Rebase, 1, 0))
+        .unwrap_err();
     assert!(matches!(err, AppendError::Fork { .. }), "{err}");
     // The same once more is no harm: its acknowledgement may have been lost.
     log.append_snapshot_blocking(snapshot(&key, to, Purpose::Rebase, 1, 0))
@@ -111,7 +135,9 @@ fn a_foreign_stream_moves_upwards_only_and_the_next_frame_follows() {
     assert!(log.append_frame_blocking(frame(&mut before, 1)).is_err());
     let mut after = FrameWriter::resume(key.clone(), to);
     log.append_frame_blocking(frame(&mut after, 2)).unwrap();
-    let err = log.append_snapshot_blocking(snapshot(&key, mark(1, 101), Purpose::Rebase, 1, 0)).unwrap_err();
+    let err = log
+        .append_snapshot_blocking(snapshot(&key, mark(1, 101), Purpose::Rebase, 1, 0))
+        .unwrap_err();
     assert!(matches!(err, AppendError::RebaseBackwards { .. }), "{err}");
     assert_eq!(log.durable(&key).unwrap().position.seq, Seq(102));
     log.close().unwrap();
@@ -136,7 +162,9 @@ fn bases_are_checked_against_what_is_held() {
     let id = stream(Lane::UpData);
     let key = log.own_key(&id);
     let refused = |mark: Mark| {
-        let err = log.append_snapshot_blocking(snapshot(&key, mark, Purpose::Base, 1, 0)).unwrap_err();
+        let err = log
+            .append_snapshot_blocking(snapshot(&key, mark, Purpose::Base, 1, 0))
+            .unwrap_err();
         assert!(matches!(err, AppendError::Snapshot { .. }), "{err}");
     };
     refused(mark(1, 1));
@@ -146,10 +174,17 @@ fn bases_are_checked_against_what_is_held() {
     refused(mark(1, 2));
     refused(mark(1, 1));
     refused(mark(1, 9));
-    log.append_snapshot_blocking(snapshot(&key, held, Purpose::Base, 2, 0)).unwrap();
-    assert_eq!(log.bases().iter().map(|base| base.mark).collect::<Vec<_>>(), [held]);
+    log.append_snapshot_blocking(snapshot(&key, held, Purpose::Base, 2, 0))
+        .unwrap();
+    assert_eq!(
+        log.bases().iter().map(|base| base.mark).collect::<Vec<_>>(),
+        [held]
+    );
     let hint = snapshot(&key, held, Purpose::Hint, 1, 0);
-    assert!(matches!(log.append_snapshot_blocking(hint), Err(AppendError::Snapshot { .. })));
+    assert!(matches!(
+        log.append_snapshot_blocking(hint),
+        Err(AppendError::Snapshot { .. })
+    ));
     // A base says nothing about where the stream goes on.
     assert_eq!(read_all(&mut log.read_stream(&key, Seq(0))).len(), 3);
     log.close().unwrap();

@@ -208,7 +208,32 @@ mod teeth {
         }
     }
 
+    /// Records of a new epoch that reuse numbers are not taken for ones that were folded before.
+    fn new_epoch_is_folded() -> Result<(), String> {
+        use ledge_proto::fold::State;
+        use ledge_proto::frame::{FrameWriter, push_record};
+        use ledge_proto::ids::{Epoch, Position};
+        let stream = Edge::new(2).key(Lane::UpState);
+        let mut payload = Vec::new();
+        push_record(&mut payload, &Default::default());
+        let (mut state, mut first) = (State::new(), FrameWriter::new(stream.clone()));
+        state.apply_frame(&first.frame(1, &payload).unwrap()).unwrap();
+        let begun = ledge_proto::ids::Mark {
+            position: Position {
+                epoch: Epoch(2),
+                seq: Seq(0),
+            },
+            chain: stream.genesis_chain(),
+        };
+        let next = FrameWriter::resume(stream, begun).frame(1, &payload).unwrap();
+        match state.apply_frame(&next) {
+            Err(_) => Ok(()), // Its beginning is missing: that is told.
+            Ok(()) => Err("a record of a new epoch was passed over".into()),
+        }
+    }
+
     fn all() -> Result<(), String> {
+        new_epoch_is_folded()?;
         copies()?;
         lower_epoch()?;
         hinted()?;
@@ -227,6 +252,7 @@ mod teeth {
             "hint-moves-ack",
             "archived-ahead-of-durable",
             "accept-before-confirm",
+            "dedupe-by-seq-only",
         ] {
             mutants::activate(Some(name));
             let found = all();

@@ -352,10 +352,11 @@ impl State {
                             .map(|says| (key.clone(), says)),
                     );
                 }
-                Told::Archived(key, seq) if key.id.lane != Lane::Down => {
-                    if self.cloud.end(key).is_none_or(|end| *seq > end.position.seq) {
-                        self.broken = Some(ARCHIVED);
-                    }
+                Told::Archived(key, seq)
+                    if key.id.lane != Lane::Down
+                        && self.cloud.end(key).is_none_or(|end| *seq > end.position.seq) =>
+                {
+                    self.broken = Some(ARCHIVED);
                 }
                 _ => {}
             }
@@ -406,6 +407,10 @@ impl State {
 }
 
 #[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "how far a test looks is no input of proto"
+)]
 fn fencing_holds_in_every_state() {
     let states = std::env::var("LEDGE_MODEL_STATES")
         .ok()

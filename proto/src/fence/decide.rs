@@ -104,7 +104,7 @@ fn relation(stream: &StreamFacts, ours: &dyn Ours) -> Relation {
         (Some(_), _) => return Relation::Foreign,
     };
     let theirs = position_of(stream.end);
-    if theirs < end.position || theirs == end.position {
+    if theirs <= end.position {
         // Equal positions here are of different chains: what it lost, it has written anew.
         Relation::Shorter { common }
     } else {

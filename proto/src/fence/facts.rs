@@ -15,6 +15,9 @@ pub trait Ours {
     fn held_after(&self, key: &StreamKey) -> Seq;
 }
 
+/// Tells whether a receipt is ours; `None` without a key to tell.
+pub type Verify = dyn Fn(&StreamKey, &Mark, &[u8]) -> Option<bool>;
+
 /// What an edge says about itself in HELLO.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HelloFacts {
@@ -73,11 +76,7 @@ impl HelloFacts {
     ///
     /// # Errors
     /// When an id or a mark is malformed.
-    pub fn of(
-        hello: &v1::Hello,
-        node: &Scope,
-        verify: &dyn Fn(&StreamKey, &Mark, &[u8]) -> Option<bool>,
-    ) -> Result<HelloFacts, NameError> {
+    pub fn of(hello: &v1::Hello, node: &Scope, verify: &Verify) -> Result<HelloFacts, NameError> {
         let incarnation = Incarnation::from_slice(&hello.incarnation)?;
         let mut streams = Vec::new();
         for lane in [Lane::UpState, Lane::UpData] {

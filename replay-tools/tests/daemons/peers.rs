@@ -1,5 +1,6 @@
 //! A peer with a good certificate and bad manners: cloudcore ends that link, says why, and serves the others.
 
+use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,11 @@ use crate::support::place::{ANY, Everything, Place, until};
 const NAME: &str = "edge-2";
 const SOON: Duration = Duration::from_secs(30);
 const INCARNATION: Incarnation = Incarnation([7; 16]);
+
+thread_local! {
+    /// The last token of this test's peer. Each test is a thread.
+    static TOKEN: Cell<Option<v1::SessionToken>> = const { Cell::new(None) };
+}
 
 /// A peer that can say anything.
 struct Peer {
@@ -42,16 +48,21 @@ impl Peer {
         }
     }
 
-    /// Connects and is welcomed.
+    /// Connects, is welcomed, and confirms the session. Comes back with the token of the last time.
     async fn join(place: &Place, files: &CertFiles, hub: SocketAddr) -> Peer {
         let mut peer = Peer::connect(files, hub).await;
         let hello = v1::Hello {
             node: files.cert.file_stem().unwrap().to_str().unwrap().to_owned(),
+            token: TOKEN.take(),
             ..hello(place)
         };
         peer.say(&wire::encode(Message::Hello(hello)).unwrap()).await;
-        let answer = peer.hear().await;
-        assert!(matches!(answer, Message::Welcome(_)), "{answer:?}");
+        let Message::Welcome(welcome) = peer.hear().await else {
+            panic!("not welcome");
+        };
+        TOKEN.set(welcome.token.clone());
+        let confirm = v1::Confirm { token: welcome.token };
+        peer.say(&wire::encode(Message::Confirm(confirm)).unwrap()).await;
         peer
     }
 
