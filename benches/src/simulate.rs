@@ -13,6 +13,7 @@ mod clock;
 mod copies;
 mod events;
 mod faults;
+mod fencing;
 mod lanes;
 mod link;
 mod machine;
@@ -27,8 +28,10 @@ mod shell;
 mod trace;
 mod upkeep;
 mod violation;
+mod words;
 mod workload;
 mod world;
+mod writing;
 
 pub use plan::Plan;
 pub use runner::{Outcome, run};

@@ -1,6 +1,6 @@
 //! What is checked on a running machine.
 
-use ledge_proto::fold::view;
+use ledge_proto::fold::{folded_stream, view};
 use ledge_proto::ids::{Lane, Mark, Seq, StreamId, StreamKey};
 use ledge_proto::stamp::Stamp;
 use ledge_proto::v1::ClockQuality;
@@ -118,7 +118,7 @@ impl World {
             return Ok(());
         };
         let offered = token.map_or(0, |token| token.counter);
-        let stale = end.same_disk && !end.decided && end.presented + 1 < offered;
+        let stale = !end.latest;
         let reset = welcome.streams.iter().any(|stream| stream.reset_epoch != 0);
         ensure(!stale || reset, "stale-is-out", || {
             format!(
@@ -228,6 +228,18 @@ impl World {
         let own = edge.log.identity().incarnation;
         let down = cloud.log.identity().incarnation;
         let lanes = [(Lane::UpState, own), (Lane::UpData, own), (Lane::Down, down)];
+        // What an earlier disk of the node said on a lane stands until the present one says something there.
+        let cloud_state = &self.machines[CLOUD].projection.state;
+        let another_disk = lanes.iter().any(|(lane, incarnation)| {
+            let id = StreamId::new(scope.clone(), *lane);
+            folded_stream(cloud_state, &id)
+                .ok()
+                .flatten()
+                .is_some_and(|folded| folded.incarnation != incarnation.0)
+        });
+        if another_disk {
+            return Ok(false);
+        }
         let level = lanes.into_iter().all(|(lane, incarnation)| {
             let key = StreamKey {
                 id: StreamId::new(scope.clone(), lane),

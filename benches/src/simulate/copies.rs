@@ -27,6 +27,7 @@ impl World {
         let image = machine.images[at.min(1)].clone();
         machine.put(&image);
         if machine.scope.is_none() {
+            self.clouds_differed = true;
             machine.raise_generation |= raise;
             if id == CLOUD {
                 self.restored = !raise;
@@ -68,12 +69,14 @@ impl World {
             original.clock.clone(),
         );
         copy.limit = original.limit;
+        copy.segment_bytes = original.segment_bytes;
         copy.put(&image);
         copy.is_copy = true;
         copy.backoff = Backoff::default();
         let new = self.machines.len();
         copy.label = format!("{}-copy-{new}", original.name);
         if copy.scope.is_none() {
+            self.clouds_differed = true;
             // Data on another machine is an older copy the moment the first one goes on: the new one leads.
             copy.raise_generation = true;
             let first = &mut self.machines[CLOUD];
@@ -160,6 +163,7 @@ impl World {
         let resolved = fence::resolve(fence, Resolution::NewIncarnation);
         note!(self, "the operator lets {scope} in");
         self.count_event("resolved");
+        self.decided.insert(scope.clone());
         let Some(process) = &mut self.machines[id].process else {
             return Ok(());
         };

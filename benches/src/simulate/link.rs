@@ -51,11 +51,9 @@ pub(super) struct End {
     pub(super) waiting: VecDeque<Item>,
     /// The session was established.
     pub(super) established: bool,
-    /// Cloud: the count of the token that HELLO presented, whether an operator had decided about the node, and whether
-    /// the disk was the node's before.
+    /// Cloud: the count of the token that HELLO presented, and whether that was the latest, by what the cloud had noted.
     pub(super) presented: u64,
-    pub(super) decided: bool,
-    pub(super) same_disk: bool,
+    pub(super) latest: bool,
     /// Edge: restore generation and leadership that WELCOME named.
     pub(super) welcomed: (u64, u64),
     /// Streams that begin with a snapshot, and where it stands.
@@ -73,8 +71,7 @@ impl End {
             waiting: VecDeque::new(),
             established: false,
             presented: 0,
-            decided: false,
-            same_disk: false,
+            latest: true,
             welcomed: (0, 0),
             snapshots_first: BTreeMap::new(),
             parts: BTreeMap::new(),

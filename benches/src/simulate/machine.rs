@@ -25,9 +25,6 @@ pub(super) const CLOUD: MachineId = 0;
 
 pub(super) const CLUSTER: ClusterId = ClusterId([0xC1; 16]);
 
-/// Kept at the end of a segment for lanes other than telemetry.
-const RESERVE_BYTES: u64 = 4096;
-
 pub(super) struct Machine {
     /// What its log is called after.
     pub(super) name: String,
@@ -54,6 +51,7 @@ pub(super) struct Machine {
     pub(super) projection: Projection,
     /// Most bytes of its log; `None`: as many as it likes.
     pub(super) limit: Option<u64>,
+    pub(super) segment_bytes: u64,
     /// Counts starts and deaths of its daemon; what belongs to an earlier life is ignored.
     pub(super) life: u32,
     pub(super) clock: Clock,
@@ -127,6 +125,7 @@ impl Machine {
             process: None,
             projection: Projection::default(),
             limit: None,
+            segment_bytes: 16 * 1024,
             life: 0,
             clock,
             backoff: Backoff::default(),
@@ -168,21 +167,16 @@ impl Machine {
     }
 
     /// Opens the log on its disk.
-    pub(super) fn open(&self, seed: u64, segment_bytes: u64) -> Result<(Log, Recovery), OpenError> {
-        self.open_copy(&self.disk, seed, segment_bytes)
+    pub(super) fn open(&self, seed: u64) -> Result<(Log, Recovery), OpenError> {
+        self.open_copy(&self.disk, seed)
     }
 
     /// Opens the log on a copy of its disk.
-    pub(super) fn open_copy(
-        &self,
-        disk: &SimDisk,
-        seed: u64,
-        segment_bytes: u64,
-    ) -> Result<(Log, Recovery), OpenError> {
+    pub(super) fn open_copy(&self, disk: &SimDisk, seed: u64) -> Result<(Log, Recovery), OpenError> {
         let options = Options {
-            segment_bytes,
+            segment_bytes: self.segment_bytes,
             max_bytes: self.limit,
-            reserve_bytes: RESERVE_BYTES,
+            reserve_bytes: self.segment_bytes / 4,
             ..Options::deterministic(CLUSTER, self.name.as_str(), seed)
         };
         Log::open(Arc::new(disk.clone()), Path::new(&Machine::dir()), options)

@@ -17,11 +17,9 @@ impl World {
         let machine = &self.machines[id];
         let copy = machine.disk.after_crash(&CrashKeeps::Nothing);
         copy.heal();
-        let (log, _) = machine
-            .open_copy(&copy, 0, self.mix.segment_bytes)
-            .map_err(|err| {
-                Violation::new("opens-again", format!("{} after a crash: {err}", machine.label))
-            })?;
+        let (log, _) = machine.open_copy(&copy, 0).map_err(|err| {
+            Violation::new("opens-again", format!("{} after a crash: {err}", machine.label))
+        })?;
         self.check_duty(&machine.label, &log, key, mark)
     }
 
@@ -29,10 +27,9 @@ impl World {
     /// makes no difference. Only the very last block may be taken for one that was never written whole.
     pub(super) fn probe_rot(&mut self, id: MachineId) -> Checked {
         let machine = &self.machines[id];
-        let segment_bytes = self.mix.segment_bytes;
         let sound = machine.disk.after_kill();
         sound.heal();
-        let Ok((log, _)) = machine.open_copy(&sound, 0, segment_bytes) else {
+        let Ok((log, _)) = machine.open_copy(&sound, 0) else {
             return Ok(()); // Opening it in earnest says why.
         };
         let last = log.durable_block();
@@ -59,7 +56,7 @@ impl World {
             bytes[at] ^= 1 << looks.below(8);
         });
         let place = format!("{} byte {at} of {}", machine.label, path.display());
-        let Ok((log, recovery)) = machine.open_copy(&rotten, 0, segment_bytes) else {
+        let Ok((log, recovery)) = machine.open_copy(&rotten, 0) else {
             return Ok(());
         };
         let only_last = recovery.torn_at.is_none_or(|torn| torn >= last);

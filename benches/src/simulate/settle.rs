@@ -124,6 +124,10 @@ impl World {
         let (Some(edge), Some(scope), false) = (&machine.process, &machine.scope, machine.retired) else {
             return Ok(());
         };
+        if self.clouds_differed {
+            // What one cloud archived and the edge let go of, the other never had.
+            return Ok(());
+        }
         let missing: Vec<u64> = machine.acked.difference(&cloud.arrived).copied().collect();
         let own = StreamKey {
             id: StreamId::new(scope.clone(), Lane::UpData),
@@ -147,7 +151,8 @@ impl World {
         };
         let mut seen = BTreeSet::new();
         for info in cloud.log.streams() {
-            if info.key.id.lane != Lane::UpData {
+            // After an operator's decision a disk tells again what it told before.
+            if info.key.id.lane != Lane::UpData || self.decided.contains(&info.key.id.scope) {
                 continue;
             }
             let mut reader = cloud.log.read_stream(&info.key, Seq::ZERO);

@@ -5,24 +5,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ledge_log::{AppendError, Log};
-use ledge_proto::fence::FenceUpdate;
-use ledge_proto::ids::{Chain, Epoch, Incarnation, Lane, Mark, Position, Scope, Seq, StreamId, StreamKey};
+use ledge_proto::ids::{Incarnation, Lane, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::session::{
     ArchivePolicy, Event as SessionEvent, Holdings, Local, Session, SessionError, stream_state, wire,
 };
 use ledge_proto::v1;
 use ledge_proto::v1::control_message::Message;
-use ledge_retention::reset::{self, Reset, ResetError};
+use ledge_retention::reset::Reset;
 
 use super::events::Event;
 use super::link::{End, Link, LinkId, LogHoldings, Side};
-use super::machine::{CLOUD, CLUSTER, MachineId, Queued};
+use super::machine::{CLOUD, CLUSTER, MachineId};
 use super::net::{Item, LaneKey};
 use super::violation::{Checked, Violation, ensure};
+use super::words::{describe, marked};
 use super::world::{World, note};
-
-/// How long a change of a fence waits for its sync, at most.
-const SYNC_US: u64 = 20_000;
 
 impl World {
     fn local(&mut self, id: MachineId, node: &Scope, incarnation: Incarnation) -> Local {
@@ -46,7 +43,7 @@ impl World {
     }
 
     /// What a running daemon's session asks; `link` is the session's own connection.
-    fn holding<T>(
+    pub(super) fn holding<T>(
         &self,
         id: MachineId,
         node: &Scope,
@@ -72,7 +69,7 @@ impl World {
     }
 
     /// The node a connection belongs to.
-    fn node_of(&self, link: LinkId) -> Option<Scope> {
+    pub(super) fn node_of(&self, link: LinkId) -> Option<Scope> {
         let found = self.links.get(&link)?;
         self.machines[found.edge].scope.clone()
     }
@@ -259,9 +256,17 @@ impl World {
         if let Message::Hello(hello) = &message {
             let fences = self.machines[id].process.as_ref().map(|process| &process.fences);
             let fence = fences.and_then(|fences| fences.nodes.get(&self.node_of(link)?));
-            end.presented = hello.token.as_ref().map_or(0, |token| token.counter);
-            end.decided = fence.is_some_and(|fence| fence.accepted.is_some());
-            end.same_disk = fence.is_some_and(|fence| fence.incarnation == hello.incarnation);
+            let presented = hello.token.clone().unwrap_or_default();
+            let is = |token: &Option<v1::SessionToken>| token.clone().unwrap_or_default() == presented;
+            end.presented = presented.counter;
+            end.latest = fence.is_none_or(|fence| {
+                let of_another_disk = fence.incarnation != hello.incarnation;
+                let decided = fence.accepted.is_some();
+                let unconfirmed = !fence.confirmed && fence.outstanding.contains(&presented);
+                // More than the cloud knows of: it was restored, which is judged elsewhere.
+                let ahead = fence.current.as_ref().map_or(0, |token| token.counter) < presented.counter;
+                of_another_disk || decided || unconfirmed || ahead || is(&fence.current)
+            });
         }
         if let Message::Welcome(welcome) = &message {
             end.welcomed = (welcome.restore_generation, welcome.cloud_epoch);
@@ -286,7 +291,7 @@ impl World {
     }
 
     /// Gives an end back that was taken to work on, unless its daemon went meanwhile.
-    fn put_back(&mut self, link: LinkId, side: Side, end: End) {
+    pub(super) fn put_back(&mut self, link: LinkId, side: Side, end: End) {
         if let Some(found) = self.links.get_mut(&link)
             && self.machines[found.machine(side)].process.is_some()
         {
@@ -452,133 +457,6 @@ impl World {
         }
     }
 
-    /// Hands a change of a fence to the log: everybody decides by it from now on; it is durable a little later.
-    fn hand_over(
-        &mut self,
-        link: LinkId,
-        side: Side,
-        id: MachineId,
-        update: FenceUpdate,
-        waits: bool,
-    ) -> Checked {
-        let Some(node) = self.node_of(link) else {
-            return Ok(());
-        };
-        let at = self.now_us + 1 + self.rng.below(SYNC_US);
-        let machine = &mut self.machines[id];
-        let life = machine.life;
-        let Some(process) = &mut machine.process else {
-            return Ok(());
-        };
-        match &update {
-            FenceUpdate::Node(fence) => {
-                process.fences.nodes.insert(node.clone(), (**fence).clone());
-            }
-            FenceUpdate::Edge(fence) => process.fences.edge.clone_from(fence),
-            FenceUpdate::Cloud(fence) => process.fences.cloud = *fence,
-        }
-        process.queue.push_back(Queued {
-            update,
-            node,
-            waits: waits.then_some((link, side)),
-        });
-        self.events.add(at, Event::Write { machine: id, life });
-        Ok(())
-    }
-
-    /// The oldest change of a fence that waits becomes durable.
-    pub(super) fn write(&mut self, id: MachineId) -> Checked {
-        let Some(process) = &mut self.machines[id].process else {
-            return Ok(());
-        };
-        let log = process.log.clone();
-        let Some(queued) = process.queue.pop_front() else {
-            return Ok(());
-        };
-        if let Err(err) = self.note_fence(id, &log, &queued.node, &queued.update) {
-            if let Some((link, side)) = queued.waits {
-                self.close(link, side, "the log did not take a fence")?;
-            }
-            if matches!(err, AppendError::DiskFull { .. }) && !self.machines[id].disk.has_crashed() {
-                // What everybody decides by is not in the log: only a start from the log mends that.
-                return self.kill(id);
-            }
-            return self.append_failed(id, &err);
-        }
-        let Some((link, side)) = queued.waits else {
-            return Ok(());
-        };
-        let Some(mut end) = self
-            .links
-            .get_mut(&link)
-            .and_then(|found| found.end_mut(side).take())
-        else {
-            return Ok(());
-        };
-        self.fold(id)?;
-        let step = |held: &dyn Holdings, now| end.session.handle_persisted(held, now);
-        let result = self.holding(id, &queued.node, link, step);
-        self.put_back(link, side, end);
-        match result {
-            Some(Ok(())) => self.drive(link, side),
-            Some(Err(err)) => self.session_ended(link, side, err),
-            None => self.close(link, side, "the machine went"),
-        }
-    }
-
-    /// Appends a change of a fence.
-    pub(super) fn note_fence(
-        &mut self,
-        id: MachineId,
-        log: &Log,
-        node: &Scope,
-        update: &FenceUpdate,
-    ) -> Result<(), AppendError> {
-        let record = v1::Record {
-            wall_us: self.machines[id].clock.wall_us(self.now_us),
-            boot: log.identity().boot,
-            ..update.record()
-        };
-        log.append_blocking(&update.stream(node), vec![record])
-            .map(|_| ())
-    }
-
-    fn begin_epochs(
-        &mut self,
-        link: LinkId,
-        id: MachineId,
-        end: &mut End,
-        resets: Vec<Reset>,
-    ) -> Checked<Result<(), Stop>> {
-        let Some((log, _)) = self.running(id) else {
-            return Ok(Err(Stop::Lost));
-        };
-        let keys: Vec<StreamKey> = resets.iter().map(|reset| reset.key.clone()).collect();
-        note!(self, "{} begins epochs: {resets:?}", self.machines[id].label);
-        self.count_event("resets");
-        let begun = reset::begin(&log, resets.clone(), self.stamp(id));
-        match begun {
-            Ok(lost) => note!(self, "{} lost {lost:?}", self.machines[id].label),
-            Err(ResetError::Append(err)) => return Ok(Err(Stop::Append(err))),
-            Err(err) => {
-                return Err(Violation::new(
-                    "resets",
-                    format!("{}: {err}", self.machines[id].label),
-                ));
-            }
-        }
-        self.reset(id, &resets)?;
-        let Some(node) = self.node_of(link) else {
-            return Ok(Err(Stop::Lost));
-        };
-        self.fold(id)?;
-        let step = |held: &dyn Holdings, now| end.session.handle_reset_done(&keys, held, now);
-        Ok(self
-            .holding(id, &node, link, step)
-            .unwrap_or(Ok(()))
-            .map_err(Stop::Session))
-    }
-
     fn say(&mut self, link: LinkId, side: Side, message: Message) -> Checked {
         let bytes = wire::encode(message)
             .map_err(|err| Violation::new("wire", format!("a control message cannot be sent: {err}")))?;
@@ -623,7 +501,7 @@ impl World {
         }
     }
 
-    fn session_ended(&mut self, link: LinkId, side: Side, err: SessionError) -> Checked {
+    pub(super) fn session_ended(&mut self, link: LinkId, side: Side, err: SessionError) -> Checked {
         let Some(found) = self.links.get_mut(&link) else {
             return Ok(());
         };
@@ -684,60 +562,4 @@ pub(super) enum Stop {
     Append(AppendError),
     /// Its daemon is gone.
     Lost,
-}
-
-/// What an acknowledgement is about.
-fn marked(ack: &v1::Ack) -> Checked<(StreamKey, Mark)> {
-    let read = || {
-        let id = StreamId::new(Scope::from_wire(&ack.scope)?, Lane::from_wire(ack.lane)?);
-        let key = StreamKey {
-            id,
-            incarnation: Incarnation::from_slice(&ack.incarnation)?,
-        };
-        let mark = Mark {
-            position: Position {
-                epoch: Epoch(ack.epoch),
-                seq: Seq(ack.durable_seq),
-            },
-            chain: Chain::from_slice(&ack.durable_chain)?,
-        };
-        Ok((key, mark))
-    };
-    read().map_err(|err: ledge_proto::ids::NameError| {
-        Violation::new("wire", format!("an acknowledgement cannot be read: {err}"))
-    })
-}
-
-fn describe(message: &Message) -> String {
-    let streams = |streams: &[v1::StreamState]| {
-        let each = streams.iter().map(|state| {
-            let lane = Lane::from_wire(state.lane).map_or("?", Lane::name);
-            format!(" {}/{lane} {}:{}", state.scope, state.epoch, state.seq)
-        });
-        each.collect::<String>()
-    };
-    match message {
-        Message::Hello(hello) => format!(
-            "HELLO token {}{}",
-            hello.token.as_ref().map_or(0, |token| token.counter),
-            streams(&hello.streams)
-        ),
-        Message::Welcome(welcome) => format!(
-            "WELCOME token {} leadership {}.{}{}",
-            welcome.token.as_ref().map_or(0, |token| token.counter),
-            welcome.restore_generation,
-            welcome.cloud_epoch,
-            streams(&welcome.streams)
-        ),
-        Message::Refuse(refuse) => format!("REFUSE {}: {}", refuse.reason, refuse.message),
-        Message::Ack(ack) => {
-            let lane = Lane::from_wire(ack.lane).map_or("?", Lane::name);
-            format!("ACK {}/{lane} {}:{}", ack.scope, ack.epoch, ack.durable_seq)
-        }
-        Message::Ping(_) => "PING".to_owned(),
-        Message::Confirm(_) => "CONFIRM".to_owned(),
-        Message::Nack(nack) => format!("NACK {}", nack.reason),
-        Message::Fetch(fetch) => format!("FETCH {} to {}", fetch.first_seq, fetch.last_seq),
-        Message::NotHeld(_) => "NOT_HELD".to_owned(),
-    }
 }

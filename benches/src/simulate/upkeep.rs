@@ -25,7 +25,8 @@ impl World {
     /// Whether others fill the machine's disk.
     fn crowded(&self, id: MachineId) -> bool {
         let disk = &self.machines[id].disk;
-        ledge_log::Storage::free_bytes(disk, &Machine::dir()).is_ok_and(|free| free < self.mix.segment_bytes)
+        ledge_log::Storage::free_bytes(disk, &Machine::dir())
+            .is_ok_and(|free| free < self.machines[id].segment_bytes)
     }
 
     /// Gives up segments until there is room.
