@@ -178,7 +178,9 @@ impl Folder<'_> {
             }
             folded => folded.map_err(|err| bad_fold(&err))?,
         }
-        self.folded.records += u64::from(kept);
+        if frame.key().id.lane != Lane::Local {
+            self.folded.records += u64::from(kept);
+        }
         self.folded.bytes += frame.bytes().len() as u64;
         let counted = self
             .folded

@@ -145,7 +145,7 @@ fn a_damaged_log_is_code_6() {
     let len = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap());
     bytes[at + 63 + usize::try_from(len).unwrap()] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
-    let ran = on(&data, &["sql", "DIR", "SELECT * FROM samples"]);
+    let ran = on(&data, &["sql", "DIR", "SELECT * FROM records"]);
     assert_eq!(ran.code, 6, "{ran:?}");
     assert!(ran.stderr.contains("ledge log verify"), "{}", ran.stderr);
 }
