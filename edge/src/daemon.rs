@@ -252,7 +252,10 @@ impl Daemon {
             dir: config.data_dir.clone(),
             budget,
         };
-        tokio::task::block_in_place(|| retention::make_room(&keeper));
+        let full = keeper.clone();
+        tokio::task::spawn_blocking(move || retention::make_room(&full))
+            .await
+            .ok();
         announce(&journal, announcement(&config, &scope), &mut tasks, &shutdown).await?;
         let mut address = "off".to_owned();
         if let Some(http) = http {
