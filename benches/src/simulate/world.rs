@@ -264,6 +264,11 @@ impl World {
 
     /// Reads the fences out of what is folded; a cloud begins a new leadership. Returns whether the daemon still runs.
     fn load_fences(&mut self, id: MachineId) -> Checked<bool> {
+        let scopes: BTreeSet<Scope> = self
+            .machines
+            .iter()
+            .filter_map(|machine| machine.scope.clone())
+            .collect();
         let machine = &mut self.machines[id];
         let is_cloud = machine.scope.is_none();
         let raise = std::mem::take(&mut machine.raise_generation);
@@ -272,7 +277,7 @@ impl World {
         };
         let state = &machine.projection.state;
         let mut fences = Fences::default();
-        for scope in view::scopes(state).unwrap_or_default() {
+        for scope in scopes {
             let node = view::node_fence(state, &scope).map_err(|err| bad(&err))?;
             fences
                 .nodes
