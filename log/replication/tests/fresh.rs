@@ -390,8 +390,7 @@ impl Site {
             cloud_log.append_blocking(&id(Lane::Down), vec![command]).unwrap();
             story.commanded.push(sim.elapsed());
         }
-        let story = std::mem::take(&mut *story.lock().unwrap());
-        story
+        std::mem::take(&mut *story.lock().unwrap())
     }
 }
 
