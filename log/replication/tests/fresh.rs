@@ -37,9 +37,9 @@ const RATE: Rate = Rate {
     burst: 4000,
 };
 const KEYS: u64 = 20;
-const SEEDS: u64 = 7;
-const COMMANDS: usize = 5;
-const BETWEEN: Duration = Duration::from_secs(10);
+const SEEDS: u64 = 13;
+const COMMANDS: usize = 3;
+const BETWEEN: Duration = Duration::from_secs(5);
 
 fn scope() -> Scope {
     Scope::node("edge-1").unwrap()
@@ -390,8 +390,7 @@ impl Site {
             cloud_log.append_blocking(&id(Lane::Down), vec![command]).unwrap();
             story.commanded.push(sim.elapsed());
         }
-        let story = std::mem::take(&mut *story.lock().unwrap());
-        story
+        std::mem::take(&mut *story.lock().unwrap())
     }
 }
 
