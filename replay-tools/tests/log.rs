@@ -202,7 +202,7 @@ fn damage(data: &Data, last: bool) {
     let mut blocks = (4096..bytes.len())
         .step_by(512)
         .filter(|at| bytes[*at..].starts_with(b"LBK1") && bytes[at + 4] == 1);
-    let at = if last { blocks.last() } else { blocks.next() }.unwrap();
+    let at = if last { blocks.next_back() } else { blocks.next() }.unwrap();
     let len = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap());
     bytes[at + 63 + usize::try_from(len).unwrap()] ^= 0xff;
     fs::write(path, bytes).unwrap();
