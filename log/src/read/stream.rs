@@ -176,7 +176,11 @@ impl StreamReader {
             if frame.segment != first.segment {
                 break;
             }
-            let until = frame.off + frame.len - first.off;
+            // One put together again, or a damaged index, may lie before.
+            let after = frame.off.checked_sub(first.off);
+            let Some(until) = after.and_then(|after| after.checked_add(frame.len)) else {
+                break;
+            };
             mine += frame.len;
             if until > WINDOW_BYTES || mine < until / 2 {
                 break;
