@@ -16,7 +16,6 @@ fn short(seed: u64) -> Plan {
 }
 
 #[test]
-#[ignore = "it still finds violations: docs/simulation.md, `Open findings`"]
 fn no_invariant_is_broken() {
     let campaign = Campaign {
         first: short(1_000_000),

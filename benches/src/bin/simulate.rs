@@ -2,7 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
-use ledge_benches::simulate::mutants::MUTANTS;
+use ledge_benches::simulate::mutants::{MUTANTS, UNSEEN};
 use ledge_benches::simulate::plan::{DEFAULT_EDGES, DEFAULT_STEPS};
 use ledge_benches::simulate::runner::Campaign;
 use ledge_benches::simulate::{Outcome, Plan, run};
@@ -58,6 +58,9 @@ fn main() -> ExitCode {
     if args.list {
         for mutant in MUTANTS {
             println!("{:<28} {}", mutant.name, mutant.breaks);
+        }
+        for (name, why) in UNSEEN {
+            println!("{name:<28} not hunted by --mutants: {why}");
         }
         return ExitCode::SUCCESS;
     }
@@ -266,7 +269,8 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Option<Args>, String> {
             "--mutants" => parsed.mutants = Some(Mutants::All),
             "--mutant" => {
                 let name = args.next().ok_or("--mutant needs a name")?;
-                if !MUTANTS.iter().any(|mutant| mutant.name == name) {
+                let known = MUTANTS.iter().map(|mutant| mutant.name).chain(UNSEEN.iter().map(|(name, _)| *name));
+                if !known.into_iter().any(|known| known == name) {
                     return Err(format!("there is no planted bug `{name}`; see --list"));
                 }
                 parsed.mutants = Some(Mutants::One(name));
