@@ -19,10 +19,10 @@ use ledge_replication::cert_clock::CertClock;
 use ledge_replication::certs::{self, CertError, CertFiles};
 use ledge_replication::fences::Fences;
 use ledge_replication::link::Drain;
-use ledge_replication::reset::OwnAppends;
+use ledge_replication::reset::{OwnAppends, ResetError};
 use ledge_replication::tls::{self, TlsError};
-use ledge_retention::Policy;
 use ledge_retention::budget::{Budget, BudgetError};
+use ledge_retention::{Policy, reset};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +72,8 @@ pub enum DaemonError {
     Projection(#[from] ProjectionError),
     #[error("projection: {0}")]
     Follow(#[from] FollowError),
+    #[error("a new epoch that was cut off cannot be completed: {0}")]
+    Reset(#[from] ResetError),
     #[error("log: {0}")]
     Journal(#[from] JournalError),
     #[error(transparent)]
@@ -252,7 +254,19 @@ impl Daemon {
             dir: config.data_dir.clone(),
             budget,
         };
-        tokio::task::block_in_place(|| retention::make_room(&keeper));
+        // Before anything else is appended, and before a base hides where it was cut off.
+        let (first, of, node) = (keeper.clone(), log.clone(), scope.clone());
+        let unfinished = tokio::task::spawn_blocking(move || {
+            let finished = finish_epochs(&of, &node).or_else(|_| {
+                retention::make_room(&first);
+                finish_epochs(&of, &node)
+            });
+            retention::make_room(&first);
+            finished
+        });
+        if let Ok(finished) = unfinished.await {
+            finished?;
+        }
         announce(&journal, announcement(&config, &scope), &mut tasks, &shutdown).await?;
         let mut address = "off".to_owned();
         if let Some(http) = http {
@@ -336,6 +350,18 @@ fn archived(hub: Option<&HubClient>) -> retention::Archived {
         };
         noted.max(status.archived(key))
     })
+}
+
+/// Completes new epochs that a crash cut off.
+fn finish_epochs(log: &Log, scope: &Scope) -> Result<(), ResetError> {
+    for lane in [Lane::UpState, Lane::UpData] {
+        let key = log.own_key(&StreamId::new(scope.clone(), lane));
+        let missing = reset::finish(log, &key)?;
+        if missing > 0 {
+            tracing::warn!(stream = %key.id, missing, "a new epoch was cut off; its records are appended now");
+        }
+    }
+    Ok(())
 }
 
 /// Wall clock of the newest record the node wrote while its clock was set.

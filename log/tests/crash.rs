@@ -346,7 +346,7 @@ fn i4_a_torn_tail_is_truncated_and_reported() {
     // A block of several sectors, also once it is compressed, of which the first survives and the last does not.
     let mut big = record(3);
     big.payload = (0..2000u32)
-        .map(|n| (n.wrapping_mul(n).wrapping_mul(2_654_435_761) >> 17) as u8)
+        .map(|n| n.wrapping_mul(n).wrapping_mul(2_654_435_761).to_be_bytes()[1])
         .collect::<Vec<_>>()
         .into();
     disk.crash_at(disk.ops() + 1);

@@ -26,6 +26,10 @@ usage: simulate [--seeds N] [--from S]   run N seeds (default 1000) from seed S 
   --quiet         no progress on standard error";
 
 /// Which bugs to plant.
+#[cfg_attr(
+    not(feature = "mutants"),
+    allow(dead_code, reason = "without them another build is started")
+)]
 enum Mutants {
     All,
     One(String),

@@ -1,21 +1,13 @@
-//! A stream goes on under a new epoch, because its writer's history was lost or left.
-//!
-//! What both ends are known to hold is folded, and written as the snapshot the new epoch begins with; what this end
-//! wrote since its log was opened is appended again after it, in the same order. Nothing else may be appended to the
-//! stream meanwhile: that is what [`OwnAppends`] is for.
+//! A stream goes on under a new epoch ([`ledge_retention::reset`]), while nothing else is appended to it.
 
 use std::sync::Arc;
 
-use ledge_log::{AppendError, Log, ReadError};
-use ledge_proto::fold::snapshot::{self, SnapshotError};
-use ledge_proto::fold::{FOLD_VERSION, State};
-use ledge_proto::ids::{Epoch, Lane, Mark, Position, Seq, StreamId, StreamKey};
-use ledge_proto::record::Payload;
-use ledge_proto::v1::{self, snapshot::Purpose};
+use ledge_log::Log;
+use ledge_proto::stamp::Stamp;
+use ledge_retention::reset;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard};
 
-/// Records of one append, bounded in bytes by the frames they come from.
-const APPEND_RECORDS: usize = 4096;
+pub use ledge_retention::reset::{LostHistory, Reset, ResetError};
 
 /// Lets appends to a log's own streams through, except while one of them goes on under a new epoch. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -32,211 +24,19 @@ impl OwnAppends {
     }
 }
 
-/// Why a stream could not go on under its new epoch. It is as it was, or has begun the epoch: doing it again is safe.
-#[derive(Debug, thiserror::Error)]
-pub enum ResetError {
-    /// The log took nothing.
-    #[error(transparent)]
-    Append(#[from] AppendError),
-    /// The log cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// What it holds cannot be folded.
-    #[error("it cannot be folded: {0}")]
-    Fold(String),
-    /// A snapshot in it cannot be used.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-}
-
-/// A new epoch to begin.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Reset {
-    /// A stream of this log.
-    pub(crate) key: StreamKey,
-    /// The new epoch.
-    pub(crate) epoch: Epoch,
-    /// Its records follow this mark.
-    pub(crate) base: Mark,
-    /// The last record both ends hold; `None`: everything that is held here stands.
-    pub(crate) common: Option<Position>,
-}
-
-/// Records of a stream that the peer holds and this end lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LostHistory {
-    /// The stream.
-    pub key: StreamKey,
-    /// Under which epoch it goes on.
-    pub epoch: Epoch,
-    /// First and last record; `None` when nothing was lost.
-    pub records: Option<(Seq, Seq)>,
-    /// How many records were appended again.
-    pub appended_again: u64,
-}
-
 /// Carries out resets, all durably.
 pub(crate) async fn carry_out(
     log: &Log,
     appends: &OwnAppends,
     resets: Vec<Reset>,
-    wall_us: i64,
+    now: Stamp,
 ) -> Result<Vec<LostHistory>, ResetError> {
     let alone = appends.alone().await;
-    let mut lost = Vec::with_capacity(resets.len());
-    for reset in resets {
-        lost.push(one(log, reset).await?);
-    }
-    // After all of them: where it is told has begun its own new epoch by then.
-    for lost in &lost {
-        tell(log, lost, wall_us).await?;
-    }
-    drop(alone);
-    Ok(lost)
-}
-
-async fn one(log: &Log, reset: Reset) -> Result<LostHistory, ResetError> {
-    let begun = log
-        .durable(&reset.key)
-        .is_some_and(|end| end.position.epoch >= reset.epoch);
-    if begun {
-        // A session before this one came so far.
-        return Ok(LostHistory {
-            key: reset.key,
-            epoch: reset.epoch,
-            records: None,
-            appended_again: 0,
-        });
-    }
-    let (reader, plan) = (log.clone(), reset.clone());
-    let prepared = tokio::task::spawn_blocking(move || prepare(&reader, &plan)).await;
-    let (parts, records) = prepared.map_err(|err| ResetError::Fold(err.to_string()))??;
-    log.append_snapshot(parts).await?;
-    let appended_again = records.len() as u64;
-    let mut records = records.into_iter().peekable();
-    while records.peek().is_some() {
-        let some = records.by_ref().take(APPEND_RECORDS).collect();
-        log.append(&reset.key.id, some).await?;
-    }
-    let common = reset.common.map_or(reset.base.position.seq, |common| common.seq);
-    let last = reset.base.position.seq;
-    Ok(LostHistory {
-        records: (common < last).then(|| (common.next(), last)),
-        key: reset.key,
-        epoch: reset.epoch,
-        appended_again,
-    })
-}
-
-/// Records in the node's own telemetry what was lost of its history.
-async fn tell(log: &Log, lost: &LostHistory, wall_us: i64) -> Result<(), ResetError> {
-    let StreamId { scope, lane } = &lost.key.id;
-    let (Some((first, last)), true) = (lost.records, matches!(lane, Lane::UpState | Lane::UpData)) else {
-        return Ok(());
-    };
-    let record = |key: String, payload: Payload| {
-        let (kind, payload) = payload.encode();
-        v1::Record {
-            kind,
-            key,
-            wall_us,
-            boot: log.identity().boot,
-            payload: payload.into(),
-            ..Default::default()
-        }
-    };
-    let event = v1::Event {
-        reason: "HistoryLost".to_owned(),
-        message: format!(
-            "{}: records {first} to {last}, which the cloud holds, are not on this disk; {} records are sent again under epoch {}",
-            lost.key.id, lost.appended_again, lost.epoch
-        ),
-    };
-    let gap = v1::Gap {
-        scope: scope.as_wire().to_owned(),
-        lane: lane.as_wire(),
-        epoch: lost.epoch.0,
-        first_seq: first.0,
-        last_seq: last.0,
-        reason: "HistoryLost".to_owned(),
-        count: last.0 - first.0 + 1,
-        ..Default::default()
-    };
-    let records = vec![
-        record(scope.to_string(), Payload::DaemonEvent(event)),
-        record(
-            format!("{}/{}/{first}", lane.name(), lost.epoch),
-            Payload::Gap(gap),
-        ),
-    ];
-    log.append(&StreamId::new(scope.clone(), Lane::UpData), records)
-        .await?;
-    Ok(())
-}
-
-type Prepared = (Vec<v1::Snapshot>, Vec<v1::Record>);
-
-/// The snapshot the epoch begins with, and the records to append again.
-fn prepare(log: &Log, reset: &Reset) -> Result<Prepared, ResetError> {
-    let key = &reset.key;
-    let mut state = State::new();
-    let mut again = Vec::new();
-    let until = reset.common.unwrap_or(Position {
-        epoch: Epoch(u32::MAX),
-        seq: Seq(u64::MAX),
+    let log = log.clone();
+    let done = tokio::task::spawn_blocking(move || {
+        // Held to the end, also when the link has gone meanwhile.
+        let _alone = alone;
+        reset::begin(&log, resets, now)
     });
-    let mut reader = log.read_stream(key, Seq::ZERO);
-    loop {
-        match reader.next() {
-            Ok(Some(frame)) => {
-                let end = frame.mark().position;
-                if end <= until {
-                    state
-                        .apply_frame(&frame)
-                        .map_err(|err| ResetError::Fold(err.to_string()))?;
-                    continue;
-                }
-                for item in frame.records().map_err(|err| ResetError::Fold(err.to_string()))? {
-                    let (_, record) = item.map_err(|err| ResetError::Fold(err.to_string()))?;
-                    again.push(record);
-                }
-            }
-            Ok(None) => break,
-            Err(ReadError::Jump {
-                snapshot: Some(at), ..
-            }) => {
-                // Records before it are gone. What it folds beyond the common record is appended again, if it is
-                // still held; latest values come out the same.
-                snapshot::load(&mut state, &log.read_snapshot(&at)?)
-                    .map_err(|err| ResetError::Fold(err.to_string()))?;
-                reader = log.read_stream(key, at.mark.position.seq);
-            }
-            Err(err) => return Err(err.into()),
-        }
-    }
-    let superseded_after = reset.common.map_or(Seq::ZERO, |common| common.seq);
-    let parts = snapshot::extract(&state, key, Purpose::Rebase)
-        .map_err(|err| ResetError::Fold(err.to_string()))?
-        .unwrap_or_else(|| vec![nothing(key)]);
-    let parts = parts.into_iter().map(|part| v1::Snapshot {
-        epoch: reset.epoch.0,
-        seq: reset.base.position.seq.0,
-        chain: reset.base.chain.0.to_vec(),
-        superseded_after: superseded_after.0,
-        ..part
-    });
-    Ok((parts.collect(), again))
-}
-
-/// The snapshot of a stream of which nothing is folded.
-fn nothing(key: &StreamKey) -> v1::Snapshot {
-    v1::Snapshot {
-        scope: key.id.scope.as_wire().to_owned(),
-        lane: key.id.lane.as_wire(),
-        incarnation: key.incarnation.0.to_vec(),
-        parts: 1,
-        fold_version: FOLD_VERSION,
-        purpose: Purpose::Rebase.into(),
-        ..Default::default()
-    }
+    done.await.map_err(|err| ResetError::Fold(err.to_string()))?
 }

@@ -4,9 +4,10 @@
 //! wrote since its log was opened is appended again after it, in the same order. Nothing else may be appended to the
 //! stream meanwhile.
 
-use ledge_log::{AppendError, Log, ReadError};
+use ledge_log::{AppendError, BlockNo, Log, ReadError, SnapshotRef};
 use ledge_proto::fold::snapshot::{self, SnapshotError};
 use ledge_proto::fold::{FOLD_VERSION, State};
+use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Epoch, Lane, Mark, Position, Seq, StreamId, StreamKey};
 use ledge_proto::record::Payload;
 use ledge_proto::stamp::Stamp;
@@ -77,22 +78,17 @@ fn one(log: &Log, reset: Reset) -> Result<LostHistory, ResetError> {
         .durable(&reset.key)
         .is_some_and(|end| end.position.epoch >= reset.epoch);
     if begun {
-        // A session before this one came so far.
+        // A session before this one came so far, or was cut off after it.
         return Ok(LostHistory {
+            appended_again: finish(log, &reset.key)?,
             key: reset.key,
             epoch: reset.epoch,
             records: None,
-            appended_again: 0,
         });
     }
     let (parts, records) = prepare(log, &reset)?;
     log.append_snapshot_blocking(parts)?;
-    let appended_again = records.len() as u64;
-    let mut records = records.into_iter().peekable();
-    while records.peek().is_some() {
-        let some = records.by_ref().take(APPEND_RECORDS).collect();
-        log.append_blocking(&reset.key.id, some)?;
-    }
+    let appended_again = append_again(log, &reset.key, records)?;
     let common = reset.common.map_or(reset.base.position.seq, |common| common.seq);
     let last = reset.base.position.seq;
     Ok(LostHistory {
@@ -101,6 +97,93 @@ fn one(log: &Log, reset: Reset) -> Result<LostHistory, ResetError> {
         epoch: reset.epoch,
         appended_again,
     })
+}
+
+fn append_again(log: &Log, key: &StreamKey, records: Vec<v1::Record>) -> Result<u64, ResetError> {
+    let count = records.len() as u64;
+    let mut records = records.into_iter().peekable();
+    while records.peek().is_some() {
+        let some = records.by_ref().take(APPEND_RECORDS).collect();
+        log.append_blocking(&key.id, some)?;
+    }
+    Ok(count)
+}
+
+/// Completes a new epoch of an own stream that was cut off, by a crash, between its snapshot and the records that are
+/// appended again after it. To be called before anything else is appended to the stream. Returns how many records were
+/// missing.
+///
+/// # Errors
+/// See [`ResetError`].
+pub fn finish(log: &Log, key: &StreamKey) -> Result<u64, ResetError> {
+    let Some(began) = log.snapshot_of(key).filter(|at| at.purpose == Purpose::Rebase) else {
+        return Ok(0);
+    };
+    let parts = log.read_snapshot(&began)?;
+    let after = Seq(parts.first().map_or(0, |part| part.superseded_after));
+    if after == Seq::ZERO {
+        return Ok(0); // Everything from before stands.
+    }
+    let mut superseded = superseded(log, key, &began, after)?.into_iter();
+    let mut reader = log.read_stream(key, began.mark.position.seq);
+    while let Some(frame) = reader.next()? {
+        for item in frame.records().map_err(|err| ResetError::Fold(err.to_string()))? {
+            let (_, record) = item.map_err(|err| ResetError::Fold(err.to_string()))?;
+            match superseded.next() {
+                Some(expected) if expected == record => {}
+                // All were appended before, and others since.
+                _ => return Ok(0),
+            }
+        }
+    }
+    append_again(log, key, superseded.collect())
+}
+
+/// The records of `key` that the snapshot `began` superseded: those after `after`, of lower epochs, before it.
+fn superseded(
+    log: &Log,
+    key: &StreamKey,
+    began: &SnapshotRef,
+    after: Seq,
+) -> Result<Vec<v1::Record>, ResetError> {
+    let fold = |err: &dyn std::fmt::Display| ResetError::Fold(err.to_string());
+    let mut reader = log.read_blocks(BlockNo(0));
+    let mut frames: Vec<Frame> = Vec::new();
+    loop {
+        let block = match reader.next_block() {
+            Ok(Some(block)) if block.no < began.block => block,
+            Ok(_) => break,
+            Err(ReadError::Recycled { first_held, .. }) => {
+                reader = log.read_blocks(BlockNo(first_held).previous());
+                continue;
+            }
+            Err(err) => return Err(err.into()),
+        };
+        if let Some(part) = block.snapshot().map_err(|err| fold(&err))? {
+            // What an earlier epoch left behind was not in the stream any more.
+            if part.purpose() == Purpose::Rebase
+                && part.superseded_after > 0
+                && snapshot::key_of(&part)? == *key
+            {
+                let (epoch, after) = (Epoch(part.epoch), Seq(part.superseded_after));
+                frames.retain(|frame| frame.epoch() >= epoch || frame.first_seq() <= after);
+            }
+            continue;
+        }
+        for (frame, _) in block.all_frames() {
+            let frame = frame.map_err(|err| fold(&err))?;
+            if frame.key() == key && frame.epoch() < began.mark.position.epoch && frame.first_seq() > after {
+                frames.push(frame);
+            }
+        }
+    }
+    let mut records = Vec::new();
+    for frame in frames {
+        for item in frame.records().map_err(|err| fold(&err))? {
+            records.push(item.map_err(|err| fold(&err))?.1);
+        }
+    }
+    Ok(records)
 }
 
 /// Records in the node's own telemetry what was lost of its history.

@@ -240,8 +240,11 @@ impl StreamState {
     }
 
     fn jump_to(&self, resume_after: Seq, epoch: Epoch) -> Following {
-        let fits =
-            |at: &&SnapshotRef| at.mark.position.seq >= resume_after && at.mark.position.epoch <= epoch;
+        // A base of a later epoch stands for everything before it, whatever its number.
+        let fits = |at: &&SnapshotRef| {
+            let mark = at.mark.position;
+            mark.seq >= resume_after || mark.epoch > epoch
+        };
         let exact = self
             .rebases
             .iter()

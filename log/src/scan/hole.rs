@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use ledge_proto::ids::Position;
+use ledge_proto::mutants;
 
 use super::segment::{Found, SegmentScan, Window, peek, span};
 use super::{Mode, OnHole};
@@ -76,6 +77,7 @@ impl SegmentScan<'_> {
     ) -> Result<Option<u32>, OpenError> {
         let vouched = expected <= self.witness || self.until.is_some();
         if self.on_hole == OnHole::Refuse
+            || mutants::on("truncate-on-crc-error")
             || self.until.is_some_and(|until| expected >= until)
             || self.tail.lost_end
             || self.mode == Mode::Live && !vouched

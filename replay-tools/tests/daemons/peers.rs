@@ -81,9 +81,11 @@ impl Peer {
 
     /// Sends bytes on a lane of its own.
     async fn send(&self, bytes: &[u8]) {
-        let mut lane = self.connection.open_uni().await.unwrap();
-        lane.write_all(bytes).await.ok();
-        lane.finish().ok();
+        // The other end may have had enough already.
+        if let Ok(mut lane) = self.connection.open_uni().await {
+            lane.write_all(bytes).await.ok();
+            lane.finish().ok();
+        }
     }
 
     /// Waits until the other end has closed the connection.
@@ -262,7 +264,10 @@ async fn hundreds_of_bad_peers_leave_no_memory_behind() {
         let peer = Peer::join(&place, &files, all.cloud.hub).await;
         // Announces the largest frame there is, on every lane, and sends a part of one.
         for _ in 0..8 {
-            let mut lane = peer.connection.open_uni().await.unwrap();
+            // A lane that ends in the middle of a frame ends the link, which may be noticed here already.
+            let Ok(mut lane) = peer.connection.open_uni().await else {
+                break;
+            };
             let len = u32::try_from(limits::FRAME_MAX_BYTES).unwrap();
             lane.write_all(&len.to_be_bytes()).await.ok();
             lane.write_all(&[0; 64 * 1024]).await.ok();

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ledge_proto::ids::{Mark, Seq, StreamKey};
 use ledge_proto::session::{Event, Holdings, Session, SessionError, wire};
+use ledge_proto::stamp::Stamp;
+use ledge_proto::v1::ClockQuality;
 use ledge_proto::v1::control_message::Message;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::{Notify, mpsc, watch};
@@ -311,12 +313,20 @@ async fn begin_epochs(
     inputs: mpsc::Sender<Input>,
 ) -> Result<(), LinkError> {
     let keys = resets.iter().map(|reset| reset.key.clone()).collect();
-    let lost = reset::carry_out(&link.log, &link.appends, resets, now_us()).await?;
+    let lost = reset::carry_out(&link.log, &link.appends, resets, now()).await?;
     for lost in &lost {
         link.observer.history_lost(lost);
     }
     inputs.send(Input::Begun(keys)).await.ok();
     Ok(())
+}
+
+fn now() -> Stamp {
+    Stamp {
+        wall_us: now_us(),
+        clock: ClockQuality::ClockUnknown,
+        mono_us: 0,
+    }
 }
 
 async fn read_control(

@@ -9,6 +9,7 @@ const ANSWER_MAX: u64 = 64 << 20;
 
 /// Why there is no body.
 #[derive(Debug)]
+#[allow(dead_code, reason = "the code is for people, in Debug output and tests")]
 pub(super) enum HttpError {
     /// Nobody answered.
     Io(io::Error),
