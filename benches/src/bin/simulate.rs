@@ -273,7 +273,10 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Option<Args>, String> {
             "--mutants" => parsed.mutants = Some(Mutants::All),
             "--mutant" => {
                 let name = args.next().ok_or("--mutant needs a name")?;
-                let known = MUTANTS.iter().map(|mutant| mutant.name).chain(UNSEEN.iter().map(|(name, _)| *name));
+                let known = MUTANTS
+                    .iter()
+                    .map(|mutant| mutant.name)
+                    .chain(UNSEEN.iter().map(|(name, _)| *name));
                 if !known.into_iter().any(|known| known == name) {
                     return Err(format!("there is no planted bug `{name}`; see --list"));
                 }
