@@ -243,7 +243,7 @@ fn recover(
         writer.active = Some(active);
         // A crash between a new segment and its STREAMS, or in the middle of them: without, giving up the segments
         // before would lose where streams stand.
-        unfinished = unused && !lost && !writer.lists_all(&tail.listed);
+        unfinished = unused;
     }
     writer.spares = Spares::of(spares(&*writer.catalog.storage, dir, &names));
     bump(&mut writer)?;

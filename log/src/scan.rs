@@ -4,7 +4,6 @@
 mod hole;
 mod segment;
 
-use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,8 +49,6 @@ pub(crate) struct Tail {
     pub(crate) snapshots: Vec<u32>,
     /// The last block is damaged, and only known by the superblock.
     pub(crate) lost_end: bool,
-    /// The numbers of the streams listed at the beginning of the last segment.
-    pub(crate) listed: BTreeSet<u32>,
     /// Start and length of the last block, when the last segment has one.
     pub(crate) last_block: Option<(u32, usize)>,
     /// Blocks that were being written when the log stopped: from here on nothing was acknowledged.

@@ -136,11 +136,10 @@ fn a_damaged_log_is_code_6() {
     let data = Data::story();
     let segment = data.log_dir().join("seg-0000000000000000.ldg");
     let mut bytes = std::fs::read(&segment).unwrap();
-    // The last byte of the last block with frames: kind at 4, length of the body at 8 (docs/format/segment.md).
+    // The last byte of the first block with frames: kind at 4, length of the body at 8 (docs/format/segment.md).
     let at = (4096..bytes.len())
         .step_by(512)
-        .filter(|at| bytes[*at..].starts_with(b"LBK1") && bytes[at + 4] == 1)
-        .last()
+        .find(|at| bytes[*at..].starts_with(b"LBK1") && bytes[at + 4] == 1)
         .unwrap();
     let len = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap());
     bytes[at + 63 + usize::try_from(len).unwrap()] ^= 1;

@@ -173,6 +173,11 @@ impl Budget {
             needs.segment_bytes.min(fitting).max(needs.segment_min_bytes)
         };
         let least = SEGMENTS_MIN * segment_bytes + LOG_EXTRA_BYTES;
+        // A part of the disk is nobody's exact wish: where others take the rest, the log works in the least it needs.
+        let log_bytes = match limit {
+            Limit::Percent(_) => log_bytes.max(least),
+            _ => log_bytes,
+        };
         if log_bytes < least {
             return Err(BudgetError::TooSmall {
                 dir: needs.dir.to_owned(),

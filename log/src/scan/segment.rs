@@ -344,7 +344,6 @@ impl SegmentScan<'_> {
         let tails = StreamTail::decode_all(&body)
             .map_err(|e| OpenError::format(&self.segment.path, found.off.into(), e))?;
         for tail in tails {
-            self.tail.listed.insert(tail.slot);
             let known = self
                 .streams
                 .get(&tail.key)

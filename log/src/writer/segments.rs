@@ -1,6 +1,5 @@
 //! Beginning, ending and reusing segments.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -246,14 +245,6 @@ impl Writer {
             .back()
             .and_then(|segment| segment.offset_of(segment.last_block()))
             .unwrap_or(0)
-    }
-
-    /// Whether `slots` are all the streams of which anything is or was held.
-    pub(crate) fn lists_all(&self, slots: &BTreeSet<u32>) -> bool {
-        let streams = self.catalog.streams();
-        streams
-            .iter()
-            .all(|stream| stream.state().durable.position == Position::ZERO || slots.contains(&stream.slot))
     }
 
     /// Begins a segment with where every stream stands, so that earlier segments can go.
