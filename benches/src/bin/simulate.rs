@@ -2,7 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
-use ledge_benches::simulate::mutants::MUTANTS;
+use ledge_benches::simulate::mutants::{MUTANTS, UNSEEN};
 use ledge_benches::simulate::plan::{DEFAULT_EDGES, DEFAULT_STEPS};
 use ledge_benches::simulate::runner::Campaign;
 use ledge_benches::simulate::{Outcome, Plan, run};
@@ -47,6 +47,15 @@ struct Args {
     quiet: bool,
 }
 
+impl Args {
+    fn mutant(&self) -> Option<&str> {
+        match &self.mutants {
+            Some(Mutants::One(name)) => Some(name),
+            _ => None,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let args = match parse(std::env::args().skip(1)) {
         Ok(Some(args)) => args,
@@ -62,6 +71,9 @@ fn main() -> ExitCode {
     if args.list {
         for mutant in MUTANTS {
             println!("{:<28} {}", mutant.name, mutant.breaks);
+        }
+        for (name, why) in UNSEEN {
+            println!("{name:<28} not hunted by --mutants: {why}");
         }
         return ExitCode::SUCCESS;
     }
@@ -85,7 +97,7 @@ fn main() -> ExitCode {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect::<String>();
-        if let Some(code) = report(&outcome, args.plan) {
+        if let Some(code) = report(&outcome, args.plan, args.mutant()) {
             return code;
         }
         println!(
@@ -105,7 +117,9 @@ fn main() -> ExitCode {
         progress: !args.quiet,
     };
     let (summary, violation) = campaign.run();
-    let code = violation.as_ref().and_then(|outcome| report(outcome, args.plan));
+    let code = violation
+        .as_ref()
+        .and_then(|outcome| report(outcome, args.plan, None));
     println!("{}", serde_json::json!(summary));
     code.unwrap_or(ExitCode::SUCCESS)
 }
@@ -151,7 +165,7 @@ fn hunt(args: &Args, name: &str) -> (runner::Summary, Option<Outcome>) {
 fn hunt_one(args: &Args, name: &str) -> ExitCode {
     let (summary, caught) = hunt(args, name);
     if let Some(outcome) = &caught {
-        report(outcome, args.plan);
+        report(outcome, args.plan, Some(name));
     }
     println!(
         "{}",
@@ -213,7 +227,7 @@ fn hunt_all(args: &Args) -> ExitCode {
 }
 
 /// Says what was broken, and how to see it again.
-fn report(outcome: &Outcome, plan: Plan) -> Option<ExitCode> {
+fn report(outcome: &Outcome, plan: Plan, mutant: Option<&str>) -> Option<ExitCode> {
     let violation = outcome.violation.as_ref()?;
     for line in &outcome.tail {
         eprintln!("{line}");
@@ -231,6 +245,9 @@ fn report(outcome: &Outcome, plan: Plan) -> Option<ExitCode> {
     }
     if plan.edges != DEFAULT_EDGES {
         again.push_str(&format!(" --edges {}", plan.edges));
+    }
+    if let Some(name) = mutant {
+        again.push_str(&format!(" --mutant {name}"));
     }
     if plan.all_faults {
         again.push_str(" --all-faults");
@@ -270,7 +287,11 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Option<Args>, String> {
             "--mutants" => parsed.mutants = Some(Mutants::All),
             "--mutant" => {
                 let name = args.next().ok_or("--mutant needs a name")?;
-                if !MUTANTS.iter().any(|mutant| mutant.name == name) {
+                let known = MUTANTS
+                    .iter()
+                    .map(|mutant| mutant.name)
+                    .chain(UNSEEN.iter().map(|(name, _)| *name));
+                if !known.into_iter().any(|known| known == name) {
                     return Err(format!("there is no planted bug `{name}`; see --list"));
                 }
                 parsed.mutants = Some(Mutants::One(name));

@@ -59,8 +59,13 @@ impl World {
         let Ok((log, recovery)) = machine.open_copy(&rotten, 0) else {
             return Ok(());
         };
+        // What was never acknowledged may have survived a crash, and goes with the rot.
         let only_last = recovery.torn_at.is_none_or(|torn| torn >= last);
-        ensure(only_last, "I4-rot-is-detected", || {
+        let keeps = machine
+            .duties
+            .iter()
+            .all(|(key, duty)| self.check_duty(&machine.label, &log, key, *duty).is_ok());
+        ensure(only_last || keeps, "I4-rot-is-detected", || {
             format!(
                 "{place}: cut off at {:?}, block {last} was durable",
                 recovery.torn_at

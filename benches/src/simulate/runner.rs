@@ -130,6 +130,9 @@ impl Campaign {
                         if outcome.violation.is_some() && !self.keep_going {
                             stop.store(true, Relaxed);
                         }
+                        if let (Some(violation), true) = (&outcome.violation, self.keep_going) {
+                            eprintln!("seed {}: {violation}", outcome.seed);
+                        }
                         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                         done.0.add(&outcome);
                         let lowest = done.1.as_ref().is_none_or(|found| outcome.seed < found.seed);

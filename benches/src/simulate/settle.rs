@@ -124,8 +124,12 @@ impl World {
         let (Some(edge), Some(scope), false) = (&machine.process, &machine.scope, machine.retired) else {
             return Ok(());
         };
-        if self.clouds_differed {
-            // What one cloud archived and the edge let go of, the other never had.
+        // What one cloud archived and the edge let go of, another never had; what an operator decided against is left.
+        let decided = machine
+            .scope
+            .as_ref()
+            .is_some_and(|scope| self.decided.contains(scope));
+        if self.clouds_differed || decided {
             return Ok(());
         }
         let missing: Vec<u64> = machine.acked.difference(&cloud.arrived).copied().collect();

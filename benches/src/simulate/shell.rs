@@ -507,6 +507,17 @@ impl World {
         };
         let id = found.machine(side);
         note!(self, "{}: session {link} ends: {err}", self.machines[id].label);
+        // What it still wants is done: a quarantine is noted.
+        let taken = self
+            .links
+            .get_mut(&link)
+            .and_then(|found| found.end_mut(side).take());
+        if let Some(mut end) = taken {
+            while let Some(event) = end.session.poll_event() {
+                self.carry_out(link, side, id, &mut end, event, &mut Vec::new())?;
+            }
+            self.put_back(link, side, end);
+        }
         // A refusal is still said.
         let last_words: Vec<Message> = self
             .links

@@ -49,8 +49,8 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    pub(crate) fn takes(&self, first_seq: Seq, epoch: Epoch) -> bool {
-        first_seq > self.after && epoch < self.below
+    pub(crate) fn takes(&self, seq: Seq, epoch: Epoch) -> bool {
+        seq > self.after && epoch < self.below
     }
 }
 
@@ -353,7 +353,8 @@ impl StreamState {
         };
         let cut = rebase.leaves_out();
         self.frames
-            .retain(|frame| !cut.takes(frame.first_seq, frame.epoch));
+            // One that spans where the new epoch begins has numbers that are used again.
+            .retain(|frame| !cut.takes(frame.last_seq(), frame.epoch));
         self.bytes = self.frames.iter().map(|frame| u64::from(frame.len)).sum();
         self.durable = head.mark;
         self.rebases.push(rebase);

@@ -77,7 +77,7 @@ enum Relation {
     Behind { common: Position },
     /// As `Behind`, and it does not hold our end.
     Shorter { common: Position },
-    /// It ended before what we still hold when it was opened.
+    /// Where it ended when it was opened is not held here.
     TooOld,
     /// It is not on our chain.
     Foreign,
@@ -100,8 +100,9 @@ fn relation(stream: &StreamFacts, ours: &dyn Ours) -> Relation {
     let common = match (stream.opened, ours.mark_at(&stream.key, opened.seq)) {
         (None, _) => Position::ZERO,
         (Some(theirs), Some(here)) if same_chain(theirs, here) => opened,
-        (Some(_), None) if opened.seq < ours.held_after(&stream.key) => return Relation::TooOld,
-        (Some(_), _) => return Relation::Foreign,
+        // Not held any more, or never, where a snapshot took the place of records.
+        (Some(_), None) => return Relation::TooOld,
+        (Some(_), Some(_)) => return Relation::Foreign,
     };
     let theirs = position_of(stream.end);
     if theirs <= end.position {
