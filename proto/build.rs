@@ -2,6 +2,7 @@
 
 fn main() {
     let files = [
+        "ledge/v1/fence.proto",
         "ledge/v1/frame.proto",
         "ledge/v1/record.proto",
         "ledge/v1/session.proto",
@@ -24,6 +25,10 @@ fn main() {
         ".ledge.v1.FrameHeader.incarnation",
     ]);
     config.btree_map(["."]);
+    // Compared and hashed by models of the protocol; prost leaves it out for messages with repeated messages.
+    for message in [".ledge.v1.EdgeFence", ".ledge.v1.NodeFence"] {
+        config.type_attribute(message, "#[derive(Eq, Hash)]");
+    }
     if let Err(err) = config.compile_fds(descriptors) {
         panic!("cannot generate code for the protobuf files: {err}");
     }

@@ -2,22 +2,26 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use ledge::quickstart::daemons::{Daemon, Launch};
 use ledge::quickstart::probe::{http_get, metric};
 use ledge::quickstart::site::address;
-use ledge::sim::modbus::{ModbusSim, SimOptions};
-use ledge_replication::certs::Authority;
 use serde::Serialize;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
-const NODE: &str = "edge-1";
+use crate::site::{Property, Site, programs, stop};
+
 /// Properties of each device that are read once a second.
 const PROPERTIES: u32 = 3;
 const TARGET_MIB: f64 = 25.0;
+const MOVING: [Property; PROPERTIES as usize] = [
+    Property::read("temperature", 0, 1),
+    Property::read("humidity", 1, 1),
+    Property {
+        desired: Some("30"),
+        ..Property::read("threshold", 10, 1)
+    },
+];
 
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +67,7 @@ pub struct Row {
 pub async fn measure(plan: Plan) -> anyhow::Result<Row> {
     let programs = programs()?;
     let dir = tempfile::tempdir()?;
-    let site = Site::prepare(dir.path(), plan.devices).await?;
+    let site = Site::prepare(dir.path(), plan.devices, &MOVING).await?;
     let cloud = site
         .launch(
             &programs,
@@ -112,32 +116,13 @@ pub async fn measure(plan: Plan) -> anyhow::Result<Row> {
     Ok(row)
 }
 
-async fn stop(daemon: Daemon) -> anyhow::Result<()> {
-    daemon.stop().await?;
-    Ok(())
-}
-
-/// The directory of the daemons: this program's own.
-fn programs() -> anyhow::Result<PathBuf> {
-    let me = std::env::current_exe()?;
-    let dir = me.parent().unwrap_or(Path::new("."));
-    for program in ["edgecore", "cloudcore"] {
-        if !dir.join(program).is_file() {
-            bail!(
-                "{program} is not in {}: cargo build --release -p ledge-edge -p ledge-cloud",
-                dir.display()
-            );
-        }
-    }
-    Ok(dir.to_owned())
-}
-
 async fn samples(http: SocketAddr) -> anyhow::Result<f64> {
     let text = http_get(http, "/metrics").await?;
     Ok(metric(&text, "ledge_repl_acked_seq", &[("lane", "up.data")]))
 }
 
-fn field(status: &str, name: &str) -> anyhow::Result<u64> {
+/// A number of `/proc/PID/status`.
+pub(crate) fn field(status: &str, name: &str) -> anyhow::Result<u64> {
     let value = status
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
@@ -150,101 +135,4 @@ fn mib(status: &str, name: &str) -> anyhow::Result<f64> {
     #[allow(clippy::cast_precision_loss, reason = "kibibytes")]
     let kib = field(status, name)? as f64;
     Ok((kib / 102.4).round() / 10.0)
-}
-
-/// Certificates, manifests and devices in a directory.
-struct Site {
-    dir: PathBuf,
-    _devices: DropGuard,
-}
-
-impl Site {
-    async fn prepare(dir: &Path, devices: u32) -> anyhow::Result<Site> {
-        let pki = dir.join("pki");
-        let authority = Authority::create(&pki)?;
-        authority.issue_cloud(&[], &pki)?;
-        authority.issue_node(NODE, &pki)?;
-        fs::create_dir(dir.join("manifests"))?;
-        fs::write(dir.join("manifests/model.yaml"), MODEL)?;
-        let stop = CancellationToken::new();
-        for n in 0..devices {
-            let options = SimOptions {
-                listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-                seed: n.into(),
-                journal: None,
-                delay_ms: 0,
-                fault: None,
-            };
-            let device = ModbusSim::bind(options).await?;
-            let manifest = manifest(n, device.address());
-            fs::write(dir.join(format!("manifests/device-{n}.yaml")), manifest)?;
-            tokio::spawn(device.run(stop.clone()));
-        }
-        Ok(Site {
-            dir: dir.to_owned(),
-            _devices: stop.drop_guard(),
-        })
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.join(name).display().to_string()
-    }
-
-    fn launch(&self, programs: &Path, program: &'static str, flags: &[&str]) -> Launch {
-        let (cert, ready) = match program {
-            "edgecore" => (NODE, "edgecore ready"),
-            _ => ("cloudcore", "cloudcore ready"),
-        };
-        let files = [
-            ("--data-dir", self.path(program)),
-            ("--ca", self.path("pki/ca.crt")),
-            ("--cert", self.path(&format!("pki/{cert}.crt"))),
-            ("--key", self.path(&format!("pki/{cert}.key"))),
-            ("--http-listen", "127.0.0.1:0".to_owned()),
-        ];
-        Launch {
-            program: programs.join(program),
-            args: files
-                .into_iter()
-                .flat_map(|(flag, value)| [flag.to_owned(), value])
-                .chain(flags.iter().map(|flag| (*flag).to_owned()))
-                .collect(),
-            log: self.dir.join(format!("{program}.log")),
-            ready,
-        }
-    }
-}
-
-const MODEL: &str = "\
-apiVersion: devices.kubeedge.io/v1beta1
-kind: DeviceModel
-metadata: {name: sensor, namespace: default}
-spec:
-  protocol: modbus
-  properties:
-  - {name: temperature, type: DOUBLE, accessMode: ReadOnly}
-  - {name: humidity, type: DOUBLE, accessMode: ReadOnly}
-  - {name: threshold, type: DOUBLE, accessMode: ReadWrite, minimum: 0, maximum: 100}
-";
-
-fn manifest(n: u32, device: SocketAddr) -> String {
-    let property = |name: &str, offset: u32, desired: &str| {
-        format!(
-            "  - name: {name}\n{desired}    collectCycle: 1000\n    reportCycle: 10000\n    reportToCloud: true\n    \
-             visitors:\n      protocolName: modbus\n      configData: {{register: HoldingRegister, offset: {offset}, limit: 1, scale: 0.1}}\n"
-        )
-    };
-    let properties = [
-        property("temperature", 0, ""),
-        property("humidity", 1, ""),
-        property("threshold", 10, "    desired: {value: \"30\"}\n"),
-    ];
-    format!(
-        "apiVersion: devices.kubeedge.io/v1beta1\nkind: Device\nmetadata: {{name: sensor-{n}, namespace: default}}\nspec:\n  \
-         deviceModelRef: {{name: sensor}}\n  nodeName: {NODE}\n  protocol:\n    protocolName: modbus\n    \
-         configData: {{communicateMode: TCP, ip: {}, port: {}, slaveID: 1}}\n  properties:\n{}",
-        device.ip(),
-        device.port(),
-        properties.concat()
-    )
 }

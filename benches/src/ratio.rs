@@ -2,11 +2,15 @@
 //! something even where absolute figures do not. What each id measures is in `docs/performance.md`.
 
 mod append;
+mod ends;
+mod fresh;
 mod group;
 mod harness;
 mod perf;
+mod rebuild;
 mod recovery;
 mod replay;
+mod storm;
 mod transfer;
 mod usage;
 mod workload;
@@ -79,6 +83,31 @@ pub const BENCHES: &[Bench] = &[
         about: "disk to disk over QUIC, acknowledged after fsync: a raw QUIC stream",
         run: transfer::replicate,
     },
+    Bench {
+        id: "B3b",
+        about: "current state at the other end after a reconnect with a backlog: a round trip and an fdatasync",
+        run: fresh::state,
+    },
+    Bench {
+        id: "B3c",
+        about: "memory of the server per idle connection: a raw QUIC connection",
+        run: storm::idle_memory,
+    },
+    Bench {
+        id: "B3d",
+        about: "handshakes with HELLO and WELCOME: raw QUIC handshakes with certificates both ways",
+        run: storm::handshakes,
+    },
+    Bench {
+        id: "B4a",
+        about: "a projection folded again from the log: fjall's bulk load of the same entries",
+        run: rebuild::rebuild,
+    },
+    Bench {
+        id: "B4b",
+        about: "a projection following the log: fjall batches of the same entries",
+        run: rebuild::apply,
+    },
 ];
 
 impl Bench {
@@ -117,4 +146,12 @@ fn belongs(id: &str, to: &str) -> bool {
 /// When the log cannot be written. On success it does not return.
 pub fn fill_and_die(dir: &Path, mib: u64) -> anyhow::Result<()> {
     recovery::fill_and_die(dir, mib)
+}
+
+/// Accepts QUIC connections and keeps them: the other half of B3c, run as a process of its own.
+///
+/// # Errors
+/// When it cannot listen with the certificates in `pki`.
+pub fn serve_raw(pki: &Path) -> anyhow::Result<()> {
+    storm::serve_raw(pki)
 }

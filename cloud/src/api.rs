@@ -1,31 +1,43 @@
-//! The fleet over HTTP, read-only: `/v1/nodes` and `/v1/nodes/{node}`.
+//! The fleet over HTTP: `/v1/nodes` and `/v1/nodes/{node}` to read, `/v1/nodes/{node}/resolve` for operators.
+
+mod operate;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use ledge_log::Log;
 use ledge_projection::{Projection, ReadError};
 use ledge_proto::fold::Table;
 use ledge_proto::fold::view::{self, Twin};
 use ledge_proto::ids::Scope;
 use ledge_proto::v1::{self, value::Value as V};
+use ledge_replication::fences::Fences;
 use serde_json::{Value, json};
 
 use crate::fleet::Fleet;
 
-#[derive(Clone)]
-struct Api {
-    fleet: Fleet,
-    projection: Projection,
+/// What the routes need.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The cloud's log.
+    pub log: Log,
+    /// Links, and what is ahead of the projection.
+    pub fleet: Fleet,
+    /// The cloud's projection.
+    pub projection: Projection,
+    /// What is noted of the nodes' disks.
+    pub fences: Fences,
 }
 
-/// The routes.
-pub fn router(fleet: Fleet, projection: Projection) -> Router {
+/// The routes. They need to know who asks ([`axum::extract::ConnectInfo`]).
+pub fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/nodes", get(nodes))
         .route("/v1/nodes/{node}", get(node))
-        .with_state(Api { fleet, projection })
+        .route("/v1/nodes/{node}/resolve", post(operate::resolve))
+        .with_state(api)
 }
 
 async fn nodes(State(api): State<Api>) -> Response {
@@ -95,11 +107,37 @@ fn summary(api: &Api, scope: &Scope) -> Result<Value, ReadError> {
         "labels": state.as_ref().map(|state| &state.content.labels),
         "version": state.as_ref().map(|state| &state.content.version),
         // Of what is folded; values that are ahead of it are not in it.
+        "disk": disk(api, scope),
         "stateHash": hex::encode(hash),
         "valuesAhead": fresh.ahead(),
         // Absent: it has not connected since cloudcore started, so nothing is known of its link.
         "link": link,
     }))
+}
+
+/// What is noted of the node's disk.
+fn disk(api: &Api, scope: &Scope) -> Value {
+    let fence = match api.fences.of(scope) {
+        Ok(fences) => fences.node(),
+        Err(err) => return json!({"problem": err.to_string()}),
+    };
+    let quarantine = fence.quarantine.as_ref().map(|quarantine| {
+        json!({
+            "reason": quarantine.reason,
+            "message": quarantine.message,
+            "sinceUs": quarantine.since_us,
+            "incarnation": hex::encode(&quarantine.incarnation),
+        })
+    });
+    json!({
+        "incarnation": hex::encode(&fence.incarnation),
+        "epoch": fence.epoch,
+        "sessions": fence.current.as_ref().map_or(0, |token| token.counter),
+        "closedIncarnations": fence.closed.len(),
+        "quarantine": quarantine,
+        // An operator has decided, and no disk has come since.
+        "awaited": fence.accepted.is_some(),
+    })
 }
 
 fn twin_json(twin: &Twin, ahead: bool) -> Value {

@@ -8,22 +8,30 @@ use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, log_metrics, signal};
+use ledge_daemon::{closing, disk, log_metrics, retention, signal};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
-use ledge_proto::ids::Scope;
+use ledge_proto::fence::receipt::ReceiptKey;
+use ledge_proto::ids::{Scope, Seq};
+use ledge_proto::limits;
 use ledge_replication::certs::{self, CertError, CertFiles};
 use ledge_replication::link::ReplaySlots;
+use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls::{self, TlsError};
+use ledge_retention::Policy;
+use ledge_retention::budget::BudgetError;
 use tokio_util::sync::CancellationToken;
 
-use crate::api;
+use crate::api::{self, Api};
 use crate::config::{Config, LogFormat};
 use crate::device_controller::DeviceController;
 use crate::fleet::Fleet;
 use crate::hub::{Hub, HubParts, ListenError};
+use crate::leadership::{self, LeadershipError};
 use crate::manifests::{WatchError, WatchOptions, Watcher};
 
+/// Size of a segment where neither the operator nor a small limit says otherwise.
+const SEGMENT_BYTES: u64 = 256 << 20;
 /// Everything that runs is told to stop and joined within this time.
 const DRAIN: Duration = Duration::from_secs(8);
 
@@ -42,6 +50,8 @@ pub enum DaemonError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
+    Disk(#[from] BudgetError),
+    #[error(transparent)]
     OpenLog(#[from] ledge_log::OpenError),
     #[error(transparent)]
     CloseLog(#[from] ledge_log::CloseError),
@@ -49,6 +59,10 @@ pub enum DaemonError {
     LogFailed(String),
     #[error(transparent)]
     Projection(#[from] ProjectionError),
+    #[error(transparent)]
+    Leadership(#[from] LeadershipError),
+    #[error("cannot read {path}: {source}")]
+    Key { path: PathBuf, source: std::io::Error },
     #[error("projection: {0}")]
     Follow(#[from] FollowError),
     #[error(transparent)]
@@ -64,10 +78,12 @@ pub enum DaemonError {
 pub struct Daemon {
     log: Log,
     projection: Projection,
+    keeper: retention::Parts,
     http: Option<HttpFace>,
     health: Health,
     hub: Hub,
     manifests: Option<Watcher>,
+    appends: OwnAppends,
 }
 
 impl Daemon {
@@ -123,12 +139,35 @@ impl Daemon {
             Some(dir) => Some(Watcher::start(dir, WatchOptions::default()).await?),
             None => None,
         };
+        let segment_bytes = (config.log.segment_bytes, SEGMENT_BYTES);
+        let budget = disk::budget(
+            &config.data_dir,
+            &config.disk,
+            segment_bytes,
+            &ledge_projection::Options::cloud(),
+        )?;
         let options = Options {
-            segment_bytes: config.log.segment_bytes,
+            segment_bytes: budget.segment_bytes,
+            max_bytes: budget.log_bytes,
+            reserve_bytes: config.disk.reserve_bytes,
             ..Options::new(cluster, "cloud".to_owned())
         };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(%cluster, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
+        let followed = log.clone();
+        let keeper = retention::Parts {
+            log: log.clone(),
+            policy: Policy {
+                max_age: config.disk.max_age,
+                degrade: config.disk.degrade,
+                ..Policy::default()
+            },
+            // There is no archive beside the log: what is durable here is archived.
+            archived: Arc::new(move |key| followed.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq)),
+            dir: config.data_dir.clone(),
+            budget,
+        };
+        retention::make_room(&keeper);
         let (projection, opened) = Projection::open(
             &config.data_dir.join("projection"),
             &log,
@@ -141,12 +180,20 @@ impl Daemon {
             Opened::Rebuilding(reason) => tracing::info!(reason, "projection is folded again from the log"),
         }
         Follower::catch_up(&log, &projection, || stop.is_cancelled())?;
+        let fences = leadership::begin(&log, &projection, config.restored, now_us()).await?;
+        let appends = OwnAppends::default();
         let health = Health::new();
         let fleet = Fleet::new(log.clone(), projection.clone());
         let http = match config.http_listen {
             Some(address) => {
                 let face = HttpFace::bind(address, health.clone()).await?;
-                Some(face.with(api::router(fleet.clone(), projection.clone())))
+                let api = Api {
+                    log: log.clone(),
+                    fleet: fleet.clone(),
+                    projection: projection.clone(),
+                    fences: fences.clone(),
+                };
+                Some(face.with(api::router(api)))
             }
             None => None,
         };
@@ -154,6 +201,10 @@ impl Daemon {
             log: log.clone(),
             cluster,
             heartbeat: config.heartbeat,
+            heartbeat_idle: (config.heartbeat * 5).min(Duration::from_millis(limits::HEARTBEAT_IDLE_MS)),
+            fences: fences.clone(),
+            appends: appends.clone(),
+            receipts: receipt_key(&files)?,
             snapshots: Arc::new(projection.clone()),
             slots: ReplaySlots::new(replay_slots()),
             fleet,
@@ -162,10 +213,12 @@ impl Daemon {
         Ok(Daemon {
             log,
             projection,
+            keeper,
             http,
             health,
             hub,
             manifests,
+            appends,
         })
     }
 
@@ -177,10 +230,12 @@ impl Daemon {
         let Daemon {
             log,
             projection,
+            keeper,
             http,
             health,
             hub,
             manifests,
+            appends,
         } = self;
         let shutdown = CancellationToken::new();
         let follower = Follower::start(log.clone(), projection.clone());
@@ -193,11 +248,18 @@ impl Daemon {
             http_address = told(http.address());
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
-        tasks.spawn("log-metrics", log_metrics::publish(log.clone(), shutdown.clone()));
+        let measured = log_metrics::Measured {
+            log: log.clone(),
+            projection: projection.clone(),
+            archived: keeper.archived.clone(),
+        };
+        tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
+        tasks.spawn("retention", retention::run(keeper, shutdown.clone()));
         if let Some(watcher) = &manifests {
             let controller = DeviceController {
                 log: log.clone(),
                 projection: projection.clone(),
+                appends: appends.clone(),
                 manifests: watcher.subscribe(),
             };
             tasks.spawn("device-controller", controller.run(shutdown.clone()));
@@ -217,6 +279,13 @@ impl Daemon {
         followed?;
         failure.map_or(Ok(()), Err)
     }
+}
+
+/// The wall clock, microseconds since 1970.
+fn now_us() -> i64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// Edges that may catch up at full speed at once: what the processors can take in, and memory can hold.
@@ -250,4 +319,13 @@ async fn wait(
             }
         }
     }
+}
+
+/// The private key outlives the data, so that receipts can be told from others after the data was put back.
+fn receipt_key(files: &CertFiles) -> Result<ReceiptKey, DaemonError> {
+    let secret = std::fs::read(&files.key).map_err(|source| DaemonError::Key {
+        path: files.key.clone(),
+        source,
+    })?;
+    Ok(ReceiptKey::of_secret(&secret))
 }

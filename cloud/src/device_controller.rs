@@ -15,6 +15,7 @@ use ledge_proto::fold::{FoldError, Table, folded_stream};
 use ledge_proto::ids::{Lane, Position, Scope, StreamId};
 use ledge_proto::record::{Payload, property_key};
 use ledge_proto::v1;
+use ledge_replication::reset::OwnAppends;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,8 @@ pub struct DeviceController {
     pub log: Log,
     /// Its projection.
     pub projection: Projection,
+    /// Lets appends to the cloud's own streams through.
+    pub appends: OwnAppends,
     /// What the manifests say.
     pub manifests: watch::Receiver<Arc<Snapshot>>,
 }
@@ -96,7 +99,10 @@ impl DeviceController {
             }
             tracing::info!(node = %scope, records = records.len(), "telling the node what changed");
             let stream = StreamId::new(scope, Lane::Down);
-            let appended = self.log.append(&stream, records).await?;
+            let appended = {
+                let _through = self.appends.append().await;
+                self.log.append(&stream, records).await?
+            };
             self.wait_applied(&stream, appended.last).await?;
         }
         *last = Some((manifests.clone(), nodes));

@@ -5,18 +5,20 @@
 
 mod ahead;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ledge_log::Log;
 use ledge_projection::{Projection, View};
+use ledge_proto::fence::CloudLost;
 use ledge_proto::fold::folded_stream;
 use ledge_proto::ids::{Lane, Mark, Scope, Seq, StreamId, StreamKey};
-use ledge_proto::session::Peer;
+use ledge_proto::session::{Peer, RefuseReason};
 use ledge_proto::v1;
 use ledge_replication::link::{Direction, LinkObserver, Traffic};
 use ledge_replication::meters;
+use ledge_replication::reset::LostHistory;
 
 use self::ahead::Ahead;
 pub use self::ahead::Fresh;
@@ -27,10 +29,12 @@ pub struct Fleet {
     log: Log,
     projection: Projection,
     links: Arc<Mutex<BTreeMap<Scope, NodeLink>>>,
+    quarantined: Arc<Mutex<BTreeSet<Scope>>>,
 }
 
 #[derive(Debug, Clone)]
 struct NodeLink {
+    serial: u64,
     connected: bool,
     heard: Instant,
     peer: Peer,
@@ -66,20 +70,23 @@ impl Fleet {
             log,
             projection,
             links: Arc::default(),
+            quarantined: Arc::default(),
         }
     }
 
-    /// Told by the links of `node`.
-    pub fn observer(&self, node: &Scope) -> Arc<FleetObserver> {
+    /// Told by the link `serial` of `node`.
+    pub fn observer(&self, node: &Scope, serial: u64) -> Arc<FleetObserver> {
         Arc::new(FleetObserver {
             fleet: self.clone(),
             node: node.clone(),
+            serial,
         })
     }
 
-    /// The link of `node` ended.
-    pub fn disconnected(&self, node: &Scope) {
-        if let Some(link) = self.lock().get_mut(node) {
+    /// The link `serial` of `node` ended.
+    pub fn disconnected(&self, node: &Scope, serial: u64) {
+        // Another one may have taken its place, or it was refused while another one goes on.
+        if let Some(link) = self.lock().get_mut(node).filter(|link| link.serial == serial) {
             link.connected = false;
         }
         self.count_links();
@@ -122,6 +129,18 @@ impl Fleet {
         Fresh::new(self.projection.view(), node, ahead.unwrap_or_default())
     }
 
+    /// A node is in quarantine from now on, or no longer.
+    #[allow(clippy::cast_precision_loss, reason = "gauges are doubles")]
+    pub fn set_quarantined(&self, node: &Scope, quarantined: bool) {
+        let mut all = self.quarantined.lock().unwrap_or_else(PoisonError::into_inner);
+        if quarantined {
+            all.insert(node.clone());
+        } else {
+            all.remove(node);
+        }
+        metrics::gauge!("ledge_nodes_quarantined").set(all.len() as f64);
+    }
+
     /// Nodes that connected since cloudcore started.
     pub fn nodes(&self) -> Vec<Scope> {
         self.lock().keys().cloned().collect()
@@ -151,11 +170,16 @@ impl Fleet {
 pub struct FleetObserver {
     fleet: Fleet,
     node: Scope,
+    serial: u64,
 }
 
 impl FleetObserver {
     fn update(&self, change: impl FnOnce(&mut NodeLink)) {
-        if let Some(link) = self.fleet.lock().get_mut(&self.node) {
+        let mut links = self.fleet.lock();
+        if let Some(link) = links
+            .get_mut(&self.node)
+            .filter(|link| link.serial == self.serial)
+        {
             link.heard = Instant::now();
             change(link);
         }
@@ -178,6 +202,7 @@ impl LinkObserver for FleetObserver {
         self.fleet.lock().insert(
             self.node.clone(),
             NodeLink {
+                serial: self.serial,
                 connected: true,
                 heard: Instant::now(),
                 peer: peer.clone(),
@@ -220,6 +245,23 @@ impl LinkObserver for FleetObserver {
     fn received(&self, key: &StreamKey, records: u64, bytes: u64) {
         self.update(|_| {});
         meters::frame(Direction::Received, key, records, bytes);
+    }
+
+    fn quarantined(&self, reason: RefuseReason, message: &str) {
+        tracing::error!(node = %self.node, ?reason, message, "node in quarantine; decide with `ledge node resolve`");
+        self.fleet.set_quarantined(&self.node, true);
+    }
+
+    fn cloud_lost(&self, lost: &CloudLost) {
+        metrics::counter!("ledge_cloud_lost_total", "lane" => lost.key.id.lane.name()).increment(1);
+        tracing::error!(
+            node = %self.node, stream = %lost.key.id, first = %lost.first, last = %lost.last, verified = ?lost.verified,
+            "this cloud had acknowledged these records and does not hold them; the node sends what it still has"
+        );
+    }
+
+    fn history_lost(&self, lost: &LostHistory) {
+        tracing::warn!(stream = %lost.key.id, epoch = %lost.epoch, "the stream goes on under a new epoch");
     }
 
     fn traffic(&self, direction: Direction, what: Traffic, bytes: u64) {

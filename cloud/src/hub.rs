@@ -1,17 +1,19 @@
 //! The hub: accepts edges, one link per node.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ledge_log::Log;
+use ledge_proto::fence::receipt::ReceiptKey;
 use ledge_proto::fold::snapshot::SnapshotSource;
 use ledge_proto::ids::{ClusterId, Lane, Scope, StreamId, StreamKey};
-use ledge_proto::session::Local;
+use ledge_proto::session::{ArchivePolicy, Local};
 use ledge_replication::certs::{self, CertError};
+use ledge_replication::fences::Fences;
 use ledge_replication::link::{Drain, LinkError, LinkParts, ReplaySlots, run_cloud};
+use ledge_replication::reset::OwnAppends;
 use quinn::{Connection, Endpoint, Incoming, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -43,6 +45,14 @@ pub struct HubParts {
     pub cluster: ClusterId,
     /// Heartbeat proposed to edges.
     pub heartbeat: Duration,
+    /// Longest heartbeat proposed to edges while there is nothing to tell.
+    pub heartbeat_idle: Duration,
+    /// What the cloud knows of itself and its nodes' disks.
+    pub fences: Fences,
+    /// Lets appends to the cloud's own streams through.
+    pub appends: OwnAppends,
+    /// Signs what is acknowledged.
+    pub receipts: ReceiptKey,
     /// Folded state of the streams the cloud sends.
     pub snapshots: Arc<dyn SnapshotSource>,
     /// How many edges may catch up at full speed at once.
@@ -65,8 +75,6 @@ impl std::fmt::Debug for HubParts {
 pub struct Hub {
     endpoint: Endpoint,
     parts: HubParts,
-    /// The running link of each node: a newer one replaces it.
-    links: Arc<Mutex<HashMap<Scope, (u64, CancellationToken)>>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,11 +100,7 @@ impl Hub {
     /// [`ListenError`].
     pub fn bind(address: SocketAddr, tls: quinn::ServerConfig, parts: HubParts) -> Result<Self, ListenError> {
         let endpoint = Endpoint::server(tls, address).map_err(|source| ListenError { address, source })?;
-        Ok(Hub {
-            endpoint,
-            parts,
-            links: Arc::default(),
-        })
+        Ok(Hub { endpoint, parts })
     }
 
     /// The address, with the real port.
@@ -120,8 +124,8 @@ impl Hub {
                         continue;
                     }
                     serial += 1;
-                    let (parts, table, stop) = (self.parts.clone(), self.links.clone(), shutdown.child_token());
-                    links.spawn(serve(incoming, parts, table, serial, stop));
+                    let (parts, stop) = (self.parts.clone(), shutdown.child_token());
+                    links.spawn(serve(incoming, parts, serial, stop));
                 }
                 Some(_) = links.join_next() => {}
                 () = shutdown.cancelled() => break,
@@ -133,13 +137,7 @@ impl Hub {
     }
 }
 
-async fn serve(
-    incoming: Incoming,
-    parts: HubParts,
-    links: Arc<Mutex<HashMap<Scope, (u64, CancellationToken)>>>,
-    serial: u64,
-    stop: CancellationToken,
-) {
+async fn serve(incoming: Incoming, parts: HubParts, serial: u64, stop: CancellationToken) {
     let from = incoming.remote_address();
     let (connection, node) = match admit(incoming, parts.cluster).await {
         Ok(admitted) => admitted,
@@ -149,11 +147,6 @@ async fn serve(
             return;
         }
     };
-    let lock = || links.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, older)) = lock().insert(node.clone(), (serial, stop.clone())) {
-        // The same node dials again before we noticed that its old link is dead.
-        older.cancel();
-    }
     let incarnation = parts.log.identity().incarnation;
     let down = |scope: Scope| StreamKey {
         id: StreamId::new(scope, Lane::Down),
@@ -169,31 +162,44 @@ async fn serve(
             labels: Default::default(),
             software: format!("cloudcore {}", env!("CARGO_PKG_VERSION")),
             heartbeat: parts.heartbeat,
+            heartbeat_idle: parts.heartbeat_idle,
+            nonce: nonce(),
+            wall_us: wall_us(),
+            receipts: Some(parts.receipts.clone()),
+            archive: ArchivePolicy::FollowDurable,
         },
+        fences: parts.fences.clone(),
+        appends: parts.appends.clone(),
         sends: vec![down(node.clone()), down(Scope::cluster())],
         snapshots: parts.snapshots.clone(),
         // Commands and desired state are never held back.
         drain: Drain::unlimited(),
         slots: parts.slots.clone(),
-        observer: parts.fleet.observer(&node),
+        observer: parts.fleet.observer(&node, serial),
         shutdown: stop,
     };
     let ended = run_cloud(connection, link).await;
-    let newest = {
-        let mut links = lock();
-        let newest = links.get(&node).is_some_and(|(current, _)| *current == serial);
-        if newest {
-            links.remove(&node);
-        }
-        newest
-    };
-    if newest {
-        parts.fleet.disconnected(&node);
-    }
+    parts.fleet.disconnected(&node, serial);
     match ended {
-        Err(LinkError::Shutdown) | Ok(()) => tracing::info!(%node, %from, "link closed"),
+        Err(LinkError::Shutdown | LinkError::Replaced) | Ok(()) => {
+            tracing::info!(%node, %from, "link closed")
+        }
         Err(err) => tracing::warn!(%node, %from, %err, "link ended"),
     }
+}
+
+/// Sets a session's token apart from every other.
+fn nonce() -> [u8; 16] {
+    let mut nonce = [0; 16];
+    // Without randomness the counter alone tells tokens apart: copies of a disk are found out one session later.
+    getrandom::fill(&mut nonce).ok();
+    nonce
+}
+
+fn wall_us() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// Completes the handshake and learns from the certificate which node this is.

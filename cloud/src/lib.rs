@@ -1,7 +1,7 @@
 //! cloudcore: hub, fleet projection, device controller.
 //!
 //! Controllers talk by appending records; none reads another's state. Reading order: [`config`], [`daemon`],
-//! [`hub`], [`fleet`], [`manifests`], [`device_controller`].
+//! [`leadership`], [`hub`], [`fleet`], [`manifests`], [`device_controller`].
 
 pub mod api;
 pub mod config;
@@ -9,4 +9,5 @@ pub mod daemon;
 pub mod device_controller;
 pub mod fleet;
 pub mod hub;
+pub mod leadership;
 pub mod manifests;

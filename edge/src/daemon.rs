@@ -2,29 +2,34 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, log_metrics, signal};
+use ledge_daemon::{closing, disk, log_metrics, retention, signal};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
-use ledge_proto::ids::{Lane, NameError, Scope};
+use ledge_proto::ids::{Lane, NameError, Scope, Seq, StreamId};
 use ledge_proto::record::Payload;
-use ledge_proto::session::{Backoff, Local};
+use ledge_proto::session::{ArchivePolicy, Backoff, Local};
 use ledge_proto::v1;
+use ledge_replication::cert_clock::CertClock;
 use ledge_replication::certs::{self, CertError, CertFiles};
+use ledge_replication::fences::Fences;
 use ledge_replication::link::Drain;
+use ledge_replication::reset::{OwnAppends, ResetError};
 use ledge_replication::tls::{self, TlsError};
+use ledge_retention::budget::{Budget, BudgetError};
+use ledge_retention::{Policy, reset};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, LogFormat};
 use crate::hub::{HubClient, HubStatus};
 use crate::mapper::{MapperManager, MapperOptions};
-use crate::node::{LogJournal, SystemClock, boot_id};
+use crate::node::{LogJournal, SystemClock, boot_id, clock};
 use crate::tables;
 use crate::twin::{Clock, DeviceTable, Journal, JournalError, NewRecord};
 
@@ -33,6 +38,8 @@ use crate::twin::{Clock, DeviceTable, Journal, JournalError, NewRecord};
 const DRAIN_DEVICES: Duration = Duration::from_secs(4);
 const DRAIN_LINK: Duration = Duration::from_secs(2);
 const DRAIN_REST: Duration = Duration::from_secs(3);
+/// Size of a segment where neither the operator nor a small limit says otherwise.
+const SEGMENT_BYTES: u64 = 64 << 20;
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(1);
 
 /// Why edgecore could not start or had to stop.
@@ -56,6 +63,8 @@ pub enum DaemonError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
+    Disk(#[from] BudgetError),
+    #[error(transparent)]
     OpenLog(#[from] ledge_log::OpenError),
     #[error(transparent)]
     CloseLog(#[from] ledge_log::CloseError),
@@ -63,6 +72,8 @@ pub enum DaemonError {
     Projection(#[from] ProjectionError),
     #[error("projection: {0}")]
     Follow(#[from] FollowError),
+    #[error("a new epoch that was cut off cannot be completed: {0}")]
+    Reset(#[from] ResetError),
     #[error("log: {0}")]
     Journal(#[from] JournalError),
     #[error(transparent)]
@@ -76,9 +87,11 @@ pub struct Daemon {
     scope: Scope,
     log: Log,
     projection: Projection,
+    budget: Budget,
     http: Option<HttpFace>,
     health: Health,
     hub: Option<HubClient>,
+    appends: OwnAppends,
 }
 
 impl Daemon {
@@ -132,12 +145,22 @@ impl Daemon {
                 configured: configured.clone(),
             });
         }
-        let tls = tls::client_config(&files)?;
-        if let Some(problem) = identity.validity.problem(SystemTime::now()) {
+        let clock = CertClock::default();
+        let tls = tls::client_config_at(&files, &clock)?;
+        if let Some(problem) = identity.validity.problem(clock.now()) {
             tracing::error!(cert = %files.cert.display(), "{problem}; cloudcore will refuse it: renew it with `ledge cert node {node}`");
         }
+        let segment_bytes = (config.log.segment_bytes, SEGMENT_BYTES);
+        let budget = disk::budget(
+            &config.data_dir,
+            &config.disk,
+            segment_bytes,
+            &ledge_projection::Options::edge(),
+        )?;
         let options = Options {
-            segment_bytes: config.log.segment_bytes,
+            segment_bytes: budget.segment_bytes,
+            max_bytes: budget.log_bytes,
+            reserve_bytes: config.disk.reserve_bytes,
             linger: ledge_log::Linger {
                 up_state: config.log.linger_state,
                 up_data: config.log.linger_data,
@@ -147,12 +170,17 @@ impl Daemon {
         };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(node, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
+        if let Some(wall_us) = newest_record_us(&log, &scope) {
+            clock.not_before_record(wall_us, identity.validity);
+        }
         let projection = open_projection(&config, &log, stop)?;
         let health = Health::new();
         let http = match config.http_listen {
             Some(address) => Some(HttpFace::bind(address, health.clone()).await?),
             None => None,
         };
+        let appends = OwnAppends::default();
+        let noted = projection.clone();
         let hub = config.cloud.clone().map(|cloud| HubClient {
             cloud,
             server_name: config.server_name.clone(),
@@ -167,7 +195,15 @@ impl Daemon {
                 labels: config.labels.clone(),
                 software: format!("edgecore {}", env!("CARGO_PKG_VERSION")),
                 heartbeat: config.heartbeat,
+                // The cloud proposes; the rest of it is the cloud's to say.
+                heartbeat_idle: config.heartbeat,
+                nonce: [0; 16],
+                wall_us: 0,
+                receipts: None,
+                archive: ArchivePolicy::FollowDurable,
             },
+            fences: Fences::new(move || noted.view()),
+            appends: appends.clone(),
             backoff: Backoff::new(config.backoff_first, config.backoff_longest),
             drain: Drain::new(config.drain.rate, config.drain.hours.clone()),
             status: Arc::default(),
@@ -177,9 +213,11 @@ impl Daemon {
             scope,
             log,
             projection,
+            budget,
             http,
             health,
             hub,
+            appends,
         })
     }
 
@@ -193,15 +231,42 @@ impl Daemon {
             scope,
             log,
             projection,
+            budget,
             http,
             health,
             hub,
+            appends,
         } = self;
-        let journal = LogJournal::new(log.clone(), &scope);
+        let journal = LogJournal::new(log.clone(), &scope, appends);
         let shutdown = CancellationToken::new();
         let let_go = shutdown.child_token();
         let follower = Follower::start(log.clone(), projection.clone());
         let (mut devices, mut tasks) = (Tasks::new(), Tasks::new());
+        let archived = archived(hub.as_ref());
+        let keeper = retention::Parts {
+            log: log.clone(),
+            policy: Policy {
+                max_age: config.disk.max_age,
+                degrade: config.disk.degrade,
+                ..Policy::default()
+            },
+            archived: archived.clone(),
+            dir: config.data_dir.clone(),
+            budget,
+        };
+        // Before anything else is appended, and before a base hides where it was cut off.
+        let (first, of, node) = (keeper.clone(), log.clone(), scope.clone());
+        let unfinished = tokio::task::spawn_blocking(move || {
+            let finished = finish_epochs(&of, &node).or_else(|_| {
+                retention::make_room(&first);
+                finish_epochs(&of, &node)
+            });
+            retention::make_room(&first);
+            finished
+        });
+        if let Ok(finished) = unfinished.await {
+            finished?;
+        }
         announce(&journal, announcement(&config, &scope), &mut tasks, &shutdown).await?;
         let mut address = "off".to_owned();
         if let Some(http) = http {
@@ -210,16 +275,30 @@ impl Daemon {
                 .map_or_else(|err| err.to_string(), |address| address.to_string());
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
-        tasks.spawn("log-metrics", log_metrics::publish(log.clone(), shutdown.clone()));
+        let measured = log_metrics::Measured {
+            log: log.clone(),
+            projection: projection.clone(),
+            archived: archived.clone(),
+        };
+        tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
+        tasks.spawn("retention", retention::run(keeper, shutdown.clone()));
+        tasks.spawn(
+            "clock",
+            clock::watch(journal.clone(), log.clone(), scope.clone(), shutdown.clone()),
+        );
         let (table_in, table) = watch::channel(Arc::new(DeviceTable::default()));
         tasks.spawn(
             "device-table",
             tables::follow(projection.clone(), scope.clone(), table_in, shutdown.clone()),
         );
+        let mappers = MapperOptions {
+            unchanged: config.unchanged,
+            ..MapperOptions::new(scope.clone())
+        };
         let (failed_in, mut failed) = watch::channel(None);
         devices.spawn(
             "mappers",
-            run_mappers(scope.clone(), journal.clone(), table, failed_in, let_go.clone()),
+            run_mappers(mappers, journal.clone(), table, failed_in, let_go.clone()),
         );
         let cloud = hub
             .as_ref()
@@ -243,6 +322,66 @@ impl Daemon {
         followed?;
         failure.map_or(Ok(()), |err| Err(err.into()))
     }
+}
+
+/// How far the node's streams are archived: as far as the cloud said in this start of the daemon, or as was noted before.
+fn archived(hub: Option<&HubClient>) -> retention::Archived {
+    let cloud = hub.map(|hub| (hub.status.clone(), hub.fences.clone()));
+    Arc::new(move |key| {
+        let Some((status, fences)) = &cloud else {
+            return Seq::ZERO;
+        };
+        let of_stream = |acked: &&v1::Acknowledged| {
+            (acked.scope.as_str(), acked.lane) == (key.id.scope.as_wire(), key.id.lane.as_wire())
+                && acked.incarnation == key.incarnation.0.as_slice()
+        };
+        let noted = match fences.of(&key.id.scope) {
+            Ok(fences) => fences
+                .edge()
+                .acknowledged
+                .iter()
+                .find(of_stream)
+                .map_or(Seq::ZERO, |acked| Seq(acked.archived_seq)),
+            Err(err) => {
+                // What is not known to be archived is kept, or gets a gap record.
+                tracing::warn!(%err, stream = %key, "cannot tell how far it is archived");
+                Seq::ZERO
+            }
+        };
+        noted.max(status.archived(key))
+    })
+}
+
+/// Completes new epochs that a crash cut off.
+fn finish_epochs(log: &Log, scope: &Scope) -> Result<(), ResetError> {
+    for lane in [Lane::UpState, Lane::UpData] {
+        let key = log.own_key(&StreamId::new(scope.clone(), lane));
+        let missing = reset::finish(log, &key)?;
+        if missing > 0 {
+            tracing::warn!(stream = %key.id, missing, "a new epoch was cut off; its records are appended now");
+        }
+    }
+    Ok(())
+}
+
+/// Wall clock of the newest record the node wrote while its clock was set.
+fn newest_record_us(log: &Log, scope: &Scope) -> Option<i64> {
+    let newest = |lane| {
+        let key = log.own_key(&StreamId::new(scope.clone(), lane));
+        let end = log.durable(&key)?.position.seq;
+        let frame = log
+            .read_stream(&key, Seq(end.0.saturating_sub(1)))
+            .next()
+            .ok()??;
+        let times = frame
+            .records()
+            .ok()?
+            .filter_map(|item| item.ok())
+            .filter(|(_, record)| record.clock() == v1::ClockQuality::ClockSynced)
+            .map(|(_, record)| record.wall_us);
+        times.max()
+    };
+    newest(Lane::UpState).max(newest(Lane::UpData))
 }
 
 /// The last record of an orderly stop, and a moment for the cloud to take everything.
@@ -367,13 +506,13 @@ async fn append_when_there_is_room(journal: &LogJournal, lane: Lane, record: New
 }
 
 async fn run_mappers(
-    scope: Scope,
+    options: MapperOptions,
     journal: LogJournal,
     table: watch::Receiver<Arc<DeviceTable>>,
     failed: watch::Sender<Option<JournalError>>,
     shutdown: CancellationToken,
 ) {
-    let manager = MapperManager::new(MapperOptions::new(scope));
+    let manager = MapperManager::new(options);
     let stopped = manager.run(journal, Arc::new(SystemClock), table, shutdown).await;
     if !stopped.late.is_empty() {
         tracing::warn!(tasks = ?stopped.late, "mapper tasks were aborted");

@@ -9,13 +9,15 @@ use ledge_log::Log;
 use ledge_projection::Projection;
 use ledge_proto::fold::folded_stream;
 use ledge_proto::ids::{Incarnation, Lane, Mark, Scope, Seq, StreamId, StreamKey};
-use ledge_proto::session::{Backoff, Local, Peer, SessionError, stream_state};
+use ledge_proto::session::{Backoff, Local, Peer, RefuseReason, SessionError, stream_state};
 use ledge_proto::v1;
 use ledge_replication::certs::CLOUD_SERVER_NAME;
+use ledge_replication::fences::Fences;
 use ledge_replication::link::{
     Direction, Drain, LinkError, LinkObserver, LinkParts, ReplaySlots, Traffic, run_edge,
 };
 use ledge_replication::meters;
+use ledge_replication::reset::{LostHistory, OwnAppends};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +39,10 @@ pub struct HubClient {
     pub projection: Projection,
     /// What the node says of itself.
     pub local: Local,
+    /// What the node knows of the cloud.
+    pub fences: Fences,
+    /// Lets appends to the node's own streams through.
+    pub appends: OwnAppends,
     /// Waits between two attempts.
     pub backoff: Backoff,
     /// How fast telemetry leaves.
@@ -61,6 +67,11 @@ struct LinkState {
 impl HubStatus {
     fn lock(&self) -> MutexGuard<'_, LinkState> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far the cloud has archived a stream of this node, as far as this start of the daemon heard.
+    pub fn archived(&self, key: &StreamKey) -> Seq {
+        self.lock().acked.get(key).copied().unwrap_or(Seq::ZERO)
     }
 
     /// Waits until the cloud has acknowledged everything in the node's own streams, or there is no link.
@@ -103,6 +114,7 @@ impl HubClient {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut backoff = self.backoff.clone();
         metrics::gauge!("ledge_link_up").set(0.0);
+        metrics::gauge!("ledge_link_quarantined").set(0.0);
         while !shutdown.is_cancelled() {
             let observer = Arc::new(EdgeObserver {
                 status: self.status.clone(),
@@ -131,7 +143,8 @@ impl HubClient {
                 DialError::Link(LinkError::Session(
                     SessionError::Refused { .. } | SessionError::Refusing { .. },
                 )) => {
-                    tracing::error!(cloud = %self.cloud, %err, "cloudcore and this node do not fit together")
+                    metrics::gauge!("ledge_link_quarantined").set(f64::from(u8::from(is_quarantine(&err))));
+                    tracing::error!(cloud = %self.cloud, %err, "cloudcore and this node do not fit together; work goes on")
                 }
                 _ => tracing::warn!(cloud = %self.cloud, %err, retry_in = ?wait, "no link; work goes on"),
             }
@@ -168,6 +181,8 @@ impl HubClient {
         let parts = LinkParts {
             log: self.log.clone(),
             local: self.local.clone(),
+            fences: self.fences.clone(),
+            appends: self.appends.clone(),
             sends: self.own_streams(),
             snapshots: Arc::new(self.projection.clone()),
             drain: self.drain.clone(),
@@ -215,6 +230,20 @@ impl HubClient {
     }
 }
 
+/// Whether an operator has to decide before the node is let in again.
+fn is_quarantine(err: &DialError) -> bool {
+    let DialError::Link(LinkError::Session(SessionError::Refused { reason, .. })) = err else {
+        return false;
+    };
+    [
+        RefuseReason::Quarantined,
+        RefuseReason::Fork,
+        RefuseReason::IncarnationClosed,
+    ]
+    .iter()
+    .any(|quarantine| quarantine.name() == reason)
+}
+
 fn random() -> u64 {
     let mut bytes = [0; 8];
     // Without randomness every edge waits the same; that is a nuisance, not a fault.
@@ -231,6 +260,7 @@ impl LinkObserver for EdgeObserver {
     fn established(&self, _peer: &Peer) {
         self.status.lock().up = true;
         metrics::gauge!("ledge_link_up").set(1.0);
+        metrics::gauge!("ledge_link_quarantined").set(0.0);
         metrics::counter!("ledge_link_established_total").increment(1);
         tracing::info!("link to cloudcore established");
     }
@@ -251,6 +281,14 @@ impl LinkObserver for EdgeObserver {
 
     fn received(&self, key: &StreamKey, records: u64, bytes: u64) {
         meters::frame(Direction::Received, key, records, bytes);
+    }
+
+    fn history_lost(&self, lost: &LostHistory) {
+        metrics::counter!("ledge_history_lost_total", "lane" => lost.key.id.lane.name()).increment(1);
+        tracing::error!(
+            stream = %lost.key.id, epoch = %lost.epoch, lost = ?lost.records, again = lost.appended_again,
+            "this disk is an older state of the node's: the stream goes on under a new epoch"
+        );
     }
 
     fn traffic(&self, direction: Direction, what: Traffic, bytes: u64) {

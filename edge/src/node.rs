@@ -1,16 +1,15 @@
-//! The node's own hand in the log: its clock and its journal.
+//! The node's own hand in the log: its journal. Its clock is beside it.
+
+pub mod clock;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ledge_log::{AppendError, Log};
 use ledge_proto::ids::{Lane, Scope, StreamId};
 use ledge_proto::v1;
+use ledge_replication::reset::OwnAppends;
 
 use crate::twin::{Clock, Journal, JournalError, NewRecord, Stamp};
-
-/// No clock that was ever set shows a time before this release: 2026-01-01T00:00:00Z, microseconds.
-const BUILT_AFTER_US: i64 = 1_767_225_600_000_000;
 
 /// The machine's clocks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,22 +17,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn stamp(&self) -> Stamp {
-        let wall_us = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
-        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let mono_us = u64::try_from(boot.tv_sec).unwrap_or(0) * 1_000_000
-            + u64::try_from(boot.tv_nsec).unwrap_or(0) / 1000;
-        let clock = if wall_us < BUILT_AFTER_US {
-            v1::ClockQuality::ClockBeforeBuild
-        } else {
-            v1::ClockQuality::ClockUnknown
-        };
-        Stamp {
-            wall_us,
-            clock,
-            mono_us,
-        }
+        ledge_daemon::clock::stamp()
     }
 }
 
@@ -43,15 +27,18 @@ pub struct LogJournal {
     log: Log,
     up_state: Arc<StreamId>,
     up_data: Arc<StreamId>,
+    appends: OwnAppends,
 }
 
 impl LogJournal {
     /// The journal of the node `scope`.
-    pub fn new(log: Log, scope: &Scope) -> Self {
+    /// `appends` is shared with the link, which may have to begin a new epoch of these streams.
+    pub fn new(log: Log, scope: &Scope, appends: OwnAppends) -> Self {
         LogJournal {
             log,
             up_state: Arc::new(StreamId::new(scope.clone(), Lane::UpState)),
             up_data: Arc::new(StreamId::new(scope.clone(), Lane::UpData)),
+            appends,
         }
     }
 }
@@ -67,6 +54,7 @@ impl Journal for LogJournal {
         };
         let boot = self.log.identity().boot;
         let records = records.into_iter().map(|record| to_wire(record, boot)).collect();
+        let _through = self.appends.append().await;
         match self.log.append(stream, records).await {
             Ok(_) => Ok(()),
             Err(AppendError::Closed) => Err(JournalError::Closed),
@@ -77,17 +65,9 @@ impl Journal for LogJournal {
 }
 
 fn to_wire(record: NewRecord, boot: u32) -> v1::Record {
-    let (kind, payload) = record.payload.encode();
     v1::Record {
-        kind,
-        key: record.key,
-        wall_us: record.stamp.wall_us,
-        clock: record.stamp.clock.into(),
-        mono_us: record.stamp.mono_us,
-        boot,
         cause: record.cause,
-        payload: payload.into(),
-        schema: 0,
+        ..record.stamp.record(boot, record.key, &record.payload)
     }
 }
 

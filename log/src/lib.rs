@@ -33,7 +33,9 @@ pub use error::{AppendError, CloseError, OpenError, ReadError, RecycleError, Ref
 pub use format::block::BlockKind;
 pub use format::{FORMAT_VERSION, FormatError};
 pub use ids::{BlockChain, BlockNo, SegmentNo};
-pub use log::{Appended, CheckedFrame, FrameTicket, Identity, Log, OldestSegment, Pin, StreamInfo, Ticket};
+pub use log::{
+    Appended, CheckedFrame, FrameAppender, FrameTicket, Identity, Log, OldestSegment, Pin, StreamInfo, Ticket,
+};
 pub use options::{
     Committer, Linger, OnDamage, OnLostData, Options, Random, SEGMENT_MAX_BYTES, SEGMENT_MIN_BYTES,
 };

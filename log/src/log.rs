@@ -18,7 +18,7 @@ use ledge_proto::ids::{ClusterId, Incarnation, Mark, Position, Seq, StreamId, St
 use tokio::sync::watch;
 
 pub use self::append::Ticket;
-pub use self::frames::{CheckedFrame, FrameTicket};
+pub use self::frames::{CheckedFrame, FrameAppender, FrameTicket};
 pub use self::retention::{OldestSegment, Pin};
 use crate::catalog::{Catalog, lock, start_of};
 use crate::error::{CloseError, OpenError, ReadError};
@@ -161,6 +161,14 @@ impl Log {
     /// End of what is durable of a stream; `None` when nothing is.
     pub fn durable(&self, key: &StreamKey) -> Option<Mark> {
         durable(self.catalog(), key)
+    }
+
+    /// The last record of a stream before those that are still held; 0 when all of them are, or nothing is known of it.
+    pub fn held_after(&self, key: &StreamKey) -> Seq {
+        let stream = self.catalog().stream(key);
+        stream.map_or(Seq::ZERO, |stream| {
+            Seq(stream.state().first_seq().0.saturating_sub(1))
+        })
     }
 
     /// Every stream of which something is or was held, ordered by key.

@@ -230,18 +230,20 @@ fn recover(
     let mut writer = writer(catalog, options, identity, head, superblock, lock);
     writer.superblock_file = 1 - file;
     writer.new_epoch = lost_until.is_some();
-    // A crash between a new segment and its STREAMS, or in the middle of them: without, giving up the segments before
-    // would lose where streams stand.
-    let unfinished = !tail.sealed && tail.frames.is_empty() && tail.snapshots.is_empty();
+    let mut unfinished = false;
     if !tail.sealed {
         // Frames of a hole are not in what the scan indexed.
         let (no, lost) = (last.no(), writer.catalog.damages().touches(last.no()));
+        let unused = tail.frames.is_empty() && tail.snapshots.is_empty();
         let mut active = Active::new(last, tail.off, tail.frames, tail.snapshots);
         if lost {
             tracing::warn!(segment = %no, "the segment gets no index: a block of it cannot be read");
             active.frames = None;
         }
         writer.active = Some(active);
+        // A crash between a new segment and its STREAMS, or in the middle of them: without, giving up the segments
+        // before would lose where streams stand.
+        unfinished = unused;
     }
     writer.spares = Spares::of(spares(&*writer.catalog.storage, dir, &names));
     bump(&mut writer)?;

@@ -240,7 +240,7 @@ impl Writer {
                 u32::try_from(at).unwrap_or(u32::MAX),
                 &built.frame,
             );
-            if built.own {
+            if built.own() {
                 state.accepted = state.durable;
                 state.staged = state.durable.position;
             }

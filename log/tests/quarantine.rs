@@ -191,8 +191,6 @@ fn round(
     whole
 }
 
-type Change = Box<dyn Fn(&mut [u8])>;
-
 #[test]
 fn any_damaged_sector_is_listed_and_comes_back_from_a_peer() {
     let disk = sample();
@@ -204,7 +202,8 @@ fn any_damaged_sector_is_listed_and_comes_back_from_a_peer() {
         let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         for start in (4096..used).step_by(512) {
             let end = used.min(start + 512);
-            let kinds: [(&str, Change); 4] = [
+            type Harm = Box<dyn Fn(&mut [u8])>;
+            let kinds: [(&str, Harm); 4] = [
                 ("zeroed", Box::new(move |b: &mut [u8]| b[start..end].fill(0))),
                 (
                     "overwritten",

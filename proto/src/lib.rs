@@ -3,9 +3,10 @@
 //! Nothing in this crate does I/O, reads a clock or draws a random number: everything is a function of its
 //! arguments, so that replay gives the same result anywhere.
 //!
-//! Reading order: [`limits`], [`ids`], [`frame`], [`record`], [`fold`], [`session`].
+//! Reading order: [`limits`], [`ids`], [`frame`], [`record`], [`stamp`], [`fold`], [`fence`], [`session`].
 
 pub mod checksum;
+pub mod fence;
 pub mod fold;
 pub mod frame;
 pub mod ids;
@@ -13,6 +14,7 @@ pub mod limits;
 pub mod mutants;
 pub mod record;
 pub mod session;
+pub mod stamp;
 
 /// The messages of `proto/ledge/v1/*.proto`, generated at build time.
 #[allow(missing_docs, clippy::all, unreachable_pub)]

@@ -52,11 +52,28 @@ pub const CONTROL_MAX_BYTES: usize = 64 * 1024;
 /// Most streams named in one HELLO or WELCOME.
 pub const SESSION_MAX_STREAMS: usize = 64;
 
+/// Most disks of a node that are remembered after another one took their place.
+pub const FENCE_MAX_CLOSED: usize = 64;
+
+/// Most session tokens of a node that wait for one to be confirmed.
+pub const FENCE_MAX_OUTSTANDING: usize = 16;
+
+/// Most requests for lost frames that may be open at once.
+pub const SESSION_MAX_FETCHES: usize = 64;
+
+/// Longest reason or message of a REFUSE or NACK that is kept, bytes.
+pub const SESSION_MAX_TEXT_BYTES: usize = 4096;
+
 /// Most labels a node may report.
 pub const NODE_MAX_LABELS: usize = 128;
 
-/// Heartbeat interval the cloud proposes, milliseconds. A link is half-open after two missed ones.
+/// Heartbeat interval the cloud proposes while there is something to tell, milliseconds. A link is half-open after
+/// two missed ones.
 pub const HEARTBEAT_MS: u64 = 5_000;
+
+/// Longest heartbeat interval the cloud proposes while there is nothing to tell, milliseconds: most middleboxes forget
+/// a silent UDP flow after 30 seconds (RFC 9000, section 10.1.2).
+pub const HEARTBEAT_IDLE_MS: u64 = 25_000;
 
 /// Shortest and longest heartbeat either end accepts, milliseconds.
 pub const HEARTBEAT_RANGE_MS: std::ops::RangeInclusive<u64> = 50..=240_000;

@@ -18,6 +18,10 @@ pub enum RecordKind {
     Gap = 4,
     /// up.data: about to write to a device ([`v1::WriteIntent`]).
     WriteIntent = 5,
+    /// up.data: what was kept of samples that were dropped ([`v1::SampleSummary`]).
+    SampleSummary = 6,
+    /// up.data: the wall clock became synced or jumped ([`v1::ClockSync`]).
+    ClockSync = 7,
     /// up.state: a property's latest value ([`v1::TwinReported`]).
     TwinReported = 16,
     /// up.state: whether a device answers ([`v1::DeviceState`]).
@@ -32,16 +36,24 @@ pub enum RecordKind {
     DeviceRemoved = 33,
     /// down: what a property should be ([`v1::TwinDesired`]).
     TwinDesired = 34,
+    /// local, cloud: what the cloud knows of a node's disk ([`v1::NodeFence`]).
+    NodeFence = 48,
+    /// local, edge: what the node knows of the cloud ([`v1::EdgeFence`]).
+    EdgeFence = 49,
+    /// local, cloud: leadership and restore generation ([`v1::CloudFence`]).
+    CloudFence = 50,
 }
 
 impl RecordKind {
     /// Every kind this version knows.
-    pub const ALL: [RecordKind; 12] = [
+    pub const ALL: [RecordKind; 17] = [
         RecordKind::Sample,
         RecordKind::DeviceEvent,
         RecordKind::DaemonEvent,
         RecordKind::Gap,
         RecordKind::WriteIntent,
+        RecordKind::SampleSummary,
+        RecordKind::ClockSync,
         RecordKind::TwinReported,
         RecordKind::DeviceState,
         RecordKind::NodeState,
@@ -49,6 +61,9 @@ impl RecordKind {
         RecordKind::DeviceSpec,
         RecordKind::DeviceRemoved,
         RecordKind::TwinDesired,
+        RecordKind::NodeFence,
+        RecordKind::EdgeFence,
+        RecordKind::CloudFence,
     ];
 
     /// The number written in records.
@@ -69,6 +84,8 @@ impl RecordKind {
             RecordKind::DaemonEvent => "DaemonEvent",
             RecordKind::Gap => "Gap",
             RecordKind::WriteIntent => "WriteIntent",
+            RecordKind::SampleSummary => "SampleSummary",
+            RecordKind::ClockSync => "ClockSync",
             RecordKind::TwinReported => "TwinReported",
             RecordKind::DeviceState => "DeviceState",
             RecordKind::NodeState => "NodeState",
@@ -76,6 +93,9 @@ impl RecordKind {
             RecordKind::DeviceSpec => "DeviceSpec",
             RecordKind::DeviceRemoved => "DeviceRemoved",
             RecordKind::TwinDesired => "TwinDesired",
+            RecordKind::NodeFence => "NodeFence",
+            RecordKind::EdgeFence => "EdgeFence",
+            RecordKind::CloudFence => "CloudFence",
         }
     }
 }
@@ -89,6 +109,8 @@ pub enum Payload {
     DaemonEvent(v1::Event),
     Gap(v1::Gap),
     WriteIntent(v1::WriteIntent),
+    SampleSummary(v1::SampleSummary),
+    ClockSync(v1::ClockSync),
     TwinReported(v1::TwinReported),
     DeviceState(v1::DeviceState),
     NodeState(v1::NodeState),
@@ -96,6 +118,9 @@ pub enum Payload {
     DeviceSpec(Box<v1::DeviceSpec>),
     DeviceRemoved,
     TwinDesired(v1::TwinDesired),
+    NodeFence(Box<v1::NodeFence>),
+    EdgeFence(v1::EdgeFence),
+    CloudFence(v1::CloudFence),
     /// A kind of a later version: kept, not understood.
     Unknown(u32),
 }
@@ -114,6 +139,8 @@ impl Payload {
             Some(RecordKind::DaemonEvent) => Payload::DaemonEvent(Message::decode(bytes)?),
             Some(RecordKind::Gap) => Payload::Gap(Message::decode(bytes)?),
             Some(RecordKind::WriteIntent) => Payload::WriteIntent(Message::decode(bytes)?),
+            Some(RecordKind::SampleSummary) => Payload::SampleSummary(Message::decode(bytes)?),
+            Some(RecordKind::ClockSync) => Payload::ClockSync(Message::decode(bytes)?),
             Some(RecordKind::TwinReported) => Payload::TwinReported(Message::decode(bytes)?),
             Some(RecordKind::DeviceState) => Payload::DeviceState(Message::decode(bytes)?),
             Some(RecordKind::NodeState) => Payload::NodeState(Message::decode(bytes)?),
@@ -121,6 +148,9 @@ impl Payload {
             Some(RecordKind::DeviceSpec) => Payload::DeviceSpec(Box::new(Message::decode(bytes)?)),
             Some(RecordKind::DeviceRemoved) => Payload::DeviceRemoved,
             Some(RecordKind::TwinDesired) => Payload::TwinDesired(Message::decode(bytes)?),
+            Some(RecordKind::NodeFence) => Payload::NodeFence(Box::new(Message::decode(bytes)?)),
+            Some(RecordKind::EdgeFence) => Payload::EdgeFence(Message::decode(bytes)?),
+            Some(RecordKind::CloudFence) => Payload::CloudFence(Message::decode(bytes)?),
         })
     }
 
@@ -134,6 +164,8 @@ impl Payload {
             Payload::DaemonEvent(m) => of(K::DaemonEvent, m.encode_to_vec()),
             Payload::Gap(m) => of(K::Gap, m.encode_to_vec()),
             Payload::WriteIntent(m) => of(K::WriteIntent, m.encode_to_vec()),
+            Payload::SampleSummary(m) => of(K::SampleSummary, m.encode_to_vec()),
+            Payload::ClockSync(m) => of(K::ClockSync, m.encode_to_vec()),
             Payload::TwinReported(m) => of(K::TwinReported, m.encode_to_vec()),
             Payload::DeviceState(m) => of(K::DeviceState, m.encode_to_vec()),
             Payload::NodeState(m) => of(K::NodeState, m.encode_to_vec()),
@@ -141,6 +173,9 @@ impl Payload {
             Payload::DeviceSpec(m) => of(K::DeviceSpec, m.encode_to_vec()),
             Payload::DeviceRemoved => of(K::DeviceRemoved, Vec::new()),
             Payload::TwinDesired(m) => of(K::TwinDesired, m.encode_to_vec()),
+            Payload::NodeFence(m) => of(K::NodeFence, m.encode_to_vec()),
+            Payload::EdgeFence(m) => of(K::EdgeFence, m.encode_to_vec()),
+            Payload::CloudFence(m) => of(K::CloudFence, m.encode_to_vec()),
             Payload::Unknown(kind) => (*kind, Vec::new()),
         }
     }

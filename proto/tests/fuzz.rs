@@ -1,6 +1,10 @@
 //! Fuzz targets of every decoder that reads bytes from a peer or a disk. `cargo test` runs them briefly with random
 //! input; `cargo bolero test -p ledge-proto --test fuzz NAME` (cargo-bolero) runs one with coverage for as long as wanted.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod world;
+
 use bytes::Bytes;
 use ledge_proto::checksum::crc32c_of;
 use ledge_proto::fold::State;
@@ -111,6 +115,27 @@ fn record_payload() {
                     ..Default::default()
                 };
                 assert!(Payload::decode(&again).is_ok());
+            }
+        }
+    });
+}
+
+/// Control messages of any content, to a session in any phase: no panic, and whatever is answered can be sent.
+#[test]
+fn session_of_arbitrary_messages() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let (mut edge, mut cloud) = (world::Edge::new(2), world::Log::default());
+        edge.start(1);
+        let mut link = world::Link::dial(&edge, &cloud, 1);
+        link.begin(&mut edge, &mut cloud);
+        // Steps of the real exchange, and messages of the input in between.
+        for piece in bytes.split(|byte| *byte == 0xff).take(16) {
+            if let Ok(message) = wire::decode(piece) {
+                link.inject(world::End::Cloud, message.clone());
+                link.inject(world::End::Edge, message);
+            }
+            for step in link.steps(&edge, &cloud) {
+                link.step(step, &mut edge, &mut cloud);
             }
         }
     });

@@ -79,6 +79,7 @@ pub enum Command {
     Sim(commands::sim::Sim),
     /// Look into a log: info, cat, tail, verify, stats.
     Log(commands::log::Log),
+    Node(commands::node::Node),
     At(commands::at::At),
     Diff(commands::diff::Diff),
     Replay(commands::replay::Replay),

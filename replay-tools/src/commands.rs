@@ -5,6 +5,7 @@ pub mod cert;
 pub mod completion;
 pub mod diff;
 pub mod log;
+pub mod node;
 pub mod quickstart;
 pub(crate) mod reference;
 pub mod replay;
@@ -46,6 +47,7 @@ fn dispatch(command: Command, context: &mut Context) -> Result<Code, Quit> {
         Command::Quickstart(args) => quickstart::run(&args, context),
         Command::Sim(args) => sim::run(args, context),
         Command::Log(args) => log::run(&args, context),
+        Command::Node(args) => node::run(&args, context),
         Command::At(args) => at::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),
         Command::Replay(args) => replay::run(&args, context),

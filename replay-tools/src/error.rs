@@ -49,6 +49,14 @@ impl Failure {
         }
     }
 
+    /// A daemon that does not answer: exit code 7.
+    pub fn unreachable(message: impl Into<String>) -> Self {
+        Failure {
+            code: Code::Unreachable,
+            ..Failure::new(message)
+        }
+    }
+
     /// Adds what the user can do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -20,11 +20,13 @@ pub enum Code {
     Gap = 5,
     /// The log cannot be opened or read, so there is no answer.
     Unreadable = 6,
+    /// The daemon that was asked does not answer.
+    Unreachable = 7,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 7] = [
+    pub const ALL: [Code; 8] = [
         Code::Yes,
         Code::No,
         Code::Usage,
@@ -32,6 +34,7 @@ impl Code {
         Code::BadHash,
         Code::Gap,
         Code::Unreadable,
+        Code::Unreachable,
     ];
 
     /// The number a shell sees in `$?`.
@@ -50,6 +53,7 @@ impl Code {
             Code::TornTail => "`log verify`: half-written block at the end, as after a power cut",
             Code::BadHash => "`log verify`: damaged bytes: a checksum or the hash chain does not match",
             Code::Gap => "`log verify`: records are missing and no gap record says why",
+            Code::Unreachable => "`node`: no cloudcore answers on that address",
             Code::Unreadable => "the log cannot be opened or read, so there is no answer",
         }
     }

@@ -1,13 +1,17 @@
-//! Folding a log from its beginning up to a place in it.
+//! Folding a log up to a place in it: from its beginning, or from the bases that stand for what is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 
 use ledge_log::LogView;
-use ledge_proto::fold::State;
+use ledge_proto::fold::snapshot::{self, SnapshotError};
+use ledge_proto::fold::{FoldError, State, Table};
 use ledge_proto::frame::{Frame, FrameWriter, push_record};
-use ledge_proto::ids::{Epoch, Mark, Position, Seq, StreamKey};
+use ledge_proto::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
 use ledge_proto::limits;
 use ledge_proto::v1;
+use ledge_retention::replay::{self, Rebase, ReplayError};
+use prost::Message;
 
 use crate::error::{Failure, Quit};
 use crate::moment::Moment;
@@ -40,8 +44,11 @@ pub(crate) fn fold(view: &LogView, until: &Until, progress: &mut Progress) -> Re
         },
         until,
         held: BTreeMap::new(),
+        left: BTreeSet::new(),
         reached: false,
     };
+    folder.begin(view)?;
+    let mut rebase = Rebase::default();
     let mut reader = view.read_blocks(view.first_block().previous());
     let last = match until {
         Until::Block(no) => *no,
@@ -52,10 +59,15 @@ pub(crate) fn fold(view: &LogView, until: &Until, progress: &mut Progress) -> Re
         let Some(block) = reader.next_block().map_err(|err| cannot_read(&err))? else {
             break;
         };
+        if let Some(parts) = rebase.part(&block).map_err(|err| bad_replay(&err))? {
+            folder.rebase(&parts)?;
+        }
         for frame in block.frames() {
             let frame = frame.map_err(|err| bad_frame(&err))?;
             progress.add(u64::from(frame.count()));
-            folder.take(frame)?;
+            if !folder.left.contains(frame.key()) {
+                folder.take(view, frame)?;
+            }
             if folder.reached {
                 break;
             }
@@ -71,12 +83,63 @@ struct Folder<'a> {
     until: &'a Until,
     /// Records that do not count, in case one that counts follows: sequence numbers must stay dense.
     held: BTreeMap<StreamKey, Vec<Range>>,
+    /// Streams that went on from a snapshot of a later time: none of their later records counts.
+    left: BTreeSet<StreamKey>,
     /// Nothing later counts.
     reached: bool,
 }
 
+fn bad_replay(err: &ReplayError<Infallible>) -> Failure {
+    Failure::unreadable(err.to_string()).hint("`ledge log verify` says what is missing or damaged")
+}
+
 impl Folder<'_> {
-    fn take(&mut self, frame: Frame) -> Result<(), Failure> {
+    /// Begins with what stands for the records that are gone.
+    fn begin(&mut self, view: &LogView) -> Result<(), Failure> {
+        replay::load_bases(view, &mut self.folded.state).map_err(|err| bad_replay(&err))?;
+        let begun = view.segments().first().map_or(0, |first| first.created_ms);
+        let begun = Moment::from_us(i64::try_from(begun).unwrap_or(i64::MAX).saturating_mul(1000));
+        for base in replay::standing_bases(view) {
+            self.folded
+                .streams
+                .insert(base.key, (base.mark.position, begun, 0));
+        }
+        Ok(())
+    }
+
+    /// A stream goes on from a snapshot, unless that knows of something that does not count.
+    fn rebase(&mut self, parts: &[v1::Snapshot]) -> Result<(), Failure> {
+        let (key, entries) = snapshot::entries_of(parts).map_err(|err| bad_snapshot(&err))?;
+        let mark = match parts.first().map(snapshot::mark_of) {
+            Some(Ok(mark)) => mark,
+            Some(Err(err)) => return Err(bad_snapshot(&err)),
+            None => return Ok(()),
+        };
+        let newest = entries
+            .iter()
+            .filter(|(table, _)| *table != Table::stream_of(key.id.lane))
+            .filter_map(|(_, entry)| v1::Entry::decode(entry.value.as_slice()).ok())
+            .map(|entry| entry.wall_us)
+            .max();
+        if let Until::Time(time) = self.until
+            && newest.is_some_and(|newest| newest > time.as_us())
+        {
+            self.left.insert(key);
+            return Ok(());
+        }
+        self.held.remove(&key);
+        replay::load_rebase(&mut self.folded.state, parts).map_err(|err| bad_fold(&err))?;
+        let counted = self
+            .folded
+            .streams
+            .get(&key)
+            .map_or(0, |(_, _, records)| *records);
+        let time = Moment::from_us(newest.unwrap_or(0));
+        self.folded.streams.insert(key, (mark.position, time, counted));
+        Ok(())
+    }
+
+    fn take(&mut self, view: &LogView, frame: Frame) -> Result<(), Failure> {
         let counts: &dyn Fn(Position, &v1::Record) -> bool = match self.until {
             Until::Record(key, last) if key == frame.key() && *last <= frame.last_seq() => {
                 self.reached = true;
@@ -101,12 +164,23 @@ impl Folder<'_> {
         for range in self.held.remove(frame.key()).unwrap_or_default() {
             self.apply_blank(frame.key(), range)?;
         }
-        if kept == frame.count() {
-            self.apply(&frame)?;
+        let folds = if kept == frame.count() {
+            self.folded.state.apply_frame(&frame)
         } else {
-            self.apply(&masked(&frame, counts)?)?;
+            self.folded.state.apply_frame(&masked(&frame, counts)?)
+        };
+        match folds {
+            // A later epoch went on before it: it is in its block, but no longer in its stream.
+            Err(FoldError::Gap { .. })
+                if replay::has_left(view, &frame).map_err(|err| cannot_read(&err))? =>
+            {
+                return Ok(());
+            }
+            folded => folded.map_err(|err| bad_fold(&err))?,
         }
-        self.folded.records += u64::from(kept);
+        if frame.key().id.lane != Lane::Local {
+            self.folded.records += u64::from(kept);
+        }
         self.folded.bytes += frame.bytes().len() as u64;
         let counted = self
             .folded
@@ -148,10 +222,16 @@ impl Folder<'_> {
     }
 
     fn apply(&mut self, frame: &Frame) -> Result<(), Failure> {
-        self.folded.state.apply_frame(frame).map_err(|err| {
-            Failure::unreadable(err.to_string()).hint("`ledge log verify` says what is missing or damaged")
-        })
+        self.folded.state.apply_frame(frame).map_err(|err| bad_fold(&err))
     }
+}
+
+fn bad_fold(err: &FoldError<Infallible>) -> Failure {
+    Failure::unreadable(err.to_string()).hint("`ledge log verify` says what is missing or damaged")
+}
+
+fn bad_snapshot(err: &SnapshotError) -> Failure {
+    Failure::unreadable(err.to_string()).hint("`ledge log verify` says what is damaged")
 }
 
 /// Records of a stream that follow each other.

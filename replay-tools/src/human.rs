@@ -62,7 +62,6 @@ pub(crate) fn bytes(number: u64) -> String {
 }
 
 /// `64MiB`, `1 GiB`, `500kB` or plain bytes, as a number of bytes.
-#[cfg(feature = "sql")]
 pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use ledge_log::{BlockNo, LogView};
 use ledge_proto::ids::{Seq, StreamKey};
+use ledge_proto::stamp::BUILT_AFTER_US;
 
 use crate::error::Failure;
 use crate::moment::{Moment, When};
@@ -65,7 +66,7 @@ impl Place {
         Ok(match self {
             Place::Start => Until::Block(view.first_block().previous()),
             Place::End => Until::End,
-            Place::Time(when) => Until::Time(when.resolve(now)),
+            Place::Time(when) => Until::Time(within(view, when.resolve(now))?),
             Place::Block(no) => {
                 let (first, last) = (view.first_block().previous(), view.last_block());
                 if !(first.0..=last.0).contains(no) {
@@ -87,6 +88,29 @@ impl Place {
             }
         })
     }
+}
+
+/// `moment`, unless it lies before what `view` still holds.
+fn within(view: &LogView, moment: Moment) -> Result<Moment, Failure> {
+    let segments = view.segments();
+    // When nothing is gone, the beginning is the beginning; and a clock that was never set says nothing.
+    let Some(first) = segments.first().filter(|first| {
+        first.first_block > BlockNo(1) && first.created_ms >= BUILT_AFTER_US.unsigned_abs() / 1000
+    }) else {
+        return Ok(moment);
+    };
+    let earliest = Moment::from_us(
+        i64::try_from(first.created_ms)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1000),
+    );
+    if moment < earliest {
+        return Err(
+            Failure::new(format!("the log no longer holds what was at {moment}"))
+                .hint(format!("the earliest moment that can be shown is {earliest}")),
+        );
+    }
+    Ok(moment)
 }
 
 #[cfg(test)]

@@ -80,7 +80,10 @@ fn mistakes_say_what_is_there() {
 fn the_schema_is_printed_without_a_log() {
     let data = Data::new();
     let shown = lines(&data, &["sql", "--schema"]);
-    assert_eq!(shown[0], "samples: every value a device produced");
+    assert_eq!(
+        shown[0],
+        "samples: every value a device produced, or what was kept of those that were dropped"
+    );
     let tables = json(&data, &["sql", "--schema"]);
     assert_eq!(tables[0][0]["table"], "samples");
     assert_eq!(tables[0][0]["columns"][0]["name"], "node");
@@ -133,13 +136,15 @@ fn a_damaged_log_is_code_6() {
     let data = Data::story();
     let segment = data.log_dir().join("seg-0000000000000000.ldg");
     let mut bytes = std::fs::read(&segment).unwrap();
-    let at = bytes
-        .windows(12)
-        .rposition(|part| part == b"plant/pump-1")
+    // The last byte of the first block with frames: kind at 4, length of the body at 8 (docs/format/segment.md).
+    let at = (4096..bytes.len())
+        .step_by(512)
+        .find(|at| bytes[*at..].starts_with(b"LBK1") && bytes[at + 4] == 1)
         .unwrap();
-    bytes[at] ^= 1;
+    let len = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap());
+    bytes[at + 63 + usize::try_from(len).unwrap()] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
-    let ran = on(&data, &["sql", "DIR", "SELECT * FROM samples"]);
+    let ran = on(&data, &["sql", "DIR", "SELECT * FROM records"]);
     assert_eq!(ran.code, 6, "{ran:?}");
     assert!(ran.stderr.contains("ledge log verify"), "{}", ran.stderr);
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ledge_benches::ratio::{BENCHES, Bench, Perf, Plan, Side, fill_and_die};
+use ledge_benches::ratio::{BENCHES, Bench, Perf, Plan, Side, fill_and_die, serve_raw};
 
 const USAGE: &str = "usage: ratio [--quick] [--dir DIR] [--only raw|ours] [--perf CTL,ACK] [ID...]";
 
@@ -48,6 +48,14 @@ fn run(args: Vec<String>) -> anyhow::Result<ExitCode> {
                     return Ok(usage("DIR MIB"));
                 };
                 fill_and_die(&PathBuf::from(dir), mib.parse()?)?;
+            }
+            "--serve-raw" => {
+                // The other half of B3c, which starts it.
+                let Some(pki) = args.next() else {
+                    return Ok(usage("PKI"));
+                };
+                serve_raw(Path::new(&pki))?;
+                return Ok(ExitCode::SUCCESS);
             }
             id => match BENCHES.iter().find(|bench| bench.has(id)) {
                 Some(bench) => chosen.push((bench, arg)),

@@ -123,14 +123,14 @@ async fn run(log: &Log, sources: Vec<Source>, plan: &Plan) -> anyhow::Result<(Ru
     let latency = Arc::new(LatencySample::default());
     let mut tasks = Vec::with_capacity(sources.len());
     for (n, mut source) in sources.into_iter().enumerate() {
-        let (log, over, latency) = (log.clone(), over.clone(), latency.clone());
+        let (mut log, over, latency) = (log.frame_appender(), over.clone(), latency.clone());
         tasks.push(tokio::spawn(async move {
             while !over.load(Ordering::Relaxed) {
                 let Some(frame) = source.ready.pop_front() else {
                     break;
                 };
                 let sent = Instant::now();
-                log.append_frame(frame).await?;
+                log.append(frame).await?;
                 if n % 64 == 0 {
                     latency.add(sent.elapsed());
                 }

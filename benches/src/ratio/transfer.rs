@@ -1,9 +1,9 @@
 //! B3a: from one log to another over QUIC, acknowledged after fsync, against a raw QUIC stream.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -12,18 +12,16 @@ use ledge_log::Log;
 use ledge_log::storage::sim::Rng;
 use ledge_proto::frame::FrameWriter;
 use ledge_proto::ids::{Incarnation, Mark, Scope, Seq, StreamKey};
-use ledge_proto::session::Local;
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
-use ledge_replication::link::{
-    Drain, LinkObserver, LinkParts, NoObserver, NoSnapshots, ReplaySlots, run_cloud, run_edge,
-};
+use ledge_replication::link::{LinkObserver, NoObserver, run_cloud, run_edge};
 use ledge_replication::tls;
 use quinn::Endpoint;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::ends::parts;
 use super::harness::{Comparison, Plan, Row, Slice, compare};
 use super::workload::{give_up, key, open, open_keeping, payload};
 
@@ -31,7 +29,9 @@ const CHUNK: usize = 256 * 1024;
 const RECORDS: u32 = 1024;
 
 struct Bench {
+    /// Of the edge's end, on the thread that measures.
     runtime: Runtime,
+    cloud: OwnThread,
     server: Endpoint,
     client: Endpoint,
     address: SocketAddr,
@@ -90,17 +90,18 @@ fn prepare(dir: &Path, slices: usize, mib: usize, compressible: bool) -> anyhow:
     let authority = Authority::create(&pki)?;
     let cloud: CertFiles = authority.issue_cloud(&[], &pki)?;
     let edge = authority.issue_node("edge-1", &pki)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let (server, client) = {
+    let client = {
         let _inside = runtime.enter();
-        (
-            Endpoint::server(tls::server_config(&cloud)?, any)?,
-            Endpoint::client(any)?,
-        )
+        Endpoint::client(any)?
+    };
+    let own_thread = OwnThread::start()?;
+    let server = {
+        let _inside = own_thread.handle.enter();
+        Endpoint::server(tls::server_config(&cloud)?, any)?
     };
     let source = open(&dir.join("source"))?;
     let mut streams = Vec::new();
@@ -108,11 +109,14 @@ fn prepare(dir: &Path, slices: usize, mib: usize, compressible: bool) -> anyhow:
         streams.push(fill(&source, slice, mib << 20, compressible)?);
     }
     let target = open_keeping(&dir.join("target"), 64)?;
-    warm(&target, streams.iter().map(|(_, _, bytes)| bytes).sum())?;
+    // More than will be written: blocks are padded, segments end with an index.
+    let enough = streams.iter().map(|(_, _, bytes)| bytes).sum::<u64>() * 5 / 4;
+    warm(&target, enough)?;
     let address = server.local_addr()?;
     let tls = tls::client_config(&edge)?;
     Ok(Bench {
         runtime,
+        cloud: own_thread,
         server,
         client,
         address,
@@ -199,6 +203,41 @@ fn warm(target: &Log, bytes: u64) -> anyhow::Result<()> {
     give_up(target)
 }
 
+/// A runtime of one thread. Each end has its own, as the two programs do: a thread of both would send and receive in
+/// turn, and two threads of both would pass the work to and fro.
+struct OwnThread {
+    handle: Handle,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl OwnThread {
+    fn start() -> std::io::Result<OwnThread> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("cloud".to_owned())
+            .spawn(move || runtime.block_on(stopped.cancelled()))?;
+        Ok(OwnThread {
+            handle,
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for OwnThread {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
 struct Acked(watch::Sender<Seq>);
 
 impl LinkObserver for Acked {
@@ -222,7 +261,7 @@ impl Bench {
             self.address,
         );
         let busy = self.runtime.block_on(async {
-            let receive = tokio::spawn(async move {
+            let receive = self.cloud.handle.spawn(async move {
                 let connection = server.accept().await.context("no connection")?.await?;
                 let mut stream = connection.accept_uni().await?;
                 let mut bufs = vec![Bytes::new(); 32];
@@ -267,26 +306,15 @@ impl Bench {
             .seq;
         let (acked, mut seen) = watch::channel(Seq::ZERO);
         let stop = CancellationToken::new();
-        let parts = |log: &Log, sends, observer| LinkParts {
-            log: log.clone(),
-            local: Local {
-                cluster: log.identity().cluster,
-                node: stream.id.scope.clone(),
-                incarnation: stream.incarnation,
-                boot_id: String::new(),
-                labels: BTreeMap::new(),
-                software: "ratio".into(),
-                heartbeat: Duration::from_secs(5),
-            },
-            sends,
-            snapshots: Arc::new(NoSnapshots),
-            drain: Drain::unlimited(),
-            slots: ReplaySlots::new(1),
-            observer,
-            shutdown: stop.clone(),
-        };
-        let cloud = parts(&self.target, Vec::new(), Arc::new(NoObserver));
-        let edge = parts(&self.source, vec![stream.clone()], Arc::new(Acked(acked)));
+        let who = (stream.id.scope.clone(), stream.incarnation);
+        let cloud = parts(&self.target, who.clone(), Vec::new(), Arc::new(NoObserver), &stop);
+        let edge = parts(
+            &self.source,
+            who,
+            vec![stream.clone()],
+            Arc::new(Acked(acked)),
+            &stop,
+        );
         debug_assert!(stream.id.scope != Scope::cluster());
         let (server, client, tls, address) = (
             self.server.clone(),
@@ -295,7 +323,7 @@ impl Bench {
             self.address,
         );
         let busy = self.runtime.block_on(async {
-            let serve = tokio::spawn(async move {
+            let serve = self.cloud.handle.spawn(async move {
                 let connection = server.accept().await.context("no connection")?.await?;
                 anyhow::Ok(run_cloud(connection, cloud).await)
             });

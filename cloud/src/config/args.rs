@@ -24,6 +24,9 @@ pub struct Args {
     /// Directory of Device and DeviceModel manifests [file: ledge.manifestsDir]
     #[arg(long, value_name = "DIR", env = "LEDGE_MANIFESTS")]
     pub manifests: Option<PathBuf>,
+    /// The data is an older copy that was put back on purpose: nodes send again what it lacks. For one start only
+    #[arg(long)]
+    pub restored: bool,
     /// Certificate authority, PEM [file: modules.cloudHub.tlsCAFile]
     #[arg(long, value_name = "FILE", env = "LEDGE_CA")]
     pub ca: Option<PathBuf>,
@@ -33,6 +36,9 @@ pub struct Args {
     /// Private key, PEM [file: modules.cloudHub.tlsPrivateKeyFile]
     #[arg(long, value_name = "FILE", env = "LEDGE_KEY")]
     pub key: Option<PathBuf>,
+    /// Most the data directory may take: a size, a share of its file system such as 80%, or `none` [file: ledge.disk.limit] [default: 80%]
+    #[arg(long, value_name = "LIMIT", env = "LEDGE_DISK_LIMIT")]
+    pub disk_limit: Option<String>,
     /// Level, or directives such as `info,ledge_cloud=debug` [file: ledge.logLevel] [default: info]
     #[arg(long, value_name = "LEVEL", env = "LEDGE_LOG_LEVEL")]
     pub log_level: Option<String>,

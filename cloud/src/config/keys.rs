@@ -15,6 +15,11 @@ pub(super) const SECTIONS: &[Section] = &[
         inert: &[],
     },
     Section {
+        path: "ledge.disk",
+        used: &["limit", "reserve", "maxAge", "degrade"],
+        inert: &[],
+    },
+    Section {
         path: "ledge.log",
         used: &["segmentBytes"],
         inert: &[],

@@ -18,7 +18,6 @@ const SHAPE: Shape = Shape {
 const DATA_DIR: &str = "/var/lib/ledge/cloudcore";
 const QUIC_PORT: u16 = 10001;
 const HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9091);
-const SEGMENT_BYTES: u64 = 256 << 20;
 
 impl Config {
     /// Reads the file named by `args`, if any, and lets the flags win over it.
@@ -57,13 +56,15 @@ impl Config {
                     "modules.cloudHub.tlsPrivateKeyFile",
                 ],
             ),
+            restored: args.restored,
             heartbeat: file.heartbeat(
                 "modules.cloudHub.keepaliveInterval",
                 Duration::from_millis(limits::HEARTBEAT_MS),
             ),
             log: LogOptions {
-                segment_bytes: file.segment_bytes(SEGMENT_BYTES),
+                segment_bytes: file.segment_bytes(),
             },
+            disk: file.disk(args.disk_limit.as_deref())?,
             log_level: file.log_level(args.log_level.as_deref())?,
             log_format: file.log_format(args.log_format),
             without_effect: file.finish()?,

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 pub use args::Args;
 pub use ledge_daemon::config::{ConfigError, LogFormat, TlsPaths};
+pub use ledge_retention::budget::DiskOptions;
 
 /// A file with every setting at its default, for `--defaultconfig`.
 pub const DEFAULT_FILE: &str = include_str!("default.yaml");
@@ -32,10 +33,14 @@ pub struct Config {
     pub manifests: Option<PathBuf>,
     /// Certificates.
     pub tls: TlsPaths,
+    /// Whether the data is an older copy that was put back on purpose.
+    pub restored: bool,
     /// Heartbeat proposed to edges. A link is half-open after two missed ones.
     pub heartbeat: Duration,
     /// The log.
     pub log: LogOptions,
+    /// How much of the disk may be used, and what goes when it is.
+    pub disk: DiskOptions,
     /// What is logged: a level, or directives such as `info,ledge_cloud=debug`.
     pub log_level: String,
     /// How it is logged.
@@ -47,8 +52,8 @@ pub struct Config {
 /// Settings of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
-    /// Size of a segment file.
-    pub segment_bytes: u64,
+    /// Size of a segment file; `None`: the usual, or smaller where the disk limit is small.
+    pub segment_bytes: Option<u64>,
 }
 
 impl Config {

@@ -35,6 +35,9 @@ pub struct Args {
     /// Labels this node reports, instead of those in the file [file: modules.edged.nodeLabels]
     #[arg(long, value_name = "KEY=VALUE,…", env = "LEDGE_LABELS")]
     pub labels: Option<String>,
+    /// Most the data directory may take: a size, a share of its file system such as 80%, or `none` [file: ledge.disk.limit] [default: 80%]
+    #[arg(long, value_name = "LIMIT", env = "LEDGE_DISK_LIMIT")]
+    pub disk_limit: Option<String>,
     /// Level, or directives such as `info,ledge_edge=debug` [file: ledge.logLevel] [default: info]
     #[arg(long, value_name = "LEVEL", env = "LEDGE_LOG_LEVEL")]
     pub log_level: Option<String>,

@@ -20,8 +20,18 @@ pub(super) const SECTIONS: &[Section] = &[
         inert: &[],
     },
     Section {
+        path: "ledge.disk",
+        used: &["limit", "reserve", "maxAge", "degrade"],
+        inert: &[],
+    },
+    Section {
         path: "ledge.hub.drain",
         used: &["bytesPerSecond", "burst", "schedule"],
+        inert: &[],
+    },
+    Section {
+        path: "ledge.unchanged",
+        used: &["samples", "reports"],
         inert: &[],
     },
     Section {

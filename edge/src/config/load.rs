@@ -9,6 +9,8 @@ use ledge_daemon::config::{ConfigFile, Shape};
 use ledge_proto::ids::Scope;
 use ledge_replication::link::{Hours, Rate};
 
+use crate::twin::Unchanged;
+
 use super::{Args, Config, ConfigError, DrainOptions, LogOptions, keys, labels};
 
 const SHAPE: Shape = Shape {
@@ -23,9 +25,10 @@ const SHAPE: Shape = Shape {
 const DATA_DIR: &str = "/var/lib/ledge/edgecore";
 const HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9600);
 const HEARTBEAT: Duration = Duration::from_secs(15);
-const SEGMENT_BYTES: u64 = 64 << 20;
 const LINGER_DATA: Duration = Duration::from_millis(100);
 const LINGER_MAX: Duration = Duration::from_secs(10);
+const UNCHANGED: Duration = Duration::ZERO;
+const UNCHANGED_MAX: Duration = Duration::from_secs(24 * 3600);
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(32);
 
@@ -74,7 +77,9 @@ impl Config {
             backoff_first,
             backoff_longest,
             drain: drain(&mut file),
+            unchanged: unchanged(&mut file),
             log: log_options(&mut file),
+            disk: file.disk(args.disk_limit.as_deref())?,
             labels: node_labels(args, &mut file)?,
             log_level: file.log_level(args.log_level.as_deref())?,
             log_format: file.log_format(args.log_format),
@@ -160,6 +165,20 @@ fn drain(file: &mut ConfigFile) -> DrainOptions {
     DrainOptions { rate, hours }
 }
 
+/// How long a value that stays the same is not told again.
+fn unchanged(file: &mut ConfigFile) -> Unchanged {
+    let mut longest = |key| {
+        let range = Duration::ZERO..=UNCHANGED_MAX;
+        file.settings
+            .duration(key, Duration::from_secs(1), range)
+            .unwrap_or(UNCHANGED)
+    };
+    Unchanged {
+        samples: longest("ledge.unchanged.samples"),
+        reports: longest("ledge.unchanged.reports"),
+    }
+}
+
 fn log_options(file: &mut ConfigFile) -> LogOptions {
     let mut linger = |key, default| {
         let range = Duration::ZERO..=LINGER_MAX;
@@ -170,7 +189,7 @@ fn log_options(file: &mut ConfigFile) -> LogOptions {
     let linger_state = linger("ledge.log.lingerMs.state", Duration::ZERO);
     let linger_data = linger("ledge.log.lingerMs.data", LINGER_DATA);
     LogOptions {
-        segment_bytes: file.segment_bytes(SEGMENT_BYTES),
+        segment_bytes: file.segment_bytes(),
         linger_state,
         linger_data,
     }

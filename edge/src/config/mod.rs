@@ -16,7 +16,10 @@ use std::time::Duration;
 pub use args::Args;
 use ledge_replication::link::{Hours, Rate};
 
+use crate::twin::Unchanged;
+
 pub use ledge_daemon::config::{ConfigError, LogFormat, TlsPaths};
+pub use ledge_retention::budget::DiskOptions;
 
 /// A file with every setting at its default, for `--defaultconfig`.
 pub const DEFAULT_FILE: &str = include_str!("default.yaml");
@@ -46,8 +49,12 @@ pub struct Config {
     pub backoff_longest: Duration,
     /// How fast telemetry leaves.
     pub drain: DrainOptions,
+    /// How long a device's value that stays the same is not told again.
+    pub unchanged: Unchanged,
     /// The log.
     pub log: LogOptions,
+    /// How much of the disk may be used, and what goes when it is.
+    pub disk: DiskOptions,
     /// Labels this node reports.
     pub labels: BTreeMap<String, String>,
     /// What is logged: a level, or directives such as `info,ledge_edge=debug`.
@@ -70,8 +77,8 @@ pub struct DrainOptions {
 /// Settings of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
-    /// Size of a segment file.
-    pub segment_bytes: u64,
+    /// Size of a segment file; `None`: the usual, or smaller where the disk limit is small.
+    pub segment_bytes: Option<u64>,
     /// How long a record of `up.state` may wait for others before it is synced to disk.
     pub linger_state: Duration,
     /// How long a record of `up.data` may wait for others before it is synced to disk.

@@ -171,6 +171,7 @@ impl<J: Journal> DeviceTask<J> {
                 Ok(read) => read,
                 Err(reason) => {
                     property.reconciler.postpone(now, &self.shared.writes);
+                    property.sampler.reset();
                     if property.trouble.as_ref() != Some(&reason) {
                         data.push(event(&property.key, "PropertyUnreadable", reason.clone(), stamp));
                         property.trouble = Some(reason);
@@ -182,13 +183,19 @@ impl<J: Journal> DeviceTask<J> {
                 data.push(event(&property.key, "PropertyReadable", String::new(), stamp));
             }
             if property.report
-                && property
-                    .reporter
-                    .observe(&value, tick.unwrap_or(now), property.report_cycle)
+                && property.reporter.observe(
+                    &value,
+                    tick.unwrap_or(now),
+                    property.report_every(&self.shared.unchanged),
+                )
             {
                 state.push(reported(&property.key, value.clone(), stamp));
             }
-            if tick.is_some() {
+            if let Some(tick) = tick
+                && property
+                    .sampler
+                    .observe(&value, tick, self.shared.unchanged.samples)
+            {
                 let payload = Payload::Sample(v1::Sample { value: Some(value) });
                 data.push(NewRecord {
                     key: property.key.clone(),

@@ -17,7 +17,7 @@ use super::modbus::{AddressError, Connection};
 use super::property::Property;
 use super::recorder::{Failure, Recorder};
 use crate::twin::reconcile::{Reconciler, WriteLimits, wire};
-use crate::twin::{Clock, Desired, DeviceEntry, NewRecord, Stamp};
+use crate::twin::{Clock, Desired, DeviceEntry, NewRecord, Stamp, Unchanged};
 
 /// Time allowed for one request when the specification gives none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -37,6 +37,7 @@ pub(super) struct Shared<J> {
     pub(super) failure: Failure,
     pub(super) scope: Scope,
     pub(super) writes: WriteLimits,
+    pub(super) unchanged: Unchanged,
 }
 
 /// The way to a device: a connection and its unit there, or why there is none.

@@ -15,7 +15,7 @@ use super::modbus::{Address, AddressError, Connection, Dial, NetDial};
 use super::recorder::{Failure, Recorder};
 use super::tasks::{Ended, Tasks};
 use crate::twin::reconcile::WriteLimits;
-use crate::twin::{Clock, DeviceEntry, DeviceTable, Journal, JournalError};
+use crate::twin::{Clock, DeviceEntry, DeviceTable, Journal, JournalError, Unchanged};
 
 /// The protocol these mappers serve; devices of others are left to other mappers.
 const PROTOCOL: &str = "modbus";
@@ -33,6 +33,8 @@ pub struct MapperOptions {
     pub connections: ConnectionLimits,
     /// How often a device that does not keep a value is told again.
     pub writes: WriteLimits,
+    /// How long a value that stays the same is not told again; by default every reading is recorded.
+    pub unchanged: Unchanged,
     /// How long tasks may take to end. A request to a device that has begun is finished first.
     pub stop_within: Duration,
     /// Sets the jitter of reconnects.
@@ -47,6 +49,7 @@ impl MapperOptions {
             dial: Arc::new(NetDial),
             connections: ConnectionLimits::default(),
             writes: WriteLimits::default(),
+            unchanged: Unchanged::default(),
             stop_within: Duration::from_secs(5),
             seed: rand::random(),
         }
@@ -93,6 +96,7 @@ impl MapperManager {
                 failure: failure.clone(),
                 scope: self.options.scope.clone(),
                 writes: self.options.writes,
+                unchanged: self.options.unchanged,
             },
             connections: BTreeMap::new(),
             devices: BTreeMap::new(),

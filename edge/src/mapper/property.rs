@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::modbus::{Point, Range};
 use super::schedule::Ticks;
-use crate::twin::DeviceEntry;
 use crate::twin::reconcile::Reconciler;
-use crate::twin::report::Reporter;
+use crate::twin::report::{Reporter, Sampler};
+use crate::twin::{DeviceEntry, Unchanged};
 
 /// A property and what is known of it.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub(super) struct Property {
     /// Whether reports leave the edge.
     pub(super) report: bool,
     pub(super) reporter: Reporter,
+    pub(super) sampler: Sampler,
     pub(super) reconciler: Reconciler,
     /// What is wrong with it, so that only changes are told.
     pub(super) trouble: Option<String>,
@@ -48,6 +49,7 @@ impl Property {
             report_cycle: Duration::ZERO,
             report: false,
             reporter: Reporter::new(entry.reported.get(&spec.name).cloned()),
+            sampler: Sampler::default(),
             reconciler: Reconciler::new(entry.results.get(&spec.name)),
             trouble: None,
             look: false,
@@ -70,6 +72,15 @@ impl Property {
                 .encode(&wish.value)
                 .err()
                 .map(|err| format!("{}: {err}", self.name)),
+        }
+    }
+
+    /// Longest time between two reports of an unchanged value; zero for on change only.
+    pub(super) fn report_every(&self, unchanged: &Unchanged) -> Duration {
+        if self.report_cycle.is_zero() {
+            Duration::ZERO
+        } else {
+            self.report_cycle.max(unchanged.reports)
         }
     }
 

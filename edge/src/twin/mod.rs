@@ -12,4 +12,5 @@ pub mod value;
 
 pub use clock::{Clock, Stamp};
 pub use journal::{Journal, JournalError, NewRecord};
+pub use report::Unchanged;
 pub use table::{Desired, DeviceEntry, DeviceTable};

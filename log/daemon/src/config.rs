@@ -1,5 +1,7 @@
 //! What the two daemons' configurations have in common. What only one of them has is beside that daemon.
 
+mod disk;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,8 +18,8 @@ use ledge_yaml::settings::Settings;
 const CA_FILE: &str = "/etc/kubeedge/ca/rootCA.crt";
 const CERT_FILE: &str = "/etc/kubeedge/certs/server.crt";
 const KEY_FILE: &str = "/etc/kubeedge/certs/server.key";
-/// A segment holds at least two of the largest blocks.
-const SEGMENT_MIN_BYTES: u64 = 2 * limits::BLOCK_MAX_BYTES as u64;
+/// Smallest segment of a daemon: it holds at least two of the largest blocks.
+pub const SEGMENT_MIN_BYTES: u64 = 2 * limits::BLOCK_MAX_BYTES as u64;
 
 /// Form of a daemon's own log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -216,12 +218,10 @@ impl ConfigFile {
             .unwrap_or(default)
     }
 
-    /// Size of a segment file of the log.
-    pub fn segment_bytes(&mut self, default: u64) -> u64 {
+    /// Size of a segment file of the log, where the file says one.
+    pub fn segment_bytes(&mut self) -> Option<u64> {
         let range = SEGMENT_MIN_BYTES..=SEGMENT_MAX_BYTES;
-        self.settings
-            .bytes("ledge.log.segmentBytes", range)
-            .unwrap_or(default)
+        self.settings.bytes("ledge.log.segmentBytes", range)
     }
 
     /// Level or directives of the daemon's own log lines.

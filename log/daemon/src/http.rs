@@ -96,8 +96,8 @@ impl HttpFace {
                 tokio::time::sleep(LAST_ANSWERS).await;
             }
         };
-        let served =
-            axum::serve(self.listener, self.router).with_graceful_shutdown(shutdown.cancelled_owned());
+        let service = self.router.into_make_service_with_connect_info::<SocketAddr>();
+        let served = axum::serve(self.listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
         tokio::select! {
             served = served.into_future() => if let Err(err) = served {
                 tracing::error!(%err, "metrics and health are no longer served");

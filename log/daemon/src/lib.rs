@@ -1,12 +1,15 @@
 //! What cloudcore and edgecore do alike around their real work.
 //!
-//! Reading order: [`config`], [`logging`], [`tasks`], [`health`], [`http`], [`log_metrics`], [`signal`], [`closing`].
+//! Reading order: [`config`], [`disk`], [`logging`], [`tasks`], [`health`], [`http`], [`log_metrics`], [`clock`], [`retention`], [`signal`], [`closing`].
 
+pub mod clock;
 pub mod closing;
 pub mod config;
+pub mod disk;
 pub mod health;
 pub mod http;
 pub mod log_metrics;
 pub mod logging;
+pub mod retention;
 pub mod signal;
 pub mod tasks;

@@ -121,9 +121,33 @@ pub fn json(payload: &Payload) -> Json {
         Payload::Gap(gap) => json!({
             "stream": stream_name(&gap.scope, gap.lane), "epoch": gap.epoch,
             "first_seq": gap.first_seq, "last_seq": gap.last_seq, "reason": gap.reason,
+            "count": gap.count, "replaced_by": replacement_name(gap.replaced_by()),
         }),
         Payload::WriteIntent(intent) => json!({
             "value": value_json(intent.value.as_ref()), "desired": position_json(intent.desired.as_ref()),
+        }),
+        Payload::SampleSummary(summary) => json!({
+            "from_us": summary.from_us, "to_us": summary.to_us, "count": summary.count,
+            "min": summary.min, "max": summary.max, "mean": summary.mean,
+            "last": value_json(summary.last.as_ref()), "method": replacement_name(summary.method()),
+        }),
+        Payload::ClockSync(sync) => json!({
+            "boot": sync.boot, "mono_us": sync.mono_us, "wall_us": sync.wall_us, "before_us": sync.before_us,
+        }),
+        // A token's nonce is for the two ends alone.
+        Payload::NodeFence(fence) => json!({
+            "incarnation": hex(&fence.incarnation), "session": counter(fence.current.as_ref()),
+            "confirmed": fence.confirmed, "epoch": fence.epoch, "restore_generation": fence.restore_generation,
+            "quarantine": fence.quarantine.as_ref().map(|why| json!({
+                "reason": why.reason, "message": why.message, "since_us": why.since_us,
+            })),
+        }),
+        Payload::EdgeFence(fence) => json!({
+            "session": counter(fence.token.as_ref()), "cloud_epoch": fence.max_cloud_epoch_seen,
+            "restore_generation": fence.restore_generation_seen,
+        }),
+        Payload::CloudFence(fence) => json!({
+            "cloud_epoch": fence.cloud_epoch, "restore_generation": fence.restore_generation,
         }),
         Payload::WriteResult(result) => {
             let mut fields = json!({
@@ -144,6 +168,23 @@ pub fn json(payload: &Payload) -> Json {
         Payload::DeviceSpec(spec) => device_spec_json(spec),
         Payload::DeviceRemoved => json!({}),
         Payload::Unknown(kind) => json!({ "unknown_kind": kind }),
+    }
+}
+
+fn counter(token: Option<&v1::SessionToken>) -> u64 {
+    token.map_or(0, |token| token.counter)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What was kept of dropped samples, in words.
+pub fn replacement_name(replacement: v1::Replacement) -> &'static str {
+    match replacement {
+        v1::Replacement::None => "nothing",
+        v1::Replacement::MinuteAverages => "minute averages",
+        v1::Replacement::LastValue => "last value",
     }
 }
 
@@ -199,6 +240,31 @@ pub fn line(payload: &Payload) -> String {
             gap.last_seq,
             gap.reason
         ),
+        Payload::SampleSummary(summary) => {
+            format!("{} samples, the last {}", summary.count, value(&summary.last))
+        }
+        Payload::ClockSync(sync) => format!("clock set from {} to {} µs", sync.before_us, sync.wall_us),
+        Payload::NodeFence(fence) => {
+            let session = format!("session {}", counter(fence.current.as_ref()));
+            let why = fence
+                .quarantine
+                .as_ref()
+                .map(|why| format!("quarantine: {} {}", why.reason, why.message));
+            words(&session, &why.unwrap_or_default())
+        }
+        Payload::EdgeFence(fence) => {
+            format!(
+                "session {} with cloud epoch {}",
+                counter(fence.token.as_ref()),
+                fence.max_cloud_epoch_seen
+            )
+        }
+        Payload::CloudFence(fence) => {
+            format!(
+                "cloud epoch {} restore generation {}",
+                fence.cloud_epoch, fence.restore_generation
+            )
+        }
         Payload::WriteResult(result) => {
             let outcome = format!("{} {}", value(&result.value), outcome_name(result.outcome()));
             words(&outcome, &result.error)

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ledge_log::{BlockNo, LogView, ReadError};
-use ledge_proto::frame::{Frame, FrameError};
-use ledge_proto::ids::{Seq, StreamKey};
+use ledge_log::{LogView, ReadError};
+use ledge_proto::fold::State;
+use ledge_proto::frame::Frame;
+use ledge_proto::ids::{Seq, StreamId, StreamKey};
+use ledge_retention::replay;
 
 /// A stream of a source, as far as it is known when the source was opened.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,11 +37,11 @@ pub trait FrameSource: fmt::Debug + Send + Sync + 'static {
     /// When the stream is not there or cannot be read.
     fn frames(&self, stream: &StreamKey, after: Seq) -> Result<Frames, SourceError>;
 
-    /// The frames of every stream in the order they were committed here, which is the order to fold them in.
+    /// Folds what is held of the streams `wanted` into `state`, with what stands for records that are gone.
     ///
     /// # Errors
-    /// When they cannot be read.
-    fn in_order(&self) -> Result<Frames, SourceError>;
+    /// When something cannot be read, or does not fold.
+    fn fold(&self, state: &mut State, wanted: &dyn Fn(&StreamId) -> bool) -> Result<(), SourceError>;
 }
 
 /// A source failed.
@@ -103,54 +105,26 @@ impl FrameSource for LogSource {
             if failed || reader.position() >= span.last {
                 return None;
             }
-            let next = reader
-                .next()
-                .map_err(|err| SourceError::reading(&stream, err))
-                .transpose();
-            failed = matches!(next, Some(Err(_)));
-            next
-        })))
-    }
-
-    fn in_order(&self) -> Result<Frames, SourceError> {
-        let last = self.view.last_block();
-        let mut reader = self.view.read_blocks(self.view.first_block().previous());
-        let mut frames = Vec::new().into_iter();
-        let mut failed = false;
-        Ok(Box::new(std::iter::from_fn(move || {
             loop {
-                if let Some(frame) = frames.next() {
-                    return Some(Ok(frame));
+                let next = reader.next();
+                if let Err(ReadError::Jump { .. }) = next {
+                    // What lies between is gone; the table of gaps tells.
+                    reader.skip_jump();
+                    continue;
                 }
-                if failed || reader.position() >= last {
-                    return None;
-                }
-                match block_frames(&mut reader) {
-                    Ok(Some(read)) => frames = read.into_iter(),
-                    Ok(None) => return None,
-                    Err(err) => {
-                        failed = true;
-                        return Some(Err(err));
-                    }
-                }
+                let next = next.map_err(|err| SourceError::reading(&stream, err)).transpose();
+                failed = matches!(next, Some(Err(_)));
+                return next;
             }
         })))
     }
-}
 
-fn block_frames(reader: &mut ledge_log::BlockReader) -> Result<Option<Vec<Frame>>, SourceError> {
-    let at = |no: BlockNo| format!("cannot read block {no}");
-    let next = reader.position().next();
-    let block = reader.next_block().map_err(|reason: ReadError| SourceError {
-        context: at(next),
-        reason: Box::new(reason),
-    })?;
-    let Some(block) = block else { return Ok(None) };
-    let frames: Result<Vec<Frame>, FrameError> = block.frames().collect();
-    frames.map(Some).map_err(|reason| SourceError {
-        context: at(block.no),
-        reason: Box::new(reason),
-    })
+    fn fold(&self, state: &mut State, wanted: &dyn Fn(&StreamId) -> bool) -> Result<(), SourceError> {
+        replay::fold_of(&*self.view, state, wanted).map_err(|reason| SourceError {
+            context: "the log cannot be folded".to_owned(),
+            reason: Box::new(reason),
+        })
+    }
 }
 
 /// Streams held in memory: for tests, and for a tail that is not on disk.
@@ -193,7 +167,12 @@ impl FrameSource for MemorySource {
         Ok(Box::new(rest.into_iter().map(Ok)))
     }
 
-    fn in_order(&self) -> Result<Frames, SourceError> {
-        Ok(Box::new(self.in_order.clone().into_iter().map(Ok)))
+    fn fold(&self, state: &mut State, wanted: &dyn Fn(&StreamId) -> bool) -> Result<(), SourceError> {
+        for frame in self.in_order.iter().filter(|frame| wanted(&frame.key().id)) {
+            state
+                .apply_frame(frame)
+                .map_err(|err| SourceError::reading(frame.key(), err))?;
+        }
+        Ok(())
     }
 }

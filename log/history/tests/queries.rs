@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::{context, double, frame, node_frames, run, sample, source, writer};
 use ledge_history::source::{FrameSource, Frames, StreamSpan};
 use ledge_history::{HistoryContext, HistoryError, Options, SourceError};
-use ledge_proto::ids::{Lane, Seq, StreamKey};
+use ledge_proto::fold::State;
+use ledge_proto::ids::{Lane, Seq, StreamId, StreamKey};
 use proptest::prelude::*;
 
 #[track_caller]
@@ -67,7 +68,7 @@ fn mistakes_are_answered_with_what_is_there() {
     assert_eq!(message, "table 'sample' not found");
     assert_eq!(
         hint,
-        "tables are samples, events, gaps, records, twins, devices, nodes"
+        "tables are samples, events, records, twins, devices, gaps, nodes"
     );
     let (message, _) = error("SELEC 1");
     assert!(message.starts_with("cannot parse the query: "), "{message}");
@@ -158,8 +159,14 @@ impl FrameSource for Endless {
         })))
     }
 
-    fn in_order(&self) -> Result<Frames, SourceError> {
-        self.frames(&self.streams()[0].key, Seq::ZERO)
+    fn fold(&self, state: &mut State, _wanted: &dyn Fn(&StreamId) -> bool) -> Result<(), SourceError> {
+        for frame in self.frames(&self.streams()[0].key, Seq::ZERO)? {
+            let frame = frame?;
+            state
+                .apply_frame(&frame)
+                .map_err(|err| SourceError::reading(frame.key(), err))?;
+        }
+        Ok(())
     }
 }
 

@@ -39,8 +39,8 @@ fn events_and_gaps_are_rows() {
         ],
     );
     check(
-        "SELECT node, dropped_stream, first_seq, last_seq, dropped, reason, seq FROM gaps",
-        &["edge-1|edge-1/up.data|40|49|10|disk full|5"],
+        "SELECT node, dropped_stream, first_seq, last_seq, dropped, reason, replaced_by, seq FROM gaps",
+        &["edge-1|edge-1/up.data|40|49|10|disk full|nothing|5"],
     );
 }
 
@@ -67,7 +67,7 @@ fn records_hold_every_lane_in_the_order_of_stream_names() {
         &[
             "edge-1/down|2|TwinDesired|plant/pump-1/speed|{\"value\":1500.0}",
             "edge-1/up.state|2|TwinReported|plant/pump-1/speed|{\"value\":1490.0}",
-            "edge-1/up.data|5|Gap|gap|{\"epoch\":1,\"first_seq\":40,\"last_seq\":49,\"reason\":\"disk full\",\"stream\":\"edge-1/up.data\"}",
+            "edge-1/up.data|5|Gap|gap|{\"count\":10,\"epoch\":1,\"first_seq\":40,\"last_seq\":49,\"reason\":\"disk full\",\"replaced_by\":\"nothing\",\"stream\":\"edge-1/up.data\"}",
         ],
     );
     check("SELECT count(*) FROM records", &["10"]);
@@ -154,5 +154,117 @@ fn a_later_incarnation_replaces_state_but_not_history() {
     assert_eq!(
         run(&log, "SELECT samples FROM twins WHERE property = 'speed'").unwrap(),
         ["2"]
+    );
+}
+
+/// Two samples by a clock that was never set, then the note that it was.
+fn unset_clock() -> Vec<ledge_proto::frame::Frame> {
+    use common::{double, frame, record, sample, writer};
+    use ledge_proto::ids::Lane;
+    use ledge_proto::record::Payload;
+    use ledge_proto::v1;
+    let mut data = writer("edge-1", Lane::UpData, 1);
+    let early = |second: u64| v1::Record {
+        wall_us: i64::try_from(second * 1_000_000).unwrap(),
+        mono_us: second * 1_000_000,
+        clock: v1::ClockQuality::ClockBeforeBuild.into(),
+        ..sample("plant/pump-1/speed", 0, double(second as f64))
+    };
+    let sync = Payload::ClockSync(v1::ClockSync {
+        boot: 1,
+        mono_us: 60_000_000,
+        wall_us: common::T0,
+        before_us: 60_000_000,
+        quality: v1::ClockQuality::ClockSynced.into(),
+    });
+    let of_another_start = v1::Record { boot: 7, ..early(20) };
+    vec![
+        frame(&mut data, &[early(10), early(20)]),
+        frame(&mut data, &[of_another_start, record("edge-1", 0, &sync)]),
+    ]
+}
+
+#[test]
+fn times_of_a_clock_that_was_set_later_are_corrected() {
+    let context = context(vec![source(unset_clock())]);
+    assert_eq!(
+        run(&context, "SELECT value, time, clock FROM samples").unwrap(),
+        [
+            "10.0|2026-11-23T14:59:10Z|retimed",
+            "20.0|2026-11-23T14:59:20Z|retimed",
+            "20.0|1970-01-01T00:00:20Z|before-build",
+        ]
+    );
+    assert_eq!(
+        run(
+            &context,
+            "SELECT value FROM samples WHERE time > '2026-11-23T14:59:15Z'"
+        )
+        .unwrap(),
+        ["20.0"]
+    );
+}
+
+#[test]
+fn what_was_kept_of_dropped_samples_is_marked() {
+    use common::{double, frame, record, sample, writer};
+    use ledge_proto::ids::Lane;
+    use ledge_proto::record::Payload;
+    use ledge_proto::v1;
+    let mut data = writer("edge-1", Lane::UpData, 1);
+    let summary = |method: v1::Replacement, mean| {
+        let mut summary = v1::SampleSummary {
+            count: 60,
+            mean,
+            min: mean.map(|mean| mean - 1.0),
+            max: mean.map(|mean| mean + 1.0),
+            last: double(7.5),
+            ..Default::default()
+        };
+        summary.set_method(method);
+        record("plant/pump-1/speed", 0, &Payload::SampleSummary(summary))
+    };
+    let gap = |first_seq, last_seq| {
+        let mut gap = v1::Gap {
+            scope: "edge-1".into(),
+            lane: Lane::UpData.as_wire(),
+            epoch: 1,
+            first_seq,
+            last_seq,
+            reason: "DiskLimit".into(),
+            count: last_seq + 1 - first_seq,
+            ..Default::default()
+        };
+        gap.set_replaced_by(v1::Replacement::MinuteAverages);
+        record("up.data/1-1", 1, &Payload::Gap(gap))
+    };
+    let records = [
+        sample("plant/pump-1/speed", 0, double(1.0)),
+        summary(v1::Replacement::MinuteAverages, Some(2.5)),
+        summary(v1::Replacement::LastValue, None),
+        gap(1, 100),
+        gap(101, 150),
+    ];
+    let context = context(vec![source([frame(&mut data, &records)])]);
+    assert_eq!(
+        run(
+            &context,
+            "SELECT device, property, method, samples, value, min, max FROM samples"
+        )
+        .unwrap(),
+        [
+            "plant/pump-1|speed|raw|1|1.0|NULL|NULL",
+            "plant/pump-1|speed|minute average|60|2.5|1.5|3.5",
+            "plant/pump-1|speed|last value|60|7.5|NULL|NULL",
+        ]
+    );
+    // Gaps that follow each other are one.
+    assert_eq!(
+        run(
+            &context,
+            "SELECT first_seq, last_seq, dropped, reason, replaced_by FROM gaps"
+        )
+        .unwrap(),
+        ["1|150|150|DiskLimit|minute averages"]
     );
 }

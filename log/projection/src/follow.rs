@@ -4,9 +4,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ledge_log::{BlockNo, BlockReader, DiskStorage, Log, ReadError as LogReadError, Storage as _};
-use ledge_proto::fold;
 use ledge_proto::frame::FrameError;
 use ledge_proto::ids::Chain;
+use ledge_retention::replay::{self, Replay, ReplayError};
 use tokio::sync::watch;
 
 use crate::batch::Batch;
@@ -14,6 +14,8 @@ use crate::{Applied, Projection, ProjectionError, StoreError};
 
 /// A batch is committed when this much was collected, or when the log's end is reached.
 const BATCH_BYTES: usize = 4 << 20;
+/// A rebuild that comes to less than this is committed as any batch: a table of its own is not worth a sync.
+const LOAD_FROM_BYTES: usize = 256 << 10;
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(500);
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
@@ -34,14 +36,9 @@ pub enum FollowError {
         /// Why.
         source: FrameError,
     },
-    /// A frame could not be folded.
-    #[error("block {block}: {source}")]
-    Fold {
-        /// The block it is in.
-        block: BlockNo,
-        /// Why.
-        source: fold::FoldError<StoreError>,
-    },
+    /// A block could not be folded.
+    #[error(transparent)]
+    Fold(#[from] ReplayError<StoreError>),
 }
 
 /// A thread that folds a log into a projection, block by block, only what is durable.
@@ -59,7 +56,14 @@ impl Follower {
     /// See [`FollowError`].
     pub fn catch_up(log: &Log, projection: &Projection, stop: impl Fn() -> bool) -> Result<(), FollowError> {
         let mut reader = log.read_blocks(projection.applied().block);
-        fold_available(&mut reader, projection, log.durable_block(), stop)
+        let mut replay = Replay::default();
+        fold_available(
+            log,
+            (&mut reader, &mut replay),
+            projection,
+            log.durable_block(),
+            stop,
+        )
     }
 
     /// Starts the thread. It ends when told to, when the log closes, or at the first error.
@@ -76,12 +80,15 @@ impl Follower {
                 })?;
             let mut durable = log.subscribe();
             let mut reader = log.read_blocks(projection.applied().block);
+            let mut replay = Replay::default();
             loop {
                 if !runtime.block_on(room(&projection, &mut stopped)) {
                     return Ok(());
                 }
                 let end = *durable.borrow_and_update();
-                fold_available(&mut reader, &projection, end, || *stopped.borrow())?;
+                fold_available(&log, (&mut reader, &mut replay), &projection, end, || {
+                    *stopped.borrow()
+                })?;
                 let go_on = runtime.block_on(async {
                     tokio::select! {
                         changed = durable.changed() => changed.is_ok(),
@@ -158,7 +165,8 @@ async fn room(projection: &Projection, stopped: &mut watch::Receiver<bool>) -> b
 }
 
 fn fold_available(
-    reader: &mut BlockReader,
+    log: &Log,
+    (reader, replay): (&mut BlockReader, &mut Replay),
     projection: &Projection,
     end: BlockNo,
     stop: impl Fn() -> bool,
@@ -168,18 +176,31 @@ fn fold_available(
     let began = Instant::now();
     let mut reported = began;
     let first = applied.block;
-    while !stop()
-        && let Some(block) = reader.next_block()?
-    {
-        for frame in block.frames() {
-            let frame = frame.map_err(|source| FollowError::Frame {
-                block: block.no,
-                source,
-            })?;
-            fold::apply_frame(&mut batch, &frame).map_err(|source| FollowError::Fold {
-                block: block.no,
-                source,
-            })?;
+    // From nothing: everything is new, and nobody may read before the end is reached.
+    let rebuilding = first == BlockNo(0);
+    let batch_bytes = if rebuilding {
+        projection.rebuild_bytes
+    } else {
+        BATCH_BYTES
+    };
+    if first == BlockNo(0) {
+        load_bases(log, &mut batch)?;
+    }
+    while !stop() {
+        let block = match reader.next_block() {
+            Ok(Some(block)) => block,
+            Ok(None) => break,
+            Err(err) => {
+                // The log gave up what was not folded yet. Its bases stand for it.
+                *reader = later(log, reader, err)?;
+                tracing::info!(from = %reader.position(), "the log gave up what was not folded yet: its bases stand for it");
+                load_bases(log, &mut batch)?;
+                continue;
+            }
+        };
+        replay.block(log, &mut batch, &block)?;
+        if replay.is_between_parts() {
+            continue;
         }
         let chain = block.chain().map_err(|source| FollowError::Frame {
             block: block.no,
@@ -190,8 +211,12 @@ fn fold_available(
             chain: Chain(chain),
             ..applied
         };
-        if batch.bytes() >= BATCH_BYTES {
-            batch.commit(applied)?;
+        if batch.bytes() >= batch_bytes {
+            if rebuilding {
+                batch.load(applied)?;
+            } else {
+                batch.commit(applied)?;
+            }
             batch = Batch::new(projection);
             if reported.elapsed() >= PROGRESS_EVERY {
                 reported = Instant::now();
@@ -200,7 +225,29 @@ fn fold_available(
         }
     }
     if applied != projection.applied() {
-        batch.commit(applied)?;
+        if rebuilding && batch.bytes() >= LOAD_FROM_BYTES {
+            batch.load(applied)?;
+        } else {
+            batch.commit(applied)?;
+        }
     }
     Ok(())
+}
+
+/// Loads the bases that are ahead of what is folded, once more when the log gives one up meanwhile.
+fn load_bases(log: &Log, batch: &mut Batch<'_>) -> Result<(), FollowError> {
+    loop {
+        match replay::load_bases(log, batch) {
+            Err(ReplayError::Read(LogReadError::Recycled { .. })) => {}
+            loaded => return Ok(loaded?),
+        }
+    }
+}
+
+/// A reader of what is held, after `err` said that `reader` comes too late.
+fn later(log: &Log, reader: &BlockReader, err: LogReadError) -> Result<BlockReader, LogReadError> {
+    match replay::first_held(log, &err) {
+        Some(later) if later.position() > reader.position() => Ok(later),
+        _ => Err(err),
+    }
 }

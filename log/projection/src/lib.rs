@@ -17,7 +17,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use ledge_log::{BlockNo, Log};
 use ledge_proto::fold::snapshot::SnapshotSource;
 use ledge_proto::fold::{self, FoldError};
-use ledge_proto::ids::{Chain, Incarnation, Position, Scope, StreamKey};
+use ledge_proto::ids::{Chain, Incarnation, Mark, Position, Scope, StreamKey};
 use ledge_proto::v1;
 use tokio::sync::watch;
 
@@ -40,6 +40,9 @@ pub struct Options {
     pub memtable_bytes: u64,
     /// Journal, bytes; at least 64 MiB.
     pub journal_bytes: u64,
+    /// Memory for what is folded before it is written while the projection is folded from nothing, bytes. It takes about
+    /// twice as much.
+    pub rebuild_bytes: usize,
     /// Free space on the disk below which folding waits, bytes: fjall does not survive a write that fails.
     pub room_bytes: u64,
 }
@@ -51,6 +54,7 @@ impl Options {
             cache_bytes: 1 << 20,
             memtable_bytes: 512 << 10,
             journal_bytes: 64 << 20,
+            rebuild_bytes: 2 << 20,
             room_bytes: 8 << 20,
         }
     }
@@ -61,8 +65,14 @@ impl Options {
             cache_bytes: 32 << 20,
             memtable_bytes: 16 << 20,
             journal_bytes: 128 << 20,
+            rebuild_bytes: 64 << 20,
             room_bytes: 64 << 20,
         }
+    }
+
+    /// What a projection of little state takes on disk at most: its journal, and tables that are being merged.
+    pub fn disk_bytes(&self) -> u64 {
+        self.journal_bytes + 8 * self.memtable_bytes
     }
 }
 
@@ -142,6 +152,7 @@ pub enum Opened {
 pub struct Projection {
     dir: PathBuf,
     room_bytes: u64,
+    rebuild_bytes: usize,
     db: Database,
     state: Keyspace,
     applied: Arc<watch::Sender<Applied>>,
@@ -266,13 +277,20 @@ fn distrust(applied: &Applied, log: &Log) -> Option<String> {
             log.durable_block()
         ));
     }
-    if applied.block != BlockNo(0) && log.chain_of_block(applied.block) != Some(applied.chain.0) {
-        return Some(format!(
+    if applied.block == BlockNo(0) {
+        return None;
+    }
+    match log.chain_of_block(applied.block) {
+        Some(chain) if chain == applied.chain.0 => None,
+        Some(_) => Some(format!(
             "its history differs from the log's at block {}",
             applied.block
-        ));
+        )),
+        None => Some(format!(
+            "the log no longer holds what comes after block {}",
+            applied.block
+        )),
     }
-    None
 }
 
 /// Opens whatever is in `dir`; the error is a reason in words, for all of them lead to a rebuild.
@@ -298,6 +316,7 @@ fn open_existing(dir: &Path, options: &Options) -> Result<(Projection, Option<Ap
             let projection = Projection {
                 dir: dir.to_owned(),
                 room_bytes: options.room_bytes,
+                rebuild_bytes: options.rebuild_bytes,
                 db,
                 state,
                 applied: Arc::new(sender),
@@ -361,6 +380,10 @@ impl SnapshotSource for Projection {
             key,
             fold::snapshot::extract(&self.view(), key, v1::snapshot::Purpose::Base),
         )
+    }
+
+    fn mark(&self, key: &StreamKey) -> Option<Mark> {
+        readable(key, fold::snapshot::folded_mark(&self.view(), key))
     }
 
     fn changes(&self, key: &StreamKey, after: Position) -> Option<Vec<v1::Snapshot>> {

@@ -315,3 +315,35 @@ async fn it_follows_a_log_that_grows_and_stops_when_told() {
     assert!(follower.is_running());
     follower.stop().unwrap();
 }
+
+#[test]
+fn folded_from_nothing_in_many_loads_it_is_the_same_and_goes_on() {
+    let mut site = Site::new();
+    site.options.rebuild_bytes = 32 << 10;
+    let device = |n: u32, payload: &Payload| record(format!("d/{n}"), 0, payload);
+    let desired = |n: u32| {
+        record(
+            format!("d/{n}/p"),
+            0,
+            &Payload::TwinDesired(v1::TwinDesired { value: value(1.0) }),
+        )
+    };
+    let spec = Payload::DeviceSpec(Box::default());
+    for round in 0..6 {
+        let records = |from: u32| (from..from + 400).map(|n| reported(n, f64::from(n + round)));
+        site.append(Lane::UpState, records(round * 300).collect());
+        let devices = (0..200).flat_map(|n| [device(round * 100 + n, &spec), desired(round * 100 + n)]);
+        site.append(Lane::Down, devices.collect());
+        // Some of those went into an earlier load, with what was wished of them.
+        let removed = (0..50).map(|n| device(round * 100 + n * 2, &Payload::DeviceRemoved));
+        site.append(Lane::Down, removed.collect());
+    }
+    let (hash, opened, _) = site.fold();
+    assert!(matches!(opened, Opened::Rebuilding(_)), "{opened:?}");
+    assert_eq!(hash, site.hash_in_memory());
+
+    site.write_some(20);
+    let (hash, opened, _) = site.fold();
+    assert_eq!(opened, Opened::Continuing);
+    assert_eq!(hash, site.hash_in_memory());
+}

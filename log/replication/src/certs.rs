@@ -225,6 +225,16 @@ pub struct Validity {
 }
 
 impl Validity {
+    /// First second, since 1970.
+    pub fn from(&self) -> i64 {
+        self.from
+    }
+
+    /// Last second, since 1970.
+    pub fn until(&self) -> i64 {
+        self.until
+    }
+
     /// What is wrong with a certificate at `now`, by a clock that may be wrong itself.
     pub fn problem(&self, now: SystemTime) -> Option<String> {
         let seconds = now

@@ -12,7 +12,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::certs::{CertError, CertFiles};
+use crate::cert_clock::CertClock;
+use crate::certs::{CertError, CertFiles, identity_of};
 use crate::link::window::{IDLE_WINDOW, REPLAY_WINDOW};
 
 /// Protocol name negotiated in TLS (ALPN).
@@ -46,16 +47,24 @@ pub enum TlsError {
 /// # Errors
 /// When a file is missing or does not fit.
 pub fn server_config(files: &CertFiles) -> Result<quinn::ServerConfig, TlsError> {
+    server_config_at(files, &CertClock::default())
+}
+
+/// As [`server_config`], by `clock`.
+///
+/// # Errors
+/// When a file is missing or does not fit.
+pub fn server_config_at(files: &CertFiles, clock: &CertClock) -> Result<quinn::ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let bad = |err: &dyn std::fmt::Display| config_error(&files.cert, err);
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&files.ca)?), provider.clone())
         .build()
         .map_err(|err| config_error(&files.ca, &err))?;
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+    let mut tls = rustls::ServerConfig::builder_with_details(provider, Arc::new(clock.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|err| bad(&err))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain(&files.cert)?, key(&files.key)?)
+        .with_single_cert(chain_of_own(files, clock)?, key(&files.key)?)
         .map_err(|err| pair_error(files, &err))?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let crypto = QuicServerConfig::try_from(tls).map_err(|err| bad(&err))?;
@@ -69,13 +78,21 @@ pub fn server_config(files: &CertFiles) -> Result<quinn::ServerConfig, TlsError>
 /// # Errors
 /// When a file is missing or does not fit.
 pub fn client_config(files: &CertFiles) -> Result<quinn::ClientConfig, TlsError> {
+    client_config_at(files, &CertClock::default())
+}
+
+/// As [`client_config`], by `clock`.
+///
+/// # Errors
+/// When a file is missing or does not fit.
+pub fn client_config_at(files: &CertFiles, clock: &CertClock) -> Result<quinn::ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let bad = |err: &dyn std::fmt::Display| config_error(&files.cert, err);
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+    let mut tls = rustls::ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|err| bad(&err))?
         .with_root_certificates(roots(&files.ca)?)
-        .with_client_auth_cert(chain(&files.cert)?, key(&files.key)?)
+        .with_client_auth_cert(chain_of_own(files, clock)?, key(&files.key)?)
         .map_err(|err| pair_error(files, &err))?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let crypto = QuicClientConfig::try_from(tls).map_err(|err| bad(&err))?;
@@ -121,6 +138,15 @@ fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
         roots.add(cert).map_err(|err| config_error(path, &err))?;
     }
     Ok(roots)
+}
+
+/// The chain this end presents: since it is there, it is not earlier than it became valid.
+fn chain_of_own(files: &CertFiles, clock: &CertClock) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = chain(&files.cert)?;
+    if let Some(Ok(own)) = chain.first().map(|own| identity_of(own)) {
+        clock.not_before(own.validity);
+    }
+    Ok(chain)
 }
 
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

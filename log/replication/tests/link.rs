@@ -9,15 +9,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ledge_log::{DiskStorage, Log, Options};
-use ledge_proto::ids::{ClusterId, Lane, Scope, Seq, StreamId, StreamKey};
+use ledge_log::{DiskStorage, Log, Options, ReadError};
+use ledge_proto::fold::State;
+use ledge_proto::fold::snapshot::{self, SnapshotSource};
+use ledge_proto::ids::{ClusterId, Lane, Mark, Position, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::session::{Local, SessionError, stream_state};
-use ledge_proto::v1;
+use ledge_proto::v1::{self, snapshot::Purpose};
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME, CertFiles};
-use ledge_replication::link::{
-    Drain, LinkError, LinkObserver, LinkParts, NoSnapshots, ReplaySlots, run_cloud, run_edge,
-};
+use ledge_replication::fences::Fences;
+use ledge_replication::link::{Drain, LinkError, LinkObserver, LinkParts, ReplaySlots, run_cloud, run_edge};
+use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls;
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +66,11 @@ impl Site {
             labels: BTreeMap::new(),
             software: "test".into(),
             heartbeat: HEARTBEAT,
+            heartbeat_idle: HEARTBEAT,
+            nonce: rand::random(),
+            wall_us: 0,
+            receipts: None,
+            archive: Default::default(),
         }
     }
 }
@@ -85,6 +94,61 @@ impl LinkObserver for Counts {
         self.sent_records.fetch_add(records, Ordering::Relaxed);
         self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
+}
+
+/// Folds a log's own records whenever it is asked.
+struct Folded(Log);
+
+impl Folded {
+    fn state(&self, key: &StreamKey) -> State {
+        let mut state = State::new();
+        let mut reader = self.0.read_stream(key, Seq::ZERO);
+        loop {
+            match reader.next() {
+                Ok(Some(frame)) => state.apply_frame(&frame).unwrap(),
+                Ok(None) => return state,
+                Err(ReadError::Jump { snapshot, .. }) => {
+                    let at = snapshot.unwrap();
+                    snapshot::load(&mut state, &self.0.read_snapshot(&at).unwrap()).unwrap();
+                    reader = self.0.read_stream(key, at.mark.position.seq);
+                }
+                Err(err) => panic!("{err}"),
+            }
+        }
+    }
+}
+
+impl SnapshotSource for Folded {
+    fn live(&self, key: &StreamKey) -> Option<Vec<v1::Snapshot>> {
+        snapshot::extract(&self.state(key), key, Purpose::Base).unwrap()
+    }
+
+    fn mark(&self, key: &StreamKey) -> Option<Mark> {
+        snapshot::folded_mark(&self.state(key), key).unwrap()
+    }
+
+    fn changes(&self, key: &StreamKey, after: Position) -> Option<Vec<v1::Snapshot>> {
+        snapshot::changes(&self.state(key), key, after).unwrap()
+    }
+}
+
+/// The fences as a log notes them.
+fn noted(log: &Log) -> Fences {
+    let log = log.clone();
+    Fences::new(move || {
+        let mut state = State::new();
+        for stream in log
+            .streams()
+            .into_iter()
+            .filter(|stream| stream.key.id.lane == Lane::Local)
+        {
+            let mut reader = log.read_stream(&stream.key, Seq::ZERO);
+            while let Some(frame) = reader.next().unwrap() {
+                state.apply_frame(&frame).unwrap();
+            }
+        }
+        state
+    })
 }
 
 struct Link {
@@ -117,7 +181,9 @@ async fn link(site: &Site, edge: &Log, cloud: &Log, says: &str, cert: &str) -> L
             key(cloud, node, Lane::Down),
             key(cloud, Scope::cluster(), Lane::Down),
         ],
-        snapshots: Arc::new(NoSnapshots),
+        fences: noted(cloud),
+        appends: OwnAppends::default(),
+        snapshots: Arc::new(Folded(cloud.clone())),
         drain: Drain::unlimited(),
         slots: ReplaySlots::new(1),
         observer: cloud_counts.clone(),
@@ -131,7 +197,9 @@ async fn link(site: &Site, edge: &Log, cloud: &Log, says: &str, cert: &str) -> L
             key(edge, says.clone(), Lane::UpState),
             key(edge, says.clone(), Lane::UpData),
         ],
-        snapshots: Arc::new(NoSnapshots),
+        fences: noted(edge),
+        appends: OwnAppends::default(),
+        snapshots: Arc::new(Folded(edge.clone())),
         drain: Drain::unlimited(),
         slots: ReplaySlots::new(1),
         observer: edge_counts.clone(),
@@ -244,6 +312,85 @@ async fn both_directions_replicate_and_resume_sends_only_what_is_missing() {
     assert_eq!(second.cloud_counts.sent_records.load(Ordering::Relaxed), 3);
     assert!(second.edge_counts.sent_bytes.load(Ordering::Relaxed) < 1000);
     second.stop().await;
+}
+
+/// What `log` folds the stream to that `writer` writes.
+fn folded(log: &Log, writer: &Log, lane: Lane) -> State {
+    Folded(log.clone()).state(&writer.own_key(&StreamId::new(Scope::node("edge-1").unwrap(), lane)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_writer_no_longer_holds_arrives_as_a_snapshot_and_the_rest_as_records() {
+    let site = Site::new();
+    let (edge, cloud) = (site.log("edge-1"), site.log("cloud"));
+    append(&edge, "edge-1", Lane::UpState, 500).await;
+    let state = edge.own_key(&StreamId::new(Scope::node("edge-1").unwrap(), Lane::UpState));
+    // Everything so far goes: segments are filled until it can.
+    let filler = StreamId::new(Scope::node("filler").unwrap(), Lane::UpData);
+    let mut noise = vec![0; 1 << 20];
+    SmallRng::seed_from_u64(1).fill_bytes(&mut noise);
+    let noise = v1::Record {
+        kind: 1,
+        payload: noise.into(),
+        ..Default::default()
+    };
+    for _ in 0..9 {
+        edge.append(&filler, vec![noise.clone()]).await.unwrap();
+    }
+    for key in [&state, &edge.own_key(&filler)] {
+        let parts = Folded(edge.clone()).live(key).unwrap();
+        edge.append_snapshot(parts).await.unwrap();
+    }
+    let oldest = edge.oldest_segment().unwrap().unwrap();
+    assert_eq!(edge.recycle_before(oldest.last_block.next()).unwrap(), 1);
+    append(&edge, "edge-1", Lane::UpState, 7).await;
+
+    let first = link(&site, &edge, &cloud, "edge-1", "edge-1").await;
+    wait_until("everything to arrive", || {
+        end(&cloud, &edge, Lane::UpState) == Seq(507)
+    })
+    .await;
+    assert_eq!(first.edge_counts.sent_records.load(Ordering::Relaxed), 7);
+    assert_eq!(
+        folded(&cloud, &edge, Lane::UpState),
+        folded(&edge, &edge, Lane::UpState)
+    );
+    first.stop().await;
+
+    // Both go on from there.
+    append(&edge, "edge-1", Lane::UpState, 3).await;
+    let second = link(&site, &edge, &cloud, "edge-1", "edge-1").await;
+    wait_until("the rest", || end(&cloud, &edge, Lane::UpState) == Seq(510)).await;
+    assert_eq!(second.edge_counts.sent_records.load(Ordering::Relaxed), 3);
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_far_behind_gets_what_its_desired_state_comes_to() {
+    let site = Site::new();
+    let (edge, cloud) = (site.log("edge-1"), site.log("cloud"));
+    // One value, wished for again and again.
+    for _ in 0..20 {
+        let id = StreamId::new(Scope::node("edge-1").unwrap(), Lane::Down);
+        let same = v1::Record {
+            key: "d/p/0".into(),
+            ..records(1).remove(0)
+        };
+        cloud.append(&id, vec![same; 100]).await.unwrap();
+    }
+    let link = link(&site, &edge, &cloud, "edge-1", "edge-1").await;
+    wait_until("the wish", || end(&edge, &cloud, Lane::Down) == Seq(2000)).await;
+    assert_eq!(link.cloud_counts.sent_records.load(Ordering::Relaxed), 0);
+    assert_eq!(
+        folded(&edge, &cloud, Lane::Down),
+        folded(&cloud, &cloud, Lane::Down)
+    );
+    append(&cloud, "edge-1", Lane::Down, 2).await;
+    wait_until("what is wished next", || {
+        end(&edge, &cloud, Lane::Down) == Seq(2002)
+    })
+    .await;
+    link.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

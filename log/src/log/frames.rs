@@ -45,6 +45,13 @@ struct Offer {
     after: Option<Chain>,
 }
 
+impl From<CheckedFrame> for Offer {
+    fn from(CheckedFrame { frame, after }: CheckedFrame) -> Offer {
+        let after = Some(after);
+        Offer { frame, after }
+    }
+}
+
 impl Offer {
     fn continues(&self, chain: Chain) -> bool {
         match self.after {
@@ -82,12 +89,48 @@ enum FrameState {
     Queued(oneshot::Receiver<Result<Mark, AppendError>>),
 }
 
+/// Appends frames, one stream's after each other, and finds the stream once: with very many of them each look-up waits
+/// for memory.
+#[derive(Clone)]
+pub struct FrameAppender {
+    log: Log,
+    /// Of the last frame.
+    known: Option<Arc<Stream>>,
+}
+
+impl FrameAppender {
+    /// As [`Log::append_frame`].
+    ///
+    /// # Errors
+    /// See [`Log::append_frame`].
+    pub async fn append(&mut self, frame: Frame) -> Result<Mark, AppendError> {
+        self.enqueue(frame).await?.await
+    }
+
+    /// As [`Log::enqueue_frame`].
+    ///
+    /// # Errors
+    /// See [`Log::enqueue_frame`].
+    pub async fn enqueue(&mut self, frame: Frame) -> Result<FrameTicket, AppendError> {
+        let offer = Offer { frame, after: None };
+        self.log.offer(offer, &mut self.known).await
+    }
+
+    /// As [`Log::enqueue_checked`].
+    ///
+    /// # Errors
+    /// See [`Log::enqueue_checked`].
+    pub async fn enqueue_checked(&mut self, frame: CheckedFrame) -> Result<FrameTicket, AppendError> {
+        self.log.offer(frame.into(), &mut self.known).await
+    }
+}
+
 /// What became of a frame.
 enum Pushed {
     /// The ticket answers for it.
     Queued(FrameTicket),
     /// It may be one that is accepted and not durable yet: once the ticket resolves, it can be compared.
-    Behind(FrameTicket),
+    Behind(Offer, FrameTicket),
 }
 
 impl Future for FrameTicket {
@@ -104,6 +147,14 @@ impl Future for FrameTicket {
 }
 
 impl Log {
+    /// For somebody who appends many frames of one stream.
+    pub fn frame_appender(&self) -> FrameAppender {
+        FrameAppender {
+            log: self.clone(),
+            known: None,
+        }
+    }
+
     /// Appends a frame written elsewhere, byte for byte, and waits until it is durable. It must be the next one
     /// of its stream: dense, of no older epoch, and continuing the chain. One that is held already is
     /// acknowledged without a second copy.
@@ -119,7 +170,7 @@ impl Log {
     /// # Errors
     /// See [`AppendError`]; errors of writing come from the ticket.
     pub async fn enqueue_frame(&self, frame: Frame) -> Result<FrameTicket, AppendError> {
-        self.offer(Offer { frame, after: None }).await
+        self.offer(Offer { frame, after: None }, &mut None).await
     }
 
     /// As [`Log::enqueue_frame`], without hashing the frame again.
@@ -127,11 +178,7 @@ impl Log {
     /// # Errors
     /// See [`AppendError`]; errors of writing come from the ticket.
     pub async fn enqueue_checked(&self, frame: CheckedFrame) -> Result<FrameTicket, AppendError> {
-        self.offer(Offer {
-            frame: frame.frame,
-            after: Some(frame.after),
-        })
-        .await
+        self.offer(frame.into(), &mut None).await
     }
 
     /// As [`Log::append_frame`], for threads that may block. Commits by itself when nobody else is committing.
@@ -139,7 +186,7 @@ impl Log {
     /// # Errors
     /// See [`AppendError`].
     pub fn append_frame_blocking(&self, frame: Frame) -> Result<Mark, AppendError> {
-        self.offer_blocking(&Offer { frame, after: None })
+        self.offer_blocking(Offer { frame, after: None })
     }
 
     /// As [`Log::append_frame_blocking`], without hashing the frame again.
@@ -147,43 +194,56 @@ impl Log {
     /// # Errors
     /// See [`AppendError`].
     pub fn append_checked_blocking(&self, frame: CheckedFrame) -> Result<Mark, AppendError> {
-        self.offer_blocking(&Offer {
-            frame: frame.frame,
-            after: Some(frame.after),
-        })
+        self.offer_blocking(frame.into())
     }
 
-    async fn offer(&self, offer: Offer) -> Result<FrameTicket, AppendError> {
+    async fn offer(&self, offer: Offer, known: &mut Option<Arc<Stream>>) -> Result<FrameTicket, AppendError> {
+        let mut offer = offer;
         loop {
             self.wait_for_room(offer.bytes()).await?;
-            let pushed = self.push_frame(&offer, true)?;
+            let pushed = self.push_frame(offer, known, true)?;
             if self.shared().commits_inline() {
                 self.shared().commit_all();
             }
             match pushed {
                 Pushed::Queued(ticket) => return Ok(ticket),
-                Pushed::Behind(ticket) => drop(ticket.await?),
+                Pushed::Behind(again, ticket) => {
+                    ticket.await?;
+                    offer = again;
+                }
             }
         }
     }
 
-    fn offer_blocking(&self, offer: &Offer) -> Result<Mark, AppendError> {
+    fn offer_blocking(&self, offer: Offer) -> Result<Mark, AppendError> {
+        let mut offer = offer;
+        let mut known = None;
         loop {
             block_on(self.wait_for_room(offer.bytes()))?;
-            match self.push_frame(offer, false)? {
+            match self.push_frame(offer, &mut known, false)? {
                 Pushed::Queued(ticket) => return self.help_until(ticket),
-                Pushed::Behind(ticket) => drop(self.help_until(ticket)?),
+                Pushed::Behind(again, ticket) => {
+                    self.help_until(ticket)?;
+                    offer = again;
+                }
             }
         }
     }
 
     /// Checks a frame against what was accepted before, and queues it. Room was taken before, and is given back
-    /// when nothing is queued.
-    fn push_frame(&self, offer: &Offer, wake: bool) -> Result<Pushed, AppendError> {
+    /// when nothing is queued. `known` is the stream of an earlier frame, and becomes this one's.
+    fn push_frame(
+        &self,
+        offer: Offer,
+        known: &mut Option<Arc<Stream>>,
+        wake: bool,
+    ) -> Result<Pushed, AppendError> {
         let bytes = self.shared().permits(offer.bytes()) as usize;
-        let pushed = self.check_and_push(offer, bytes, wake);
+        let pushed = self.check_and_push(offer, known, bytes, wake);
         let queued = match &pushed {
-            Ok(Pushed::Queued(ticket) | Pushed::Behind(ticket)) => matches!(ticket.0, FrameState::Queued(_)),
+            Ok(Pushed::Queued(ticket) | Pushed::Behind(_, ticket)) => {
+                matches!(ticket.0, FrameState::Queued(_))
+            }
             Err(_) => false,
         };
         if !queued {
@@ -192,7 +252,13 @@ impl Log {
         pushed
     }
 
-    fn check_and_push(&self, offer: &Offer, bytes: usize, wake: bool) -> Result<Pushed, AppendError> {
+    fn check_and_push(
+        &self,
+        offer: Offer,
+        known: &mut Option<Arc<Stream>>,
+        bytes: usize,
+        wake: bool,
+    ) -> Result<Pushed, AppendError> {
         let frame = &offer.frame;
         let key = frame.key();
         if key.incarnation == self.identity().incarnation {
@@ -205,13 +271,15 @@ impl Log {
                 need: 2 * len as u64 + 16 * 1024,
             });
         }
-        let mut known = self.catalog().stream(key);
+        if known.as_ref().is_none_or(|stream| stream.key != *key) {
+            *known = self.catalog().stream(key);
+        }
         loop {
             let accepted = known
                 .as_ref()
                 .map_or_else(|| start_of(key), |stream| stream.state().accepted);
             let (have, got) = (accepted.position, offer.first());
-            if let Some(stream) = &known
+            if let Some(stream) = known
                 && frame.last_seq() <= have.seq
             {
                 return self.held(offer, stream, bytes, wake);
@@ -237,27 +305,21 @@ impl Log {
             if !offer.continues(accepted.chain) {
                 return Err(offer.fork(have));
             }
-            let stream = known
-                .take()
-                .unwrap_or_else(|| self.catalog().streams_mut().get_or_create(key));
+            let stream = known.get_or_insert_with(|| self.catalog().streams_mut().get_or_create(key));
             let mut state = stream.state();
             if state.accepted != accepted {
-                // Somebody else appended meanwhile.
-                drop(state);
-                known = Some(stream);
-                continue;
+                continue; // Somebody else appended meanwhile.
             }
             state.accepted = frame.mark();
             let (done, answer) = oneshot::channel();
-            let work = Work::Frame {
-                frame: frame.clone(),
-                done,
-            };
             // Under the stream's lock, so that frames are queued in the order in which they were accepted.
             self.shared().push(
                 [Request {
                     stream: stream.clone(),
-                    work,
+                    work: Work::Frame {
+                        frame: offer.frame,
+                        done,
+                    },
                     bytes,
                 }],
                 wake,
@@ -269,7 +331,7 @@ impl Log {
     /// A frame that ends before what was accepted: the same as what is held there, or another history.
     fn held(
         &self,
-        offer: &Offer,
+        offer: Offer,
         stream: &Arc<Stream>,
         bytes: usize,
         wake: bool,
@@ -297,7 +359,7 @@ impl Log {
             return Ok(if last {
                 Pushed::Queued(ticket)
             } else {
-                Pushed::Behind(ticket)
+                Pushed::Behind(offer, ticket)
             });
         }
         if frame.first_seq() < first_held && durable != frame.mark() {

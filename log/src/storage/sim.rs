@@ -91,6 +91,19 @@ impl SimDisk {
         self.disk().capacity = bytes;
     }
 
+    /// Sum of the lengths of all files, bytes.
+    pub fn used(&self) -> u64 {
+        self.disk().used()
+    }
+
+    /// Takes back every fault, crash and limit that was ordered and has not happened yet.
+    pub fn heal(&self) {
+        let mut disk = self.disk();
+        disk.faults.clear();
+        disk.crash_at = None;
+        disk.capacity = None;
+    }
+
     /// What a crash now could keep or lose.
     pub fn pending(&self) -> Pending {
         crash::pending(&self.disk())

@@ -7,6 +7,7 @@ use ledge_proto::frame::{Frame, FrameWriter};
 use ledge_proto::ids::{Epoch, Mark, Position, Seq};
 use ledge_proto::limits;
 use ledge_proto::v1::snapshot::Purpose;
+use tokio::sync::oneshot;
 
 use super::Writer;
 use super::queue::{Request, Work};
@@ -19,8 +20,15 @@ use crate::snapshot::NewSnapshot;
 pub(crate) struct Built {
     pub(crate) stream: Arc<Stream>,
     pub(crate) frame: Frame,
+    /// Whom to tell of a frame received; one made here from records has its answers with the group.
+    done: Option<oneshot::Sender<Result<Mark, AppendError>>>,
+}
+
+impl Built {
     /// Made here from records, as opposed to received.
-    pub(crate) own: bool,
+    pub(crate) fn own(&self) -> bool {
+        self.done.is_none()
+    }
 }
 
 /// One commit.
@@ -35,16 +43,9 @@ pub(crate) struct Group {
 }
 
 enum Answer {
-    Records(
-        tokio::sync::oneshot::Sender<Result<Appended, AppendError>>,
-        Appended,
-    ),
-    Frame(
-        tokio::sync::oneshot::Sender<Result<Mark, AppendError>>,
-        Mark,
-        Arc<Stream>,
-    ),
-    Snapshot(tokio::sync::oneshot::Sender<Result<(), AppendError>>, Arc<Stream>),
+    Records(oneshot::Sender<Result<Appended, AppendError>>, Appended),
+    Held(oneshot::Sender<Result<Mark, AppendError>>, Mark, Arc<Stream>),
+    Snapshot(oneshot::Sender<Result<(), AppendError>>, Arc<Stream>),
 }
 
 /// Records of one stream that will be one frame.
@@ -52,7 +53,7 @@ struct Pending {
     stream: Arc<Stream>,
     payload: Vec<u8>,
     count: u32,
-    answers: Vec<(tokio::sync::oneshot::Sender<Result<Appended, AppendError>>, u32)>,
+    answers: Vec<(oneshot::Sender<Result<Appended, AppendError>>, u32)>,
 }
 
 impl Group {
@@ -60,7 +61,6 @@ impl Group {
     pub(crate) fn build(requests: Vec<Request>, writer: &Writer) -> Group {
         let mut group = Group::default();
         group.frames.reserve(requests.len());
-        group.answers.reserve(requests.len());
         let mut pending: Vec<Pending> = Vec::new();
         let mut by_slot: HashMap<u32, usize> = HashMap::new();
         for request in requests {
@@ -71,13 +71,10 @@ impl Group {
                         drop(done.send(Err(err)));
                         continue;
                     }
-                    group
-                        .answers
-                        .push(Answer::Frame(done, frame.mark(), stream.clone()));
                     group.frames.push(Built {
                         stream,
                         frame,
-                        own: false,
+                        done: Some(done),
                     });
                 }
                 Work::Snapshot { snapshot, done } => match writer.stage_snapshot(&stream, &snapshot.head) {
@@ -93,7 +90,7 @@ impl Group {
                         drop(done.send(Err(err)));
                     }
                 },
-                Work::Held { mark, done } => group.answers.push(Answer::Frame(done, mark, stream)),
+                Work::Held { mark, done } => group.answers.push(Answer::Held(done, mark, stream)),
                 Work::Records { payload, count, done } => {
                     let at = *by_slot.entry(stream.slot).or_insert(pending.len());
                     match pending.get_mut(at) {
@@ -162,7 +159,7 @@ impl Group {
                 self.frames.push(Built {
                     stream,
                     frame,
-                    own: true,
+                    done: None,
                 });
             }
             Err(err) => {
@@ -174,12 +171,17 @@ impl Group {
     }
 
     /// Everything is durable.
-    pub(crate) fn done(self) {
+    pub(crate) fn done(mut self) {
+        // A receiver that is gone no longer wants to know.
+        for built in &mut self.frames {
+            if let Some(done) = built.done.take() {
+                drop(done.send(Ok(built.frame.mark())));
+            }
+        }
         for answer in self.answers {
-            // A receiver that is gone no longer wants to know.
             match answer {
                 Answer::Records(done, appended) => drop(done.send(Ok(appended))),
-                Answer::Frame(done, mark, _) => drop(done.send(Ok(mark))),
+                Answer::Held(done, mark, _) => drop(done.send(Ok(mark))),
                 Answer::Snapshot(done, _) => drop(done.send(Ok(()))),
             }
         }
@@ -187,10 +189,16 @@ impl Group {
 
     /// Nothing is acknowledged.
     pub(crate) fn failed(self, err: &AppendError) {
+        for built in self.frames {
+            if let Some(done) = built.done {
+                give_back(&built.stream);
+                drop(done.send(Err(err.clone())));
+            }
+        }
         for answer in self.answers {
             match answer {
                 Answer::Records(done, _) => drop(done.send(Err(err.clone()))),
-                Answer::Frame(done, _, stream) => {
+                Answer::Held(done, _, stream) => {
                     give_back(&stream);
                     drop(done.send(Err(err.clone())));
                 }

@@ -22,11 +22,12 @@ use prost::Message;
 
 use crate::frame::{Frame, FrameError};
 use crate::ids::{Lane, Position, Scope, Seq, StreamId};
+use crate::mutants;
 use crate::record::RecordKind;
 use crate::v1;
 
 /// Version of the folds. Raised when the same records fold to another state, so that projections are rebuilt.
-pub const FOLD_VERSION: u32 = 1;
+pub const FOLD_VERSION: u32 = 2;
 
 /// Why a frame could not be folded. The state is as it was before the frame only if the caller drops what the
 /// store collected since.
@@ -71,7 +72,13 @@ pub fn apply_frame<S: Store>(store: &mut S, frame: &Frame) -> Result<(), FoldErr
     let StreamId { scope, lane } = &frame.key().id;
     let mut folded = match load::<S, v1::FoldedStream>(store, scope, Table::stream_of(*lane), b"")? {
         Some(folded) if folded.incarnation == frame.key().incarnation.0.as_slice() => {
-            if frame.last_seq().0 <= folded.seq {
+            let folded_before = if mutants::on("dedupe-by-seq-only") {
+                frame.last_seq().0 <= folded.seq
+            } else {
+                // A frame of a lower epoch was superseded when the higher one began.
+                (frame.epoch().0, frame.last_seq().0) <= (folded.epoch, folded.seq)
+            };
+            if folded_before {
                 return Ok(());
             }
             if frame.first_seq().0 != folded.seq + 1 {
@@ -150,6 +157,14 @@ fn apply_record<S: Store>(
             }
         }
         Keep::Latest => store.put(key, entry_of(position, record, 0).encode_to_vec()),
+        Keep::Gap => {
+            let old: Option<v1::Entry> = load_key(store, table, &key)?;
+            let mut entry = entry_of(position, record, old.as_ref().map_or(0, |old| old.count) + 1);
+            if let Some(longer) = old.and_then(|old| joined(&old.payload, &entry.payload)) {
+                entry.payload = longer.into();
+            }
+            store.put(key, entry.encode_to_vec());
+        }
         Keep::LatestByTime => {
             let old: Option<v1::Entry> = load_key(store, table, &key)?;
             let count = old.as_ref().map_or(0, |old| old.count) + 1;
@@ -172,13 +187,15 @@ enum Keep {
     /// As `Latest`, but a record that happened earlier by the writer's own monotonic clock only counts: late
     /// data never moves the latest value backwards, whatever the wall clock did meanwhile.
     LatestByTime,
+    /// A gap that continues the one under the same key makes it longer: an outage of weeks is one entry.
+    Gap,
     Remove,
 }
 
 fn effect_of(kind: RecordKind) -> Option<(Table, Keep)> {
     Some(match kind {
         RecordKind::Sample => (Table::LatestSamples, Keep::LatestByTime),
-        RecordKind::Gap => (Table::Gaps, Keep::Latest),
+        RecordKind::Gap => (Table::Gaps, Keep::Gap),
         RecordKind::TwinReported => (Table::Reported, Keep::Latest),
         RecordKind::DeviceState => (Table::DeviceStates, Keep::Latest),
         RecordKind::NodeState => (Table::NodeStates, Keep::Latest),
@@ -186,8 +203,40 @@ fn effect_of(kind: RecordKind) -> Option<(Table, Keep)> {
         RecordKind::DeviceSpec => (Table::Devices, Keep::Latest),
         RecordKind::DeviceRemoved => (Table::Devices, Keep::Remove),
         RecordKind::TwinDesired => (Table::Desired, Keep::Latest),
-        RecordKind::DeviceEvent | RecordKind::DaemonEvent | RecordKind::WriteIntent => return None,
+        RecordKind::NodeFence => (Table::NodeFences, Keep::Latest),
+        RecordKind::EdgeFence => (Table::EdgeFences, Keep::Latest),
+        RecordKind::CloudFence => (Table::CloudFences, Keep::Latest),
+        // A summary is about samples that were folded when they were there.
+        RecordKind::SampleSummary
+        | RecordKind::DeviceEvent
+        | RecordKind::DaemonEvent
+        | RecordKind::WriteIntent
+        | RecordKind::ClockSync => return None,
     })
+}
+
+/// Two gaps as one, when the second begins where the first ends.
+fn joined(first: &[u8], second: &[u8]) -> Option<Vec<u8>> {
+    let (first, second) = (v1::Gap::decode(first).ok()?, v1::Gap::decode(second).ok()?);
+    let follows = (
+        &first.scope,
+        first.lane,
+        first.epoch,
+        &first.reason,
+        first.replaced_by,
+    ) == (
+        &second.scope,
+        second.lane,
+        second.epoch,
+        &second.reason,
+        second.replaced_by,
+    ) && first.last_seq.checked_add(1) == Some(second.first_seq);
+    let longer = v1::Gap {
+        first_seq: first.first_seq,
+        count: first.count.saturating_add(second.count),
+        ..second
+    };
+    follows.then(|| longer.encode_to_vec())
 }
 
 fn entry_of(position: Position, record: v1::Record, count: u64) -> v1::Entry {

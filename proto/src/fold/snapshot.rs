@@ -43,6 +43,9 @@ pub trait SnapshotSource: Send + Sync + 'static {
     /// Everything folded of `key`, with the position it is folded up to; `None` when there is nothing.
     fn live(&self, key: &StreamKey) -> Option<Vec<v1::Snapshot>>;
 
+    /// The position `key` is folded up to; `None` when nothing of it is.
+    fn mark(&self, key: &StreamKey) -> Option<Mark>;
+
     /// What was folded of `key` after `after` (see [`changes`]); `None` when nothing was.
     fn changes(&self, key: &StreamKey, after: Position) -> Option<Vec<v1::Snapshot>>;
 }
@@ -186,6 +189,26 @@ fn take_out<S: Read>(
         entries: zstd::bulk::compress(&body, 1).unwrap_or_default().into(),
     });
     Ok(Some(parts.collect()))
+}
+
+/// The position up to which `store` has folded `key`; `None` when it has folded nothing of it.
+///
+/// # Errors
+/// When the store fails or the entry is damaged.
+pub fn folded_mark<S: Read>(store: &S, key: &StreamKey) -> Result<Option<Mark>, FoldError<S::Error>> {
+    let folded = folded_stream(store, &key.id)?;
+    let folded = folded.filter(|folded| folded.incarnation == key.incarnation.0);
+    let mark = folded.map(|folded| {
+        Ok(Mark {
+            position: Position {
+                epoch: Epoch(folded.epoch),
+                seq: Seq(folded.seq),
+            },
+            chain: Chain::from_slice(&folded.chain)?,
+        })
+    });
+    mark.transpose()
+        .map_err(|err: NameError| FoldError::Snapshot(err.into()))
 }
 
 /// Puts a whole snapshot in the place of everything `store` holds of that lane.

@@ -30,11 +30,17 @@ pub enum Table {
     Gaps = 0x32,
     /// How far `local` is folded.
     LocalStream = 0x40,
+    /// On the cloud: what is known of a node's disk ([`crate::v1::NodeFence`]).
+    NodeFences = 0x41,
+    /// On the edge: what is known of the cloud ([`crate::v1::EdgeFence`]).
+    EdgeFences = 0x42,
+    /// On the cloud: leadership and restore generation ([`crate::v1::CloudFence`]).
+    CloudFences = 0x43,
 }
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Table; 12] = [
+    pub const ALL: [Table; 15] = [
         Table::DownStream,
         Table::Devices,
         Table::Desired,
@@ -47,6 +53,9 @@ impl Table {
         Table::LatestSamples,
         Table::Gaps,
         Table::LocalStream,
+        Table::NodeFences,
+        Table::EdgeFences,
+        Table::CloudFences,
     ];
 
     /// The one lane whose records write this table.
@@ -59,7 +68,7 @@ impl Table {
             | Table::WriteResults
             | Table::NodeStates => Lane::UpState,
             Table::UpDataStream | Table::LatestSamples | Table::Gaps => Lane::UpData,
-            Table::LocalStream => Lane::Local,
+            Table::LocalStream | Table::NodeFences | Table::EdgeFences | Table::CloudFences => Lane::Local,
         }
     }
 

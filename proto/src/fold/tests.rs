@@ -152,3 +152,114 @@ proptest! {
         prop_assert_eq!(one.hash(&scope()), other.hash(&scope()));
     }
 }
+
+#[test]
+fn a_new_epoch_is_folded_although_its_numbers_were_there_before() {
+    let mut lost = writer(Lane::UpState, 1);
+    let mut state = State::new();
+    state
+        .apply_frame(&frame(&mut lost, &[reported("d/p/t", 1.0)]))
+        .unwrap();
+    // History up to record 1 stands; records 2 and 3 are lost, and the stream goes on from 1 in epoch 2.
+    let common = snapshot::extract(&state, &lost.key().clone(), v1::snapshot::Purpose::Rebase)
+        .unwrap()
+        .unwrap();
+    let base = snapshot::mark_of(&common[0]).unwrap();
+    let old = [2.0, 3.0].map(|value| frame(&mut lost, &[reported("d/p/t", value)]));
+    for frame in &old {
+        state.apply_frame(frame).unwrap();
+    }
+    let mark = crate::ids::Mark {
+        position: Position {
+            epoch: crate::ids::Epoch(2),
+            ..base.position
+        },
+        ..base
+    };
+    let mut again = FrameWriter::resume(lost.key().clone(), mark);
+    let next = frame(&mut again, &[reported("d/p/t", 9.0)]);
+    let err = state.apply_frame(&next).unwrap_err();
+    assert!(
+        matches!(err, FoldError::Gap { .. }),
+        "not without its beginning: {err}"
+    );
+    let begun: Vec<_> = common
+        .into_iter()
+        .map(|part| v1::Snapshot { epoch: 2, ..part })
+        .collect();
+    snapshot::load(&mut state, &begun).unwrap();
+    state.apply_frame(&next).unwrap();
+    // Frames of the epoch before no longer stand.
+    let folded = state.clone();
+    for frame in &old {
+        state.apply_frame(frame).unwrap();
+    }
+    assert_eq!(state, folded);
+    let twin = &view::devices(&state, &scope()).unwrap()["d/p"].twins["t"];
+    assert_eq!(twin.reported.as_ref().unwrap().content.value, double(9.0));
+}
+
+#[test]
+fn a_summary_stands_for_its_samples() {
+    let summary = |mono_us, count, value| {
+        let (kind, payload) = Payload::SampleSummary(v1::SampleSummary {
+            count,
+            last: double(value),
+            method: v1::Replacement::MinuteAverages.into(),
+            ..Default::default()
+        })
+        .encode();
+        v1::Record {
+            kind,
+            key: "d/p/t".into(),
+            mono_us,
+            payload: payload.into(),
+            ..Default::default()
+        }
+    };
+    let mut state = State::new();
+    let mut data = writer(Lane::UpData, 1);
+    let records = [
+        summary(10, 60, 1.5),
+        sample("d/p/t", 20, 2.0),
+        summary(15, 5, 1.7),
+    ];
+    state.apply_frame(&frame(&mut data, &records)).unwrap();
+    let twin = &view::devices(&state, &scope()).unwrap()["d/p"].twins["t"];
+    let latest = twin.sample.as_ref().unwrap();
+    assert_eq!((latest.content.value.clone(), latest.count), (double(2.0), 66));
+}
+
+#[test]
+fn fences_are_folded_and_are_no_part_of_the_hash() {
+    use crate::fence::FenceUpdate;
+    let mut state = State::new();
+    let hash = state.hash(&scope());
+    let fence = v1::NodeFence {
+        epoch: 3,
+        ..Default::default()
+    };
+    let update = FenceUpdate::Node(Box::new(fence.clone()));
+    assert_eq!(update.stream(&scope()), StreamId::new(scope(), Lane::Local));
+    let mut local = writer(Lane::Local, 1);
+    state.apply_frame(&frame(&mut local, &[update.record()])).unwrap();
+    let edge = FenceUpdate::Edge(v1::EdgeFence {
+        max_cloud_epoch_seen: 4,
+        ..Default::default()
+    });
+    state.apply_frame(&frame(&mut local, &[edge.record()])).unwrap();
+    assert_eq!(
+        view::node_fence(&state, &scope()).unwrap().unwrap().content,
+        fence
+    );
+    assert_eq!(
+        view::edge_fence(&state, &scope())
+            .unwrap()
+            .unwrap()
+            .content
+            .max_cloud_epoch_seen,
+        4
+    );
+    assert_eq!(view::cloud_fence(&state).unwrap(), None);
+    assert_eq!(state.hash(&scope()), hash);
+}

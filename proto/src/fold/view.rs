@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::table::{Table, key as table_key};
 use super::{FoldError, Read, decode};
-use crate::ids::{Epoch, Position, Scope, Seq};
+use crate::ids::{Epoch, Lane, Position, Scope, Seq};
 use crate::v1;
 
 /// The latest record about something: its content and where it came from.
@@ -123,7 +123,39 @@ pub fn gaps<S: Read>(store: &S, scope: &Scope) -> Found<Keyed<v1::Gap>, S> {
     entries(store, scope, Table::Gaps)
 }
 
-/// Every scope the store knows something about, in order.
+/// What the cloud last noted of a node's disk.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn node_fence<S: Read>(store: &S, node: &Scope) -> Found<Option<Latest<v1::NodeFence>>, S> {
+    only(store, node, Table::NodeFences)
+}
+
+/// What the edge last noted of the cloud.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn edge_fence<S: Read>(store: &S, node: &Scope) -> Found<Option<Latest<v1::EdgeFence>>, S> {
+    only(store, node, Table::EdgeFences)
+}
+
+/// What the cloud last noted of itself.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn cloud_fence<S: Read>(store: &S) -> Found<Option<Latest<v1::CloudFence>>, S> {
+    only(store, &Scope::cluster(), Table::CloudFences)
+}
+
+fn only<S: Read, T: Message + Default>(
+    store: &S,
+    scope: &Scope,
+    table: Table,
+) -> Found<Option<Latest<T>>, S> {
+    Ok(entries(store, scope, table)?.pop().map(|(_, latest)| latest))
+}
+
+/// Every scope the store knows something about from replicated lanes, in order.
 ///
 /// # Errors
 /// When the store fails.
@@ -131,6 +163,7 @@ pub fn scopes<S: Read>(store: &S) -> Result<Vec<Scope>, S::Error> {
     let mut names = BTreeSet::new();
     store.scan(b"", &mut |key, _| {
         if let Some(end) = key.iter().position(|byte| *byte == 0)
+            && Table::of_key(&key[end + 1..]).is_none_or(|table| table.lane() != Lane::Local)
             && let Ok(name) = std::str::from_utf8(&key[..end])
             && let Ok(scope) = Scope::from_wire(name)
         {

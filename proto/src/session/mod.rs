@@ -3,12 +3,29 @@
 //! `handle_*` takes what happened, `poll_*` gives what to do, and `now` (time since any fixed moment) is an
 //! argument. Transports move bytes: control messages as in [`wire`], frames on one stream per lane.
 //!
-//! An edge dials and says HELLO with what it holds; the cloud answers WELCOME with what it holds, or REFUSE.
-//! Then each end sends the streams it writes, from just after what the other end has, and acknowledges what it
-//! has made durable. Either end that hears nothing for two heartbeats gives the link up.
+//! An edge dials and says HELLO with what it holds; the cloud answers WELCOME with what it holds and a token, or
+//! REFUSE; the edge keeps the token and says CONFIRM. Then each end sends the streams it writes, from just after what
+//! the other end has, and acknowledges what it has made durable. Who may go on with which history is decided in
+//! [`crate::fence`]; the whole exchange is told in docs/format/session.md.
+//!
+//! **The owner's part.** After each call, take every [`Event`] with [`Session::poll_event`] and every message with
+//! [`Session::poll_transmit`]. An error ends the session; events and messages that remain are still taken, then the
+//! connection is closed. Events of a session that was dropped have no effect.
+//! - [`Event::Persist`]: hand the record to the log, and call [`Session::handle_persisted`] once it is durable. From the
+//!   moment it is handed to the log, [`Holdings`] of every session of this node give the new fence. Two such records of
+//!   one node reach the log in the order in which [`Holdings`] changed.
+//! - [`Event::Note`]: hand the record to the log; nothing waits for it.
+//! - [`Event::Reset`]: begin the new epoch, all of them durably, and call [`Session::handle_reset_done`].
+//! - Cloud: after [`Event::Established`] or [`Event::Quarantine`], end every other session of the node.
+//!
+//! Reading order: [`owner`], this file, [`handshake`], [`acks`], [`heartbeat`], [`fetch`], [`wire`].
 
+mod acks;
 mod backoff;
+mod fetch;
 mod handshake;
+mod heartbeat;
+mod owner;
 pub mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,134 +33,55 @@ use std::time::Duration;
 
 pub use backoff::Backoff;
 pub use handshake::RefuseReason;
+pub use owner::{ArchivePolicy, Event, Holdings, Local, Peer, SessionError};
 
-use crate::ids::{
-    Chain, ClusterId, Epoch, Incarnation, Lane, Mark, NameError, Position, Scope, Seq, StreamId, StreamKey,
-};
+use crate::fence::FenceUpdate;
+use crate::ids::{Incarnation, Lane, Mark, NameError, Position, Scope, Seq, StreamId, StreamKey};
 use crate::limits;
+use crate::mutants;
 use crate::v1;
 use crate::v1::control_message::Message;
+use crate::v1::snapshot::Purpose;
+
+use acks::Acks;
+use handshake::Handshake;
+use heartbeat::Heartbeat;
 
 /// Version of the session protocol.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
-/// Acknowledgements of telemetry are coalesced for this long; those of state go out at once.
-const DATA_ACK_DELAY: Duration = Duration::from_millis(25);
+/// What was acknowledged is made durable on the edge at most this often: it is a witness, not a promise.
+const NOTE_EVERY: Duration = Duration::from_secs(10);
 
-/// What this end's log holds. The session asks, it never reads.
-pub trait Holdings {
-    /// Last durable record of a stream, if any.
-    fn durable(&self, key: &StreamKey) -> Option<Mark>;
-    /// The mark of the frame that ends exactly at `seq`, if it is still held.
-    fn mark_at(&self, key: &StreamKey, seq: Seq) -> Option<Mark>;
-}
-
-/// What this end says of itself.
-#[derive(Debug, Clone)]
-pub struct Local {
-    /// The cluster it belongs to.
-    pub cluster: ClusterId,
-    /// Edge: its node name. Cloud: the node name the peer's certificate proves.
-    pub node: Scope,
-    /// Incarnation of this end's log.
-    pub incarnation: Incarnation,
-    /// Edge: which boot this is.
-    pub boot_id: String,
-    /// Edge: labels of the node.
-    pub labels: BTreeMap<String, String>,
-    /// Program and version, for people.
-    pub software: String,
-    /// Cloud: heartbeat it asks for. Edge: used until WELCOME.
-    pub heartbeat: Duration,
-}
-
-/// What the owner of a session has to do or know.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The handshake is done.
-    Established {
-        /// What the peer said of itself.
-        peer: Peer,
-    },
-    /// Send `key` from the first record after `after`, and go on as it grows.
-    SendFrom {
-        /// A stream this end writes.
-        key: StreamKey,
-        /// Last record the peer has.
-        after: Seq,
-    },
-    /// The peer has this on stable storage.
-    PeerDurable {
-        /// A stream this end writes.
-        key: StreamKey,
-        /// Up to here.
-        mark: Mark,
-    },
-    /// Where the peer's own streams end.
-    PeerHeads(Vec<v1::LaneHead>),
-}
-
-/// What the other end said of itself.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Peer {
-    /// Incarnation of its log (edge only).
-    pub incarnation: Incarnation,
-    /// Its boot (edge only).
-    pub boot_id: String,
-    /// Its labels (edge only).
-    pub labels: BTreeMap<String, String>,
-    /// Program and version.
-    pub software: String,
-}
-
-/// Why a session ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SessionError {
-    /// This end refuses the peer, and has told it.
-    #[error("refused: {message} ({reason:?})")]
-    Refusing {
-        /// Machine-readable.
-        reason: RefuseReason,
-        /// For people: what and how to mend it.
-        message: String,
-    },
-    /// The peer refuses this end.
-    #[error("the other end refused: {message} ({reason})")]
-    Refused {
-        /// Machine-readable.
-        reason: String,
-        /// For people.
-        message: String,
-    },
-    /// Nothing heard for two heartbeats.
-    #[error("nothing heard for {0:?}: the link is half-open")]
-    Silent(Duration),
-    /// A message out of place or out of bounds.
-    #[error("protocol violation: {0}")]
-    Protocol(String),
-    /// A name or id in a message is not valid.
-    #[error("protocol violation: {0}")]
-    Name(#[from] NameError),
-}
-
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
     AwaitHello,
     AwaitWelcome,
+    /// Until the owner says that what was asked for is durable.
+    Storing(Stored),
+    /// Until the owner says that the new epochs have begun.
+    Resetting,
+    AwaitConfirm,
     Open,
     Closed,
 }
 
-#[derive(Debug)]
-struct PendingAck {
-    mark: Mark,
-    due: Duration,
+/// What follows once it is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stored {
+    /// The new token.
+    Token,
+    /// That it was confirmed.
+    Confirmed,
+    /// A quarantine.
+    Refusal { reason: RefuseReason, message: String },
 }
 
 /// One end of a replication session.
 #[derive(Debug)]
 pub struct Session {
     local: Local,
+    is_cloud: bool,
     phase: Phase,
     /// Streams this end writes.
     sends: Vec<StreamKey>,
@@ -151,13 +89,17 @@ pub struct Session {
     accepts: Vec<StreamKey>,
     /// Edge: what it holds of the streams it receives.
     receives: Vec<v1::StreamState>,
-    acks: BTreeMap<StreamKey, PendingAck>,
+    handshake: Handshake,
+    acks: Acks,
+    /// What the peer has archived of the streams this end writes.
+    archived: BTreeMap<StreamKey, Seq>,
+    /// Edge: its fence with what was acknowledged since, and when that is to be noted.
+    edge_fence: v1::EdgeFence,
+    note_due: Option<Duration>,
+    fetches: fetch::Fetches,
     out: VecDeque<Message>,
     events: VecDeque<Event>,
-    heads: Vec<v1::LaneHead>,
-    heartbeat: Duration,
-    last_heard: Duration,
-    next_ping: Duration,
+    heartbeat: Heartbeat,
 }
 
 impl Session {
@@ -189,20 +131,22 @@ impl Session {
         receives: Vec<v1::StreamState>,
         now: Duration,
     ) -> Self {
-        let heartbeat = local.heartbeat;
         Session {
+            heartbeat: Heartbeat::new(local.heartbeat, local.heartbeat_idle, now),
+            is_cloud: phase == Phase::AwaitHello,
             local,
             phase,
             sends,
             accepts: Vec::new(),
             receives,
-            acks: BTreeMap::new(),
+            handshake: Handshake::default(),
+            acks: Acks::default(),
+            archived: BTreeMap::new(),
+            edge_fence: v1::EdgeFence::default(),
+            note_due: None,
+            fetches: fetch::Fetches::default(),
             out: VecDeque::new(),
             events: VecDeque::new(),
-            heads: Vec::new(),
-            heartbeat,
-            last_heard: now,
-            next_ping: now + heartbeat,
         }
     }
 
@@ -213,7 +157,17 @@ impl Session {
 
     /// Whether the peer may write this stream to us. Ask before storing a frame.
     pub fn accepts(&self, key: &StreamKey) -> bool {
-        self.phase == Phase::Open && self.accepts.contains(key)
+        let open = self.phase == Phase::Open
+            || (mutants::on("accept-before-confirm") && self.phase == Phase::AwaitConfirm);
+        open && self.accepts.contains(key)
+    }
+
+    /// Whether the peer may move this stream on to `mark` with a snapshot. Ask before storing one.
+    pub fn accepts_snapshot(&self, key: &StreamKey, mark: Mark) -> bool {
+        let end = self.acks.end(key).map_or(Position::ZERO, |mark| mark.position);
+        // The cloud writes its own streams; a node begins an epoch only where the cloud told it to.
+        let epoch_given = !self.is_cloud || mark.position.epoch.0 <= self.handshake.highest_epoch.max(1);
+        self.accepts(key) && mark.position > end && epoch_given
     }
 
     /// The stream of a scope and lane, as on the wire, that the peer may write.
@@ -223,15 +177,21 @@ impl Session {
             .find(|key| key.id.scope.as_wire() == scope && key.id.lane.as_wire() == lane)
     }
 
-    /// Heartbeat in force.
+    /// Heartbeat in force at this end: it is heard from at least this often.
     pub fn heartbeat(&self) -> Duration {
-        self.heartbeat
+        self.heartbeat.mine()
+    }
+
+    /// Heartbeat in force at the other end: silence of twice this long means that the link is half-open.
+    pub fn peer_heartbeat(&self) -> Duration {
+        self.heartbeat.theirs()
     }
 
     /// A control message arrived.
     ///
     /// # Errors
-    /// Any error ends the session; send what [`Session::poll_transmit`] still gives, then close.
+    /// Any error ends the session; take what [`Session::poll_event`] and [`Session::poll_transmit`] still give, then
+    /// close.
     pub fn handle_message(
         &mut self,
         message: Message,
@@ -241,8 +201,13 @@ impl Session {
         if self.phase == Phase::Closed {
             return Err(SessionError::Protocol("message after the end".into()));
         }
-        self.last_heard = now;
+        self.heartbeat.heard(now);
         let result = self.dispatch(message, held, now);
+        self.ended_by(result)
+    }
+
+    /// Ends the session if `result` is an error, and tells the peer if it is a refusal.
+    fn ended_by(&mut self, result: Result<(), SessionError>) -> Result<(), SessionError> {
         if let Err(err) = &result {
             self.phase = Phase::Closed;
             if let SessionError::Refusing { reason, message } = err {
@@ -256,19 +221,44 @@ impl Session {
     }
 
     fn dispatch(&mut self, message: Message, held: &dyn Holdings, now: Duration) -> Result<(), SessionError> {
+        // The edge is open once it has sent CONFIRM; the cloud has yet to make that durable when more arrives.
+        let confirmed = matches!(self.phase, Phase::Open | Phase::Storing(Stored::Confirmed));
         match (message, &self.phase) {
             (Message::Hello(hello), Phase::AwaitHello) => self.on_hello(hello, held, now),
             (Message::Welcome(welcome), Phase::AwaitWelcome) => self.on_welcome(welcome, held, now),
-            (Message::Refuse(refuse), _) => Err(SessionError::Refused {
-                reason: refuse.reason,
-                message: refuse.message,
-            }),
-            (Message::Ack(ack), Phase::Open) => self.on_ack(&ack, held),
-            (Message::Ping(ping), Phase::Open) => {
+            (Message::Confirm(confirm), Phase::AwaitConfirm) => self.on_confirm(&confirm, held),
+            (Message::Refuse(refuse), phase) => {
+                let (reason, message) = (bounded(refuse.reason), bounded(refuse.message));
+                if *phase == Phase::AwaitConfirm && reason == RefuseReason::Fork.name() {
+                    self.on_forked(message.clone(), held);
+                }
+                Err(SessionError::Refused { reason, message })
+            }
+            (Message::Ping(ping), phase) if *phase != Phase::AwaitHello => {
                 if ping.heads.len() > limits::SESSION_MAX_STREAMS {
                     return Err(SessionError::Protocol("too many heads in a heartbeat".into()));
                 }
-                self.events.push_back(Event::PeerHeads(ping.heads));
+                if let Some(heads) = self.heartbeat.on_ping(ping)? {
+                    self.events.push_back(Event::PeerHeads(heads));
+                }
+                Ok(())
+            }
+            (Message::Ack(ack), _) if confirmed => self.on_ack(ack, held, now),
+            (Message::Nack(nack), _) if confirmed => {
+                let key = key_of(&nack.scope, nack.lane, &nack.incarnation)?;
+                self.check_sends(&key, "NACK")?;
+                self.events.push_back(Event::Nack {
+                    key,
+                    seq: Seq(nack.seq),
+                    reason: bounded(nack.reason),
+                });
+                Ok(())
+            }
+            (Message::Fetch(fetch), _) if confirmed => self.on_fetch(&fetch),
+            (Message::NotHeld(answer), _) if confirmed => {
+                if self.fetches.done(answer.id) {
+                    self.events.push_back(Event::NotHeld { id: answer.id });
+                }
                 Ok(())
             }
             (other, phase) => Err(SessionError::Protocol(format!(
@@ -278,58 +268,99 @@ impl Session {
         }
     }
 
-    fn on_ack(&mut self, ack: &v1::Ack, held: &dyn Holdings) -> Result<(), SessionError> {
-        let key = key_of(&ack.scope, ack.lane, &ack.incarnation)?;
-        if !self.sends.contains(&key) {
-            return Err(SessionError::Protocol(format!(
-                "acknowledgement of {key}, which this end does not send"
-            )));
+    fn check_sends(&self, key: &StreamKey, what: &str) -> Result<(), SessionError> {
+        if self.sends.contains(key) {
+            return Ok(());
         }
-        let mark = Mark {
-            position: Position {
-                epoch: Epoch(ack.epoch),
-                seq: Seq(ack.durable_seq),
-            },
-            chain: Chain::from_slice(&ack.durable_chain)?,
-        };
-        let ours = held.durable(&key).map_or(Seq::ZERO, |mark| mark.position.seq);
-        if mark.position.seq > ours {
+        Err(SessionError::Protocol(format!(
+            "{what} of {key}, which this end does not send"
+        )))
+    }
+
+    fn on_ack(&mut self, ack: v1::Ack, held: &dyn Holdings, now: Duration) -> Result<(), SessionError> {
+        let key = key_of(&ack.scope, ack.lane, &ack.incarnation)?;
+        self.check_sends(&key, "acknowledgement")?;
+        let mark = acks::mark_of(&ack)?;
+        let ours = held.durable(&key).map_or(Position::ZERO, |mark| mark.position);
+        if mark.position > ours {
             return Err(SessionError::Protocol(format!(
                 "acknowledgement of {key} up to {}, this end has {ours}",
-                mark.position.seq
+                mark.position
             )));
         }
-        self.events.push_back(Event::PeerDurable { key, mark });
+        if ack.archived_seq > ack.durable_seq {
+            return Err(SessionError::Protocol(format!(
+                "{key}: archived up to {}, durable only up to {}",
+                ack.archived_seq, ack.durable_seq
+            )));
+        }
+        self.heartbeat.stir(now);
+        let archived = Seq(ack.archived_seq);
+        if !self.is_cloud {
+            self.note_ack(&key, mark, archived, ack.receipt, now);
+        }
+        self.events.push_back(Event::PeerDurable {
+            key: key.clone(),
+            mark,
+        });
+        self.peer_archived(key, archived);
         Ok(())
+    }
+
+    fn peer_archived(&mut self, key: StreamKey, seq: Seq) {
+        if self.archived.get(&key).is_none_or(|before| seq > *before) && seq > Seq::ZERO {
+            self.archived.insert(key.clone(), seq);
+            self.events.push_back(Event::PeerArchived { key, seq });
+        }
     }
 
     /// Bytes arrived on a lane: the link lives.
     pub fn handle_activity(&mut self, now: Duration) {
-        self.last_heard = now;
+        self.heartbeat.heard(now);
     }
 
     /// A received stream is durable here up to `mark`: tell the peer.
     pub fn handle_durable(&mut self, key: &StreamKey, mark: Mark, now: Duration) {
-        if !self.accepts(key) {
-            return;
-        }
-        let delay = if key.id.lane == Lane::UpData {
-            DATA_ACK_DELAY
-        } else {
-            Duration::ZERO
-        };
-        let pending = self.acks.entry(key.clone()).or_insert(PendingAck {
-            mark,
-            due: now + delay,
-        });
-        if mark.position > pending.mark.position {
-            pending.mark = mark;
+        if self.accepts(key) {
+            self.acks.durable(key, mark, now);
+            self.heartbeat.stir(now);
         }
     }
 
-    /// Where the streams this end writes end now; told to the peer with the next heartbeat.
-    pub fn set_heads(&mut self, heads: Vec<v1::LaneHead>) {
-        self.heads = heads;
+    /// A received stream is in the archive up to `seq`: tell the peer. Without effect under
+    /// [`ArchivePolicy::FollowDurable`].
+    pub fn handle_archived(&mut self, key: &StreamKey, seq: Seq, now: Duration) {
+        if self.accepts(key) && self.local.archive == ArchivePolicy::Explicit {
+            self.acks.archived(key, seq, now);
+        }
+    }
+
+    /// A snapshot of a received stream has arrived, and is durable where that is its purpose. A hint is neither
+    /// stored nor acknowledged.
+    pub fn handle_snapshot(&mut self, key: &StreamKey, purpose: Purpose, mark: Mark, now: Duration) {
+        self.heartbeat.heard(now);
+        if purpose == Purpose::Rebase || (purpose == Purpose::Hint && mutants::on("hint-moves-ack")) {
+            self.handle_durable(key, mark, now);
+        }
+    }
+
+    /// A received frame cannot be taken as it is.
+    pub fn nack(&mut self, key: &StreamKey, seq: Seq, reason: &str) {
+        if !self.accepts(key) {
+            return;
+        }
+        self.out.push_back(Message::Nack(v1::Nack {
+            scope: key.id.scope.as_wire().to_owned(),
+            lane: key.id.lane.as_wire(),
+            incarnation: key.incarnation.0.to_vec(),
+            seq: seq.0,
+            reason: reason.to_owned(),
+        }));
+    }
+
+    /// Where the streams this end writes end now; what changed is told to the peer with the next heartbeat.
+    pub fn set_heads(&mut self, heads: Vec<v1::LaneHead>, now: Duration) {
+        self.heartbeat.set_heads(heads, now);
     }
 
     /// Time passed.
@@ -340,16 +371,19 @@ impl Session {
         if self.phase == Phase::Closed {
             return Ok(());
         }
-        let silence = now.saturating_sub(self.last_heard);
-        if silence >= self.heartbeat * 2 {
+        if let Some(silence) = self.heartbeat.silence(now) {
             self.phase = Phase::Closed;
             return Err(SessionError::Silent(silence));
         }
-        if self.phase == Phase::Open && now >= self.next_ping {
-            self.next_ping = now + self.heartbeat;
-            self.out.push_back(Message::Ping(v1::Ping {
-                heads: self.heads.clone(),
-            }));
+        if self.phase != Phase::AwaitHello
+            && let Some(ping) = self.heartbeat.poll(now)
+        {
+            self.out.push_back(Message::Ping(ping));
+        }
+        if self.phase == Phase::Open && self.note_due.is_some_and(|due| due <= now) {
+            self.note_due = None;
+            self.events
+                .push_back(Event::Note(FenceUpdate::Edge(self.edge_fence.clone())));
         }
         Ok(())
     }
@@ -359,12 +393,15 @@ impl Session {
         if self.phase == Phase::Closed {
             return None;
         }
-        let mut next = self.last_heard + self.heartbeat * 2;
+        let mut next = self.heartbeat.gives_up_at();
+        if self.phase != Phase::AwaitHello {
+            next = next.min(self.heartbeat.next());
+        }
         if self.phase == Phase::Open {
-            next = next.min(self.next_ping);
-            if let Some(due) = self.acks.values().map(|ack| ack.due).min() {
-                next = next.min(due);
-            }
+            next = [self.acks.next_due(), self.note_due]
+                .into_iter()
+                .flatten()
+                .fold(next, Duration::min);
         }
         Some(next)
     }
@@ -377,21 +414,10 @@ impl Session {
         if self.phase != Phase::Open {
             return None;
         }
-        let key = self
+        let ack = self
             .acks
-            .iter()
-            .find(|(_, ack)| ack.due <= now)
-            .map(|(key, _)| key.clone())?;
-        let ack = self.acks.remove(&key)?;
-        Some(Message::Ack(v1::Ack {
-            scope: key.id.scope.as_wire().to_owned(),
-            lane: key.id.lane.as_wire(),
-            incarnation: key.incarnation.0.to_vec(),
-            epoch: ack.mark.position.epoch.0,
-            durable_seq: ack.mark.position.seq.0,
-            durable_chain: ack.mark.chain.0.to_vec(),
-            archived_seq: 0,
-        }))
+            .poll(self.local.archive, self.local.receipts.as_ref(), now)?;
+        Some(Message::Ack(ack))
     }
 
     /// The next thing to do or know.
@@ -409,7 +435,7 @@ pub fn stream_state(key: &StreamKey, durable: Option<Mark>) -> v1::StreamState {
         epoch: durable.map_or(0, |mark| mark.position.epoch.0),
         seq: durable.map_or(0, |mark| mark.position.seq.0),
         chain: durable.map_or(Vec::new(), |mark| mark.chain.0.to_vec()),
-        first_seq: 0,
+        ..Default::default()
     }
 }
 
@@ -420,6 +446,17 @@ fn key_of(scope: &str, lane: u32, incarnation: &[u8]) -> Result<StreamKey, NameE
     })
 }
 
+/// Text of the peer's for logs and records, of a bounded length.
+fn bounded(mut text: String) -> String {
+    if text.len() > limits::SESSION_MAX_TEXT_BYTES {
+        let end = (0..=limits::SESSION_MAX_TEXT_BYTES)
+            .rev()
+            .find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
+    }
+    text
+}
+
 fn name_of(message: &Message) -> &'static str {
     match message {
         Message::Hello(_) => "HELLO",
@@ -427,6 +464,10 @@ fn name_of(message: &Message) -> &'static str {
         Message::Refuse(_) => "REFUSE",
         Message::Ack(_) => "ACK",
         Message::Ping(_) => "PING",
+        Message::Confirm(_) => "CONFIRM",
+        Message::Nack(_) => "NACK",
+        Message::Fetch(_) => "FETCH",
+        Message::NotHeld(_) => "NOT_HELD",
     }
 }
 

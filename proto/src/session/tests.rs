@@ -1,12 +1,21 @@
 use std::cell::RefCell;
 
-use proptest::prelude::*;
-
+use super::acks::DATA_ACK_DELAY;
 use super::*;
+use crate::fence::Ours;
+use crate::fence::receipt::ReceiptKey;
+use crate::ids::{Chain, ClusterId, Epoch};
 
-/// A log that only remembers marks: the end of every frame.
+/// A log that only remembers marks, the end of every frame, and fences.
 #[derive(Default)]
-struct Marks(RefCell<BTreeMap<StreamKey, Vec<Mark>>>);
+struct Marks(RefCell<BTreeMap<StreamKey, Vec<Mark>>>, RefCell<Fences>);
+
+#[derive(Default)]
+struct Fences {
+    node: v1::NodeFence,
+    edge: v1::EdgeFence,
+    cloud: v1::CloudFence,
+}
 
 impl Marks {
     fn push(&self, key: &StreamKey, seq: u64, chain: u8) {
@@ -21,7 +30,7 @@ impl Marks {
     }
 }
 
-impl Holdings for Marks {
+impl Ours for Marks {
     fn durable(&self, key: &StreamKey) -> Option<Mark> {
         self.0.borrow().get(key).and_then(|marks| marks.last().copied())
     }
@@ -32,6 +41,44 @@ impl Holdings for Marks {
             .iter()
             .find(|mark| mark.position.seq == seq)
             .copied()
+    }
+    fn held_after(&self, _key: &StreamKey) -> Seq {
+        Seq::ZERO
+    }
+}
+
+impl Holdings for Marks {
+    fn opened(&self, key: &StreamKey) -> Option<Mark> {
+        self.durable(key)
+    }
+    fn snapshot_mark(&self, _key: &StreamKey, _peer: Position) -> Option<Mark> {
+        None
+    }
+    fn archived(&self, _key: &StreamKey) -> Seq {
+        Seq(5)
+    }
+    fn node_fence(&self) -> v1::NodeFence {
+        self.1.borrow().node.clone()
+    }
+    fn cloud_fence(&self) -> v1::CloudFence {
+        self.1.borrow().cloud
+    }
+    fn edge_fence(&self) -> v1::EdgeFence {
+        self.1.borrow().edge.clone()
+    }
+    fn other_session(&self) -> bool {
+        false
+    }
+}
+
+impl Marks {
+    fn keep(&self, update: FenceUpdate) {
+        let mut fences = self.1.borrow_mut();
+        match update {
+            FenceUpdate::Node(fence) => fences.node = *fence,
+            FenceUpdate::Edge(fence) => fences.edge = fence,
+            FenceUpdate::Cloud(fence) => fences.cloud = fence,
+        }
     }
 }
 
@@ -56,6 +103,11 @@ fn local(node: &str, incarnation: Incarnation) -> Local {
         labels: BTreeMap::new(),
         software: "test".into(),
         heartbeat: HEARTBEAT,
+        heartbeat_idle: HEARTBEAT,
+        nonce: [4; 16],
+        wall_us: 1,
+        receipts: Some(ReceiptKey::of_secret(b"secret")),
+        archive: ArchivePolicy::FollowDurable,
     }
 }
 
@@ -64,6 +116,8 @@ struct Pair {
     cloud: Session,
     edge_log: Marks,
     cloud_log: Marks,
+    edge_events: Vec<Event>,
+    cloud_events: Vec<Event>,
     now: Duration,
 }
 
@@ -82,6 +136,8 @@ impl Pair {
             cloud: Session::cloud(cloud, vec![down], now),
             edge_log,
             cloud_log,
+            edge_events: Vec::new(),
+            cloud_events: Vec::new(),
             now,
         }
     }
@@ -101,14 +157,42 @@ impl Pair {
                 let result = self.edge.handle_message(message, &self.edge_log, self.now);
                 edge_err = edge_err.or(result.err());
             }
+            let edge = (
+                &mut self.edge,
+                &self.edge_log,
+                &mut self.edge_events,
+                &mut edge_err,
+            );
+            let cloud = (
+                &mut self.cloud,
+                &self.cloud_log,
+                &mut self.cloud_events,
+                &mut cloud_err,
+            );
+            for (session, log, events, err) in [edge, cloud] {
+                while let Some(event) = session.poll_event() {
+                    moved = true;
+                    if let Event::Persist(update) = event {
+                        log.keep(update);
+                        let result = session.handle_persisted(log, self.now);
+                        *err = err.take().or(result.err());
+                    } else {
+                        events.push(event);
+                    }
+                }
+            }
             if !moved {
                 return (edge_err, cloud_err);
             }
         }
     }
 
-    fn events(session: &mut Session) -> Vec<Event> {
-        std::iter::from_fn(|| session.poll_event()).collect()
+    fn edge_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.edge_events)
+    }
+
+    fn cloud_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.cloud_events)
     }
 }
 
@@ -127,7 +211,7 @@ fn each_end_sends_only_what_the_other_lacks() {
     edge_log.push(&down, 1, 1);
     let mut pair = Pair::new(edge_log, cloud_log);
     assert_eq!(pair.exchange(), (None, None));
-    let edge = Pair::events(&mut pair.edge);
+    let edge = pair.edge_events();
     assert!(
         edge.contains(&Event::SendFrom {
             key: data,
@@ -142,7 +226,7 @@ fn each_end_sends_only_what_the_other_lacks() {
         }),
         "{edge:?}"
     );
-    let cloud = Pair::events(&mut pair.cloud);
+    let cloud = pair.cloud_events();
     assert!(
         cloud.contains(&Event::SendFrom {
             key: down,
@@ -163,7 +247,7 @@ fn a_new_incarnation_of_the_cloud_is_sent_from_its_beginning() {
     cloud_log.push(&key(Lane::Down, CLOUD), 2, 2);
     let mut pair = Pair::new(edge_log, cloud_log);
     assert_eq!(pair.exchange(), (None, None));
-    let cloud = Pair::events(&mut pair.cloud);
+    let cloud = pair.cloud_events();
     assert!(
         cloud.contains(&Event::SendFrom {
             key: key(Lane::Down, CLOUD),
@@ -207,19 +291,32 @@ fn what_must_not_be_mixed_is_refused_by_name() {
         "{message}"
     );
 
-    let (edge_log, cloud_log) = (Marks::default(), Marks::default());
-    cloud_log.push(&key(Lane::UpData, EDGE), 10, 10);
-    edge_log.push(&key(Lane::UpData, EDGE), 5, 5);
-    assert_eq!(refused(&mut Pair::new(edge_log, cloud_log)).0, "HistoryLost");
-
-    let (edge_log, cloud_log) = (Marks::default(), Marks::default());
-    cloud_log.push(&key(Lane::UpData, EDGE), 10, 10);
-    edge_log.push(&key(Lane::UpData, EDGE), 10, 11);
-    assert_eq!(refused(&mut Pair::new(edge_log, cloud_log)).0, "Fork");
-
-    let (edge_log, cloud_log) = (Marks::default(), Marks::default());
+    let edge_log = Marks::default();
     edge_log.push(&key(Lane::Down, CLOUD), 7, 7);
-    assert_eq!(refused(&mut Pair::new(edge_log, cloud_log)).0, "HistoryLost");
+    assert_eq!(
+        refused(&mut Pair::new(edge_log, Marks::default())).0,
+        "CloudRolledBack"
+    );
+
+    let mut pair = Pair::new(Marks::default(), Marks::default());
+    let Some(Message::Hello(hello)) = pair.edge.poll_transmit(pair.now) else {
+        panic!()
+    };
+    let older = v1::Hello { version: 1, ..hello };
+    let err = pair
+        .cloud
+        .handle_message(Message::Hello(older), &pair.cloud_log, pair.now)
+        .unwrap_err();
+    assert!(
+        matches!(
+            err,
+            SessionError::Refusing {
+                reason: RefuseReason::Version,
+                ..
+            }
+        ),
+        "{err}"
+    );
 }
 
 #[test]
@@ -293,7 +390,7 @@ fn an_ack_beyond_what_was_written_ends_the_session() {
         epoch: 1,
         durable_seq: 99,
         durable_chain: vec![0; 16],
-        archived_seq: 0,
+        ..Default::default()
     };
     let err = pair
         .edge
@@ -303,63 +400,93 @@ fn an_ack_beyond_what_was_written_ends_the_session() {
     assert!(!pair.edge.is_open());
 }
 
-fn any_message() -> impl Strategy<Value = Message> {
-    let bytes = prop::collection::vec(any::<u8>(), 0..20);
-    (any::<u8>(), "[a-z0-9/-]{0,12}", any::<u32>(), any::<u64>(), bytes).prop_map(
-        |(kind, name, n, m, bytes)| {
-            let state = v1::StreamState {
-                scope: name.clone(),
-                lane: n % 5,
-                incarnation: bytes.clone(),
-                epoch: n,
-                seq: m,
-                chain: bytes.clone(),
-                first_seq: m,
-            };
-            match kind % 5 {
-                0 => Message::Hello(v1::Hello {
-                    version: n % 3,
-                    cluster: CLUSTER.0.to_vec(),
-                    node: "edge-1".into(),
-                    incarnation: bytes,
-                    streams: vec![state],
-                    ..Default::default()
-                }),
-                1 => Message::Welcome(v1::Welcome {
-                    version: n % 3,
-                    streams: vec![state],
-                    heartbeat_ms: m,
-                    ..Default::default()
-                }),
-                2 => Message::Refuse(v1::Refuse {
-                    reason: name,
-                    message: String::new(),
-                }),
-                3 => Message::Ack(v1::Ack {
-                    scope: name,
-                    lane: n % 5,
-                    incarnation: bytes.clone(),
-                    epoch: n,
-                    durable_seq: m,
-                    durable_chain: bytes,
-                    archived_seq: m,
-                }),
-                _ => Message::Ping(v1::Ping::default()),
-            }
-        },
-    )
+#[test]
+fn idle_heartbeats_are_rare_and_tiny_and_both_ends_know_when_the_next_one_comes() {
+    let idle = Local {
+        heartbeat_idle: HEARTBEAT * 5,
+        ..local("edge-1", CLOUD)
+    };
+    let mut pair = Pair::with(local("edge-1", EDGE), idle, Marks::default(), Marks::default());
+    pair.exchange();
+    let heads = |seq| {
+        vec![v1::LaneHead {
+            scope: "edge-1".into(),
+            lane: 3,
+            seq,
+            oldest_unacked_ms: 0,
+        }]
+    };
+    pair.edge.set_heads(heads(7), pair.now);
+    let (mut sent, mut pings) = (Vec::new(), Vec::new());
+    for second in 0..200 {
+        pair.now += Duration::from_secs(1);
+        pair.edge.handle_timeout(pair.now).unwrap();
+        pair.cloud.handle_timeout(pair.now).unwrap();
+        while let Some(message) = pair.edge.poll_transmit(pair.now) {
+            sent.push(second);
+            pings.push(wire::encode(message.clone()).unwrap().len());
+            pair.cloud
+                .handle_message(message, &pair.cloud_log, pair.now)
+                .unwrap();
+        }
+        pair.exchange();
+    }
+    assert!(sent.len() <= 12, "{sent:?}");
+    assert_eq!(pings.last(), Some(&6), "{pings:?}");
+    assert_eq!(pair.cloud.peer_heartbeat(), HEARTBEAT * 5);
+    let news = |events: Vec<Event>| {
+        events
+            .into_iter()
+            .filter(|event| matches!(event, Event::PeerHeads(_)))
+            .count()
+    };
+    assert_eq!(news(pair.cloud_events()), 1, "heads are told when they change");
+    // News brings the next one within the shortest interval, and the interval back.
+    pair.edge.set_heads(heads(8), pair.now);
+    pair.now += HEARTBEAT;
+    pair.edge.handle_timeout(pair.now).unwrap();
+    pair.exchange();
+    assert_eq!(pair.cloud.peer_heartbeat(), HEARTBEAT);
+    assert_eq!(news(pair.cloud_events()), 1);
+    // Two missed ones of those in force, and the link is given up.
+    pair.now += HEARTBEAT * 2;
+    assert!(pair.cloud.handle_timeout(pair.now).is_err());
 }
 
-proptest! {
-    #[test]
-    fn no_sequence_of_messages_panics(messages in prop::collection::vec((any::<bool>(), any_message()), 1..20)) {
-        let mut pair = Pair::new(Marks::default(), Marks::default());
-        for (to_edge, message) in messages {
-            let (session, log) =
-                if to_edge { (&mut pair.edge, &pair.edge_log) } else { (&mut pair.cloud, &pair.cloud_log) };
-            let _ = session.handle_message(message, log, pair.now);
-            while session.poll_event().is_some() {}
-            while session.poll_transmit(pair.now).is_some() {}
-        }
+#[test]
+fn archived_is_told_apart_from_durable_and_never_ahead_of_it() {
+    let edge_log = Marks::default();
+    let data = key(Lane::UpData, EDGE);
+    for seq in 1..=9 {
+        edge_log.push(&data, seq, u8::try_from(seq).unwrap());
     }
+    let explicit = Local {
+        archive: ArchivePolicy::Explicit,
+        ..local("edge-1", CLOUD)
+    };
+    let mut pair = Pair::with(local("edge-1", EDGE), explicit, edge_log, Marks::default());
+    pair.exchange();
+    pair.edge_events();
+    let mark = pair.edge_log.mark_at(&data, Seq(4)).unwrap();
+    pair.cloud.handle_durable(&data, mark, pair.now);
+    pair.cloud.handle_archived(&data, Seq(8), pair.now);
+    pair.now += DATA_ACK_DELAY;
+    assert_eq!(pair.exchange(), (None, None));
+    let archived = |events: Vec<Event>| {
+        events
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::PeerArchived { seq, .. } => Some(seq.0),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(archived(pair.edge_events()), [4]);
+    let mark = pair.edge_log.mark_at(&data, Seq(9)).unwrap();
+    pair.cloud.handle_durable(&data, mark, pair.now);
+    pair.now += DATA_ACK_DELAY;
+    assert_eq!(pair.exchange(), (None, None));
+    assert_eq!(archived(pair.edge_events()), [8]);
 }
+
+mod messages;

@@ -272,6 +272,6 @@ pub fn records_up(dir: &Path, scope: &Scope) -> Result<u64, LookError> {
     let streams = view.streams();
     let own = streams
         .iter()
-        .filter(|s| s.key.id.scope == *scope && s.key.id.lane != Lane::Down);
+        .filter(|s| s.key.id.scope == *scope && matches!(s.key.id.lane, Lane::UpState | Lane::UpData));
     Ok(own.map(|stream| stream.durable.position.seq.0).sum())
 }

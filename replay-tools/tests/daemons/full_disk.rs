@@ -120,7 +120,7 @@ fn noise(len: usize) -> String {
 #[tokio::test]
 async fn edgecore_waits_for_space_and_loses_nothing() {
     let place = Place::new().await;
-    let Some(disk) = SmallDisk::mount(&place.site.edge_dir(), 120) else {
+    let Some(disk) = SmallDisk::mount(&place.site.edge_dir(), 400) else {
         return;
     };
     let (mut all, filler) = nearly_full(&place, &disk).await;
@@ -145,7 +145,7 @@ async fn edgecore_waits_for_space_and_loses_nothing() {
 #[tokio::test]
 async fn edgecore_starts_and_stops_on_a_full_disk() {
     let place = Place::new().await;
-    let Some(disk) = SmallDisk::mount(&place.site.edge_dir(), 120) else {
+    let Some(disk) = SmallDisk::mount(&place.site.edge_dir(), 400) else {
         return;
     };
     let (all, filler) = nearly_full(&place, &disk).await;
@@ -169,7 +169,7 @@ async fn edgecore_starts_and_stops_on_a_full_disk() {
 #[tokio::test]
 async fn edgecore_survives_a_disk_without_a_byte() {
     let place = Place::new().await;
-    let Some(disk) = SmallDisk::mount(&place.site.edge_dir(), 120) else {
+    let Some(disk) = SmallDisk::mount(&place.site.edge_dir(), 400) else {
         return;
     };
     let mut all = place.start_everything().await;

@@ -8,6 +8,7 @@ mod support;
 
 mod certificates;
 mod damaged_log;
+mod fencing;
 mod full_disk;
 mod manifests;
 mod peers;

@@ -1,5 +1,6 @@
 //! A peer with a good certificate and bad manners: cloudcore ends that link, says why, and serves the others.
 
+use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,11 @@ use crate::support::place::{ANY, Everything, Place, until};
 const NAME: &str = "edge-2";
 const SOON: Duration = Duration::from_secs(30);
 const INCARNATION: Incarnation = Incarnation([7; 16]);
+
+thread_local! {
+    /// The last token of this test's peer. Each test is a thread.
+    static TOKEN: Cell<Option<v1::SessionToken>> = const { Cell::new(None) };
+}
 
 /// A peer that can say anything.
 struct Peer {
@@ -42,16 +48,21 @@ impl Peer {
         }
     }
 
-    /// Connects and is welcomed.
+    /// Connects, is welcomed, and confirms the session. Comes back with the token of the last time.
     async fn join(place: &Place, files: &CertFiles, hub: SocketAddr) -> Peer {
         let mut peer = Peer::connect(files, hub).await;
         let hello = v1::Hello {
             node: files.cert.file_stem().unwrap().to_str().unwrap().to_owned(),
+            token: TOKEN.take(),
             ..hello(place)
         };
         peer.say(&wire::encode(Message::Hello(hello)).unwrap()).await;
-        let answer = peer.hear().await;
-        assert!(matches!(answer, Message::Welcome(_)), "{answer:?}");
+        let Message::Welcome(welcome) = peer.hear().await else {
+            panic!("not welcome");
+        };
+        TOKEN.set(welcome.token.clone());
+        let confirm = v1::Confirm { token: welcome.token };
+        peer.say(&wire::encode(Message::Confirm(confirm)).unwrap()).await;
         peer
     }
 
@@ -70,9 +81,11 @@ impl Peer {
 
     /// Sends bytes on a lane of its own.
     async fn send(&self, bytes: &[u8]) {
-        let mut lane = self.connection.open_uni().await.unwrap();
-        lane.write_all(bytes).await.ok();
-        lane.finish().ok();
+        // The other end may have had enough already.
+        if let Ok(mut lane) = self.connection.open_uni().await {
+            lane.write_all(bytes).await.ok();
+            lane.finish().ok();
+        }
     }
 
     /// Waits until the other end has closed the connection.
@@ -251,7 +264,10 @@ async fn hundreds_of_bad_peers_leave_no_memory_behind() {
         let peer = Peer::join(&place, &files, all.cloud.hub).await;
         // Announces the largest frame there is, on every lane, and sends a part of one.
         for _ in 0..8 {
-            let mut lane = peer.connection.open_uni().await.unwrap();
+            // A lane that ends in the middle of a frame ends the link, which may be noticed here already.
+            let Ok(mut lane) = peer.connection.open_uni().await else {
+                break;
+            };
             let len = u32::try_from(limits::FRAME_MAX_BYTES).unwrap();
             lane.write_all(&len.to_be_bytes()).await.ok();
             lane.write_all(&[0; 64 * 1024]).await.ok();

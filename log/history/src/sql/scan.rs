@@ -14,6 +14,7 @@ use ledge_proto::record::{Payload, RecordKind};
 use ledge_proto::v1;
 
 use super::bounds::Bounds;
+use super::clocks::Clocks;
 use super::columns::Collector;
 use super::tables::{Labels, RecordRow, RecordTable, StateTable, needs_payload};
 use crate::source::{FrameSource, SourceError, StreamSpan};
@@ -76,13 +77,14 @@ impl Scan {
                 done = done.max(*last_read);
             }
             if span.last > done && span.first <= last {
-                let stream = Stream {
+                let mut stream = Stream {
                     table,
                     labels,
                     last,
                     decode,
                     whole,
                     bounds: &self.bounds,
+                    clocks: Clocks::of(&self.sources, &span.key),
                 };
                 for frame in source.frames(&span.key, done)? {
                     let frame = frame?;
@@ -123,12 +125,7 @@ impl Scan {
         );
         let mut state = State::new();
         for source in &self.sources {
-            for frame in source.in_order()? {
-                let frame = frame?;
-                if self.bounds.admits_node(frame.key().id.scope.node_name()) {
-                    state.apply_frame(&frame)?;
-                }
-            }
+            source.fold(&mut state, &|id| self.bounds.admits_node(id.scope.node_name()))?;
         }
         for scope in state.scopes() {
             for row in (table.rows)(&state, &scope)? {
@@ -156,12 +153,13 @@ struct Stream<'a> {
     /// Only the number of records is wanted, of all records.
     whole: bool,
     bounds: &'a Bounds,
+    clocks: Clocks<'a>,
 }
 
 impl Stream<'_> {
     /// Adds the records of `frame` after `done`; false when no more rows are wanted.
     fn read(
-        &self,
+        &mut self,
         frame: &Frame,
         done: Seq,
         rows: &mut Collector<RecordRow>,
@@ -175,8 +173,12 @@ impl Stream<'_> {
         }
         let unreadable = |err| SourceError::reading(frame.key(), err);
         for item in frame.records().map_err(unreadable)? {
-            let (position, record) = item.map_err(unreadable)?;
-            if position.seq <= done || position.seq > self.last || !self.admits(position.seq, &record) {
+            let (position, mut record) = item.map_err(unreadable)?;
+            if position.seq <= done || position.seq > self.last {
+                continue;
+            }
+            let retimed = self.clocks.retime(&mut record)?;
+            if !self.admits(position.seq, &record) {
                 continue;
             }
             let payload = if self.decode {
@@ -188,6 +190,7 @@ impl Stream<'_> {
                 labels: self.labels.clone(),
                 position,
                 record,
+                retimed,
                 payload,
             };
             if let Some(batch) = rows.push(&row)?

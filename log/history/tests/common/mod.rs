@@ -97,6 +97,8 @@ pub fn node_frames(node: &str, incarnation: u8) -> Vec<Frame> {
         first_seq: 40,
         last_seq: 49,
         reason: "disk full".into(),
+        count: 10,
+        ..Default::default()
     };
     let unreachable = v1::Event {
         reason: "DeviceUnreachable".into(),

@@ -10,10 +10,11 @@ use ledge_proto::fold::snapshot;
 use ledge_proto::ids::{Position, Seq, StreamKey};
 use ledge_proto::limits;
 use ledge_proto::v1::{self, snapshot::Purpose};
+use quinn::SendStream;
 
 use super::items::write_part;
 use super::observer::{Direction, Traffic};
-use super::{Link, LinkError};
+use super::{Link, LinkError, blocking};
 
 /// Between `down` and the lanes themselves.
 const PRIORITY: i32 = 22;
@@ -21,6 +22,10 @@ const PRIORITY: i32 = 22;
 const BACKLOG_RECORDS: u64 = 64;
 /// A live lane that falls behind only because everything is in flight does not need hints more often than this.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// A hint of at most so many bytes goes twice, so far apart: about one packet.
+const TWICE_BYTES: usize = 1024;
+const APART: Duration = Duration::from_millis(5);
 
 /// Sends hints of `key`, of which the peer holds everything up to `held`, whenever there is a backlog. Opens the gate
 /// for the lanes once the first one has arrived, or is not needed.
@@ -59,8 +64,7 @@ async fn changes(
     after: Position,
 ) -> Result<Option<Vec<v1::Snapshot>>, LinkError> {
     let (source, asked) = (link.snapshots.clone(), key.clone());
-    let parts = tokio::task::spawn_blocking(move || source.changes(&asked, after));
-    let parts = parts.await.map_err(|err| LinkError::Stream(err.to_string()))?;
+    let parts = blocking(move || source.changes(&asked, after)).await?;
     Ok(parts.filter(|parts| {
         let bytes: usize = parts.iter().map(|part| part.raw_len as usize).sum();
         let fits = bytes <= limits::HINT_MAX_BYTES;
@@ -72,10 +76,30 @@ async fn changes(
 }
 
 /// Sends a hint and waits until the peer has it. Returns the position it stands for.
+///
+/// Nothing follows a hint that would tell early that it was lost, so a small one goes twice: on a line that loses a fifth
+/// of its packets that saves two round trips in four cases of five. A moment later, for it to be another packet.
 async fn deliver(link: &Link, key: &StreamKey, parts: &[v1::Snapshot]) -> Result<Position, LinkError> {
     let Some(Ok(mark)) = parts.first().map(snapshot::mark_of) else {
         return Ok(Position::ZERO);
     };
+    let first = write(link, key, parts).await?;
+    let bytes: usize = parts.iter().map(|part| part.entries.len()).sum();
+    let arrived = if bytes <= TWICE_BYTES {
+        tokio::time::sleep(APART).await;
+        let second = write(link, key, parts).await?;
+        tokio::select! {
+            arrived = first.stopped() => arrived,
+            arrived = second.stopped() => arrived,
+        }
+    } else {
+        first.stopped().await
+    };
+    arrived.map_err(|err| LinkError::Stream(err.to_string()))?;
+    Ok(mark.position)
+}
+
+async fn write(link: &Link, key: &StreamKey, parts: &[v1::Snapshot]) -> Result<SendStream, LinkError> {
     let mut stream = link.connection.open_uni().await?;
     stream.set_priority(PRIORITY).ok();
     for part in parts {
@@ -88,9 +112,5 @@ async fn deliver(link: &Link, key: &StreamKey, parts: &[v1::Snapshot]) -> Result
         link.observer.traffic(Direction::Sent, what, bytes);
     }
     stream.finish().ok();
-    stream
-        .stopped()
-        .await
-        .map_err(|err| LinkError::Stream(err.to_string()))?;
-    Ok(mark.position)
+    Ok(stream)
 }

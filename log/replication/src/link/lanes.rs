@@ -1,20 +1,30 @@
 //! Frames out of the log onto a QUIC stream, and off a QUIC stream into the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use ledge_log::CheckedFrame;
+use ledge_log::{CheckedFrame, ReadError, SnapshotRef};
+use ledge_proto::fold::snapshot;
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
+use ledge_proto::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
+use ledge_proto::v1::{self, snapshot::Purpose};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::items::{Item, ItemStream, write_frame};
-use super::snapshots::Collector;
-use super::{Link, LinkError};
+use super::items::{Item, ItemStream, write_frame, write_part};
+use super::observer::{Direction, Traffic};
+use super::snapshots::{Collector, PartError, Whole};
+use super::{Link, LinkError, blocking};
 
 /// Frames of one lane that may wait for fsync at once. With quinn's windows this bounds the memory of a link.
 const UNSYNCED_FRAMES: usize = 64;
+/// Desired state goes as a snapshot to a node that is so many records behind, when the snapshot has fewer entries by
+/// this factor.
+const SHORTCUT_RECORDS: u64 = 1024;
+const SHORTCUT_FACTOR: u64 = 4;
+/// When to ask the projection again for a snapshot that it cannot give yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// quinn sends a stream of higher priority first: desired state and commands, then state, then telemetry.
 fn priority(lane: Lane) -> i32 {
@@ -26,19 +36,51 @@ fn priority(lane: Lane) -> i32 {
     }
 }
 
-/// Sends `key` from the first record after `after`, and goes on as it grows.
-pub(super) async fn send(link: Arc<Link>, key: StreamKey, after: Seq) -> Result<(), LinkError> {
+/// Sends `key` from the first record after `after`, and goes on as it grows. Where records are not held, or too many
+/// to be worth it, a snapshot goes in their place; with `first`, one that stands there or later goes first.
+pub(super) async fn send(
+    link: Arc<Link>,
+    key: StreamKey,
+    after: Seq,
+    first: Option<Mark>,
+) -> Result<(), LinkError> {
     let mut durable = link.log.subscribe();
     link.gate_open().await;
+    let mut out = Outgoing {
+        stream: None,
+        key: key.clone(),
+        link: link.clone(),
+    };
     let mut reader = link.log.read_stream(&key, after);
-    let drain = (key.id.lane == Lane::UpData).then_some(&link.drain);
-    let mut stream = None;
+    let parts = match first {
+        Some(at) => Some(standing_at(&link, &key, at).await?),
+        None => shortcut(&link, &key, after).await?,
+    };
+    if let Some(parts) = parts {
+        let mark = out.snapshot(&parts).await?;
+        reader = link.log.read_stream(&key, mark.position.seq);
+    }
     loop {
         durable.borrow_and_update();
-        while let Some(frame) = reader.next()? {
-            let stream = opened(&link, &key, &mut stream).await?;
-            let bytes = write_frame(stream, frame.bytes().clone(), drain).await?;
-            link.observer.sent(&key, u64::from(frame.count()), bytes);
+        loop {
+            match reader.next() {
+                Ok(Some(frame)) => out.frame(&frame).await?,
+                Ok(None) => break,
+                Err(ReadError::Jump {
+                    snapshot,
+                    resume_after,
+                    ..
+                }) => {
+                    let Some(parts) = in_place(&link, &key, snapshot, resume_after).await? else {
+                        // Nobody has folded that far yet.
+                        tokio::time::sleep(LOOK_AGAIN).await;
+                        continue;
+                    };
+                    let mark = out.snapshot(&parts).await?;
+                    reader = link.log.read_stream(&key, mark.position.seq);
+                }
+                Err(err) => return Err(err.into()),
+            }
         }
         if durable.changed().await.is_err() {
             return Err(LinkError::Shutdown); // The log was closed.
@@ -46,20 +88,123 @@ pub(super) async fn send(link: Arc<Link>, key: StreamKey, after: Seq) -> Result<
     }
 }
 
-/// The QUIC stream of a lane, opened with its first item: a lane with nothing to say costs nothing.
-async fn opened<'a>(
-    link: &Link,
-    key: &StreamKey,
-    stream: &'a mut Option<SendStream>,
-) -> Result<&'a mut SendStream, LinkError> {
-    Ok(match stream {
-        Some(stream) => stream,
-        None => {
-            let opened = link.connection.open_uni().await?;
-            opened.set_priority(priority(key.id.lane)).ok();
-            stream.insert(opened)
+/// A snapshot of `key` that stands at `at`, or later.
+async fn standing_at(link: &Arc<Link>, key: &StreamKey, at: Mark) -> Result<Parts, LinkError> {
+    loop {
+        if let Some(held) = link
+            .log
+            .snapshot_of(key)
+            .filter(|held| held.mark.position >= at.position)
+        {
+            let log = link.log.clone();
+            return Ok(blocking(move || log.read_snapshot(&held)).await??);
         }
+        let parts = live(link, key)
+            .await?
+            .filter(|parts| stands_at(parts, at.position));
+        if let Some(parts) = parts {
+            return Ok(parts);
+        }
+        // Nobody has folded that far yet.
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn stands_at(parts: &[v1::Snapshot], at: Position) -> bool {
+    parts.first().is_some_and(|part| {
+        let position = Position {
+            epoch: Epoch(part.epoch),
+            seq: Seq(part.seq),
+        };
+        position >= at
     })
+}
+
+/// For the desired state of a node that is far behind: what it comes to, when that is much less than how it came about.
+async fn shortcut(link: &Arc<Link>, key: &StreamKey, after: Seq) -> Result<Option<Parts>, LinkError> {
+    let end = link.log.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq);
+    let behind = end.0.saturating_sub(after.0);
+    if key.id.lane != Lane::Down || behind < SHORTCUT_RECORDS {
+        return Ok(None);
+    }
+    let Some(parts) = live(link, key).await? else {
+        return Ok(None);
+    };
+    let entries = snapshot::entries_of(&parts).map_err(PartError::from)?.1.len() as u64;
+    let mark = snapshot::mark_of(&parts[0]).map_err(PartError::from)?;
+    let worth_it = mark.position.seq > after && behind / SHORTCUT_FACTOR >= entries;
+    Ok(worth_it.then_some(parts))
+}
+
+/// What stands for records that are not held: the snapshot that the log names, or what is folded by now.
+async fn in_place(
+    link: &Arc<Link>,
+    key: &StreamKey,
+    held: Option<SnapshotRef>,
+    resume_after: Seq,
+) -> Result<Option<Parts>, LinkError> {
+    if let Some(at) = held {
+        let log = link.log.clone();
+        let read = blocking(move || log.read_snapshot(&at)).await?;
+        return Ok(Some(read?));
+    }
+    let parts = live(link, key).await?;
+    Ok(parts.filter(|parts| parts.first().is_some_and(|part| part.seq >= resume_after.0)))
+}
+
+async fn live(link: &Arc<Link>, key: &StreamKey) -> Result<Option<Parts>, LinkError> {
+    let (source, asked) = (link.snapshots.clone(), key.clone());
+    blocking(move || source.live(&asked)).await
+}
+
+type Parts = Vec<v1::Snapshot>;
+
+/// The sending side of one lane.
+struct Outgoing {
+    link: Arc<Link>,
+    key: StreamKey,
+    stream: Option<SendStream>,
+}
+
+impl Outgoing {
+    async fn frame(&mut self, frame: &Frame) -> Result<(), LinkError> {
+        let link = self.link.clone();
+        let drain = (self.key.id.lane == Lane::UpData).then_some(&link.drain);
+        let bytes = write_frame(self.opened().await?, frame.bytes().clone(), drain).await?;
+        link.observer.sent(&self.key, u64::from(frame.count()), bytes);
+        Ok(())
+    }
+
+    /// Sends a snapshot, from whose mark the receiver goes on; returns the mark.
+    async fn snapshot(&mut self, parts: &[v1::Snapshot]) -> Result<Mark, LinkError> {
+        let mark = parts
+            .first()
+            .ok_or_else(|| LinkError::Stream("an empty snapshot".to_owned()))?;
+        let mark = snapshot::mark_of(mark).map_err(PartError::from)?;
+        tracing::info!(key = %self.key, at = %mark.position, "a snapshot goes in the place of records");
+        for part in parts {
+            let part = v1::Snapshot {
+                purpose: Purpose::Rebase.into(),
+                ..part.clone()
+            };
+            let bytes = write_part(self.opened().await?, &part).await?;
+            let what = Traffic::Snapshot(self.key.id.lane, Purpose::Rebase);
+            self.link.observer.traffic(Direction::Sent, what, bytes);
+        }
+        Ok(mark)
+    }
+
+    /// Opened with the first item: a lane with nothing to say costs nothing.
+    async fn opened(&mut self) -> Result<&mut SendStream, LinkError> {
+        match &mut self.stream {
+            Some(stream) => Ok(stream),
+            none => {
+                let opened = self.link.connection.open_uni().await?;
+                opened.set_priority(priority(self.key.id.lane)).ok();
+                Ok(none.insert(opened))
+            }
+        }
+    }
 }
 
 /// Takes the lanes the peer opens.
@@ -96,6 +241,7 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
     let append = async {
         let tickets = tickets; // Dropped at the end of the stream, which ends `acknowledge` too.
         let mut previous: Option<Mark> = None;
+        let mut appender = link.log.frame_appender();
         let mut snapshot = Collector::default();
         while let Some(item) = items.next().await? {
             let bytes = match item {
@@ -109,7 +255,7 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
                     link.session().handle_activity(link.now());
                     if let Some(whole) = snapshot.push(part, len)? {
                         link.allowed(&whole.key)?;
-                        link.take_snapshot(whole);
+                        previous = take(&link, whole).await?.or(previous);
                     }
                     continue;
                 }
@@ -124,11 +270,11 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
             let ticket = match previous {
                 // Hashed here, on this connection's share of the processor; the log only compares chains.
                 Some(before) if frame.first_seq() == before.position.seq.next() => {
-                    link.log
+                    appender
                         .enqueue_checked(CheckedFrame::check(frame, before.chain)?)
                         .await?
                 }
-                _ => link.log.enqueue_frame(frame).await?,
+                _ => appender.enqueue(frame).await?,
             };
             previous = Some(end);
             link.observer.received(&key, records, len);
@@ -139,4 +285,39 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
         Ok(())
     };
     tokio::try_join!(append, acknowledge).map(|_| ())
+}
+
+/// Takes in a whole snapshot: one that stands for records is stored, and acknowledged once it is durable; hints are told
+/// and forgotten. Returns where the stream goes on when it was moved.
+async fn take(link: &Link, whole: Whole) -> Result<Option<Mark>, LinkError> {
+    let what = Traffic::Snapshot(whole.key.id.lane, whole.purpose);
+    link.observer.traffic(Direction::Received, what, whole.bytes);
+    match whole.purpose {
+        Purpose::Hint => {
+            link.observer.hint(&whole.key, &whole.parts);
+            return Ok(None);
+        }
+        Purpose::Rebase => {}
+        Purpose::Base | Purpose::Unspecified => {
+            return Err(LinkError::Stream(
+                "a snapshot that is nothing to its receiver".to_owned(),
+            ));
+        }
+    }
+    let (key, mark) = (whole.key, whole.mark);
+    if link.session().accepts_snapshot(&key, mark) {
+        link.log.append_snapshot(whole.parts).await?;
+        tracing::info!(%key, at = %mark.position, "a snapshot took the place of records");
+    } else if link
+        .log
+        .durable(&key)
+        .is_none_or(|held| held.position < mark.position)
+    {
+        return Err(LinkError::NotAllowed(key));
+    }
+    link.observer.durable(&key, mark);
+    link.session()
+        .handle_snapshot(&key, Purpose::Rebase, mark, link.now());
+    link.wake.notify_one();
+    Ok(Some(mark))
 }

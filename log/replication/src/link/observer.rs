@@ -1,8 +1,11 @@
 //! Who wants to know how a link goes: metrics, the fleet's status, tests.
 
-use ledge_proto::ids::{Lane, Mark, StreamKey};
-use ledge_proto::session::Peer;
+use ledge_proto::fence::CloudLost;
+use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
+use ledge_proto::session::{Peer, RefuseReason};
 use ledge_proto::v1::{self, snapshot::Purpose};
+
+use crate::reset::LostHistory;
 
 /// Which way bytes went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,26 @@ pub trait LinkObserver: Send + Sync + 'static {
     /// The peer has this on stable storage.
     fn peer_durable(&self, key: &StreamKey, mark: Mark) {
         let _ = (key, mark);
+    }
+
+    /// The peer has this in its archive.
+    fn peer_archived(&self, key: &StreamKey, seq: Seq) {
+        let _ = (key, seq);
+    }
+
+    /// No disk of the node is let in from now on.
+    fn quarantined(&self, reason: RefuseReason, message: &str) {
+        let _ = (reason, message);
+    }
+
+    /// This end had acknowledged records that it does not hold.
+    fn cloud_lost(&self, lost: &CloudLost) {
+        let _ = lost;
+    }
+
+    /// A stream of ours goes on under a new epoch.
+    fn history_lost(&self, lost: &LostHistory) {
+        let _ = lost;
     }
 
     /// Where the peer's own streams end; comes with each heartbeat.

@@ -14,6 +14,10 @@ impl SnapshotSource for NoSnapshots {
         None
     }
 
+    fn mark(&self, _key: &StreamKey) -> Option<Mark> {
+        None
+    }
+
     fn changes(&self, _key: &StreamKey, _after: Position) -> Option<Vec<v1::Snapshot>> {
         None
     }

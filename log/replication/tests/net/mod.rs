@@ -57,7 +57,13 @@ struct Socket {
     line: Line,
     out: Mutex<Out>,
     more: Notify,
-    arrived: Mutex<(VecDeque<(SocketAddr, Vec<u8>)>, Option<Waker>)>,
+    arrived: Mutex<Arrived>,
+}
+
+#[derive(Debug, Default)]
+struct Arrived {
+    queue: VecDeque<(SocketAddr, Vec<u8>)>,
+    reader: Option<Waker>,
 }
 
 #[derive(Debug)]
@@ -95,8 +101,8 @@ async fn receive(socket: Arc<Socket>, inner: Arc<UdpSocket>) {
             return;
         };
         let mut arrived = socket.arrived.lock().unwrap();
-        arrived.0.push_back((from, buf[..len].to_vec()));
-        if let Some(waker) = arrived.1.take() {
+        arrived.queue.push_back((from, buf[..len].to_vec()));
+        if let Some(waker) = arrived.reader.take() {
             waker.wake();
         }
     }
@@ -147,8 +153,8 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let mut arrived = self.arrived.lock().unwrap();
-        let Some((addr, packet)) = arrived.0.pop_front() else {
-            arrived.1 = Some(cx.waker().clone());
+        let Some((addr, packet)) = arrived.queue.pop_front() else {
+            arrived.reader = Some(cx.waker().clone());
             return Poll::Pending;
         };
         bufs[0][..packet.len()].copy_from_slice(&packet);

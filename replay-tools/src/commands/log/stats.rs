@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
+use ledge_log::LogView;
+use ledge_proto::fold::{State, view};
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Lane, StreamKey};
 use ledge_proto::record::{Payload, RecordKind};
+use ledge_proto::v1;
+use ledge_retention::replay;
 use serde_json::json;
 
 use crate::commands::Context;
@@ -21,18 +25,30 @@ use crate::table::{number, text};
 const EXAMPLES: &str = "\
 Examples:
   ledge log stats /var/lib/ledge/edge
+  ledge log stats /var/lib/ledge/edge --limit 2GiB     when the oldest telemetry goes
   ledge log stats /var/lib/ledge/cloud -o json | jq '.streams | sort_by(-.stored_bytes) | .[0:10]'";
 
 /// Measure each stream: size, compression, rate, gaps.
 ///
 /// Reads the whole log. RATIO is the size of the records before compression to that of the frames as stored, headers
-/// included. RATE is records per second between the earliest and the latest wall clock in the stream. DROPPED counts
-/// the records that the stream's gap records say were dropped.
+/// included. RATE is records per second between the earliest and the latest wall clock in the stream. GAPS and DROPPED
+/// count what the stream's gap records say was dropped, also where those records themselves are gone. LAG is the number of
+/// records that the other end is not known to have archived, with the age of the oldest of them, as far as this log
+/// knows: of a node's own streams.
+///
+/// How long a sync takes, and how far the projection is, a running daemon tells under `/metrics`.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Stats {
     #[command(flatten)]
     dir: Dir,
+    /// Say when the oldest telemetry goes at the present rate, when the log may take so much: `2GiB`, `500MB`.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    limit: Option<u64>,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    human::parse_bytes(text).ok_or_else(|| "write for example 2GiB, 500MB or 4096".to_owned())
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +60,14 @@ struct Measure {
     times_us: Option<(i64, i64)>,
     gaps: u64,
     dropped: u64,
+    first_seq: u64,
+    head: u64,
+    /// `None` where this log does not know.
+    archived: Option<u64>,
+    /// Wall clock of the first record that is not archived.
+    oldest_unarchived_us: Option<i64>,
+    /// Gap records up to here are folded into the base, and counted.
+    counted: u64,
 }
 
 pub(super) fn run(args: &Stats, context: &mut Context) -> Result<Code, Quit> {
@@ -51,6 +75,7 @@ pub(super) fn run(args: &Stats, context: &mut Context) -> Result<Code, Quit> {
     let total = view.streams().iter().map(|info| info.records).sum();
     let mut progress = Progress::new("records", Some(total));
     let mut streams: BTreeMap<StreamKey, Measure> = BTreeMap::new();
+    known_before(&view, &mut streams)?;
     let (mut blocks, mut block_bytes) = (0u64, 0u64);
     let mut reader = view.read_blocks(view.first_block().previous());
     while let Some(block) = reader.next_block().map_err(|err| cannot_read(&err))? {
@@ -64,9 +89,11 @@ pub(super) fn run(args: &Stats, context: &mut Context) -> Result<Code, Quit> {
     }
     progress.clear();
     let disk_bytes: u64 = view.segments().iter().map(|segment| segment.bytes).sum();
+    let forecast = Forecast::of(&streams, block_bytes, disk_bytes, args.limit);
+    let now_us = context.now.as_us();
     let document = json!({
-        "blocks": blocks, "block_bytes": block_bytes, "disk_bytes": disk_bytes,
-        "streams": streams.iter().map(|(key, measure)| measure.json(key)).collect::<Vec<_>>(),
+        "blocks": blocks, "block_bytes": block_bytes, "disk_bytes": disk_bytes, "forecast": forecast.json(),
+        "streams": streams.iter().map(|(key, measure)| measure.json(key, now_us)).collect::<Vec<_>>(),
     });
     if context.out.document(&document)? {
         return Ok(Code::Yes);
@@ -82,16 +109,23 @@ pub(super) fn run(args: &Stats, context: &mut Context) -> Result<Code, Quit> {
         number("RATE"),
         number("GAPS"),
         number("DROPPED"),
+        number("FIRST"),
+        number("HEAD"),
+        number("ARCHIVED"),
+        number("LAG"),
     ]);
     for (key, measure) in &streams {
         let several = streams.keys().filter(|other| other.id == key.id).count() > 1;
         table.row(
             out,
-            measure.cells(if several {
-                key.to_string()
-            } else {
-                key.id.to_string()
-            }),
+            measure.cells(
+                if several {
+                    key.to_string()
+                } else {
+                    key.id.to_string()
+                },
+                now_us,
+            ),
         )?;
     }
     table.flush(out)?;
@@ -102,7 +136,116 @@ pub(super) fn run(args: &Stats, context: &mut Context) -> Result<Code, Quit> {
         human::bytes(block_bytes),
         human::bytes(disk_bytes)
     ))?;
+    if let Some(line) = forecast.line() {
+        out.text(&format!("{line}\n"))?;
+    }
     Ok(Code::Yes)
+}
+
+/// What the log knows of its streams besides their records: gaps folded into bases, and what was acknowledged.
+fn known_before(view: &LogView, streams: &mut BTreeMap<StreamKey, Measure>) -> Result<(), Failure> {
+    let bad = |err: &dyn std::fmt::Display| {
+        Failure::unreadable(err.to_string()).hint("`ledge log verify` says what is missing or damaged")
+    };
+    let mut state = State::new();
+    replay::load_bases_of(view, &mut state, &|id| id.lane == Lane::UpData).map_err(|err| bad(&err))?;
+    let bases = replay::standing_bases(view);
+    for info in view.streams() {
+        let measure = streams.entry(info.key.clone()).or_default();
+        (measure.first_seq, measure.head) = (info.first_seq.0, info.durable.position.seq.0);
+        let base = bases.iter().find(|base| base.key == info.key);
+        if info.key.id.lane == Lane::UpData
+            && let Some(base) = base
+        {
+            measure.counted = base.mark.position.seq.0;
+            for (_, gap) in view::gaps(&state, &info.key.id.scope).map_err(|err| bad(&err))? {
+                measure.gaps += 1;
+                measure.dropped += dropped(&gap.content);
+            }
+        }
+    }
+    let mut local = State::new();
+    replay::fold_of(view, &mut local, &|id| id.lane == Lane::Local).map_err(|err| bad(&err))?;
+    for scope in local.scopes() {
+        let Some(fence) = view::edge_fence(&local, &scope).map_err(|err| bad(&err))? else {
+            continue;
+        };
+        for (key, measure) in streams.iter_mut().filter(|(key, _)| key.id.scope == scope) {
+            if key.incarnation != view.identity().incarnation || key.id.lane == Lane::Local {
+                continue;
+            }
+            let acked = fence.content.acknowledged.iter().find(|acked| {
+                acked.lane == key.id.lane.as_wire() && acked.incarnation == key.incarnation.0.as_slice()
+            });
+            measure.archived = Some(acked.map_or(0, |acked| acked.archived_seq));
+        }
+    }
+    Ok(())
+}
+
+/// How many records a gap is about.
+fn dropped(gap: &v1::Gap) -> u64 {
+    match gap.count {
+        0 => gap.last_seq.saturating_add(1).saturating_sub(gap.first_seq),
+        count => count,
+    }
+}
+
+/// How fast the log grows, and what that means for a limit.
+struct Forecast {
+    bytes_per_second: Option<f64>,
+    disk_bytes: u64,
+    limit: Option<u64>,
+}
+
+#[allow(clippy::cast_precision_loss, reason = "rates for people")]
+impl Forecast {
+    fn of(
+        streams: &BTreeMap<StreamKey, Measure>,
+        block_bytes: u64,
+        disk_bytes: u64,
+        limit: Option<u64>,
+    ) -> Self {
+        let times = streams.values().filter_map(|measure| measure.times_us);
+        let span = times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let seconds = span.map(|(first, last)| last.abs_diff(first) as f64 / 1e6);
+        Forecast {
+            bytes_per_second: seconds
+                .filter(|seconds| *seconds > 0.0)
+                .map(|seconds| block_bytes as f64 / seconds),
+            disk_bytes,
+            limit,
+        }
+    }
+
+    /// Until the oldest telemetry goes, and how much of the past is kept from then on.
+    fn times(&self) -> Option<(Duration, Duration)> {
+        let (rate, limit) = (self.bytes_per_second?, self.limit?);
+        let of = |bytes: u64| Duration::try_from_secs_f64(bytes as f64 / rate).unwrap_or(Duration::MAX);
+        Some((of(limit.saturating_sub(self.disk_bytes)), of(limit)))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "bytes_per_second": self.bytes_per_second, "limit_bytes": self.limit,
+            "seconds_until_oldest_goes": self.times().map(|(until, _)| until.as_secs()),
+            "seconds_kept": self.times().map(|(_, kept)| kept.as_secs()),
+        })
+    }
+
+    fn line(&self) -> Option<String> {
+        let (until, kept) = self.times()?;
+        let limit = human::bytes(self.limit?);
+        Some(if until.is_zero() {
+            format!("{limit} are full: telemetry goes after {}", human::duration(kept))
+        } else {
+            format!(
+                "at this rate {limit} are full in {}, and telemetry goes after {}",
+                human::duration(until),
+                human::duration(kept)
+            )
+        })
+    }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "ratios for people")]
@@ -116,13 +259,19 @@ impl Measure {
             let (position, record) = item.map_err(|err| bad_frame(&err))?;
             let (earliest, latest) = self.times_us.unwrap_or((record.wall_us, record.wall_us));
             self.times_us = Some((earliest.min(record.wall_us), latest.max(record.wall_us)));
-            if record.kind == RecordKind::Gap.as_wire() && frame.key().id.lane == Lane::UpData {
+            if self.archived.is_some_and(|archived| position.seq.0 > archived) {
+                self.oldest_unarchived_us.get_or_insert(record.wall_us);
+            }
+            if record.kind == RecordKind::Gap.as_wire()
+                && frame.key().id.lane == Lane::UpData
+                && position.seq.0 > self.counted
+            {
                 let payload = Payload::decode(&record).map_err(|err| {
                     Failure::unreadable(format!("gap record {} of {}: {err}", position.seq, frame.key()))
                 })?;
                 if let Payload::Gap(gap) = payload {
                     self.gaps += 1;
-                    self.dropped += (gap.last_seq + 1).saturating_sub(gap.first_seq);
+                    self.dropped += dropped(&gap);
                 }
             }
         }
@@ -144,8 +293,20 @@ impl Measure {
         (!span.is_zero()).then(|| human::rate(self.records, span))
     }
 
-    fn json(&self, key: &StreamKey) -> serde_json::Value {
+    /// Records the other end is not known to have archived, and the age of the oldest.
+    fn lag(&self, now_us: i64) -> Option<(u64, Duration)> {
+        let records = self.head.saturating_sub(self.archived?);
+        let age = self
+            .oldest_unarchived_us
+            .map_or(0, |oldest| now_us.saturating_sub(oldest).max(0));
+        Some((records, Duration::from_micros(age.unsigned_abs())))
+    }
+
+    fn json(&self, key: &StreamKey, now_us: i64) -> serde_json::Value {
         json!({
+            "first_seq": self.first_seq, "head": self.head, "archived": self.archived,
+            "lag_records": self.lag(now_us).map(|(records, _)| records),
+            "lag_seconds": self.lag(now_us).map(|(_, age)| age.as_secs_f64()),
             "stream": key.id.to_string(), "incarnation": key.incarnation.to_string(),
             "records": self.records, "frames": self.frames,
             "raw_bytes": self.raw_bytes, "stored_bytes": self.stored_bytes, "ratio": self.ratio(),
@@ -154,7 +315,13 @@ impl Measure {
         })
     }
 
-    fn cells(&self, name: String) -> Vec<String> {
+    fn cells(&self, name: String, now_us: i64) -> Vec<String> {
+        let lag = self
+            .lag(now_us)
+            .map_or_else(show::dash, |(records, age)| match records {
+                0 => "0".to_owned(),
+                _ => format!("{} ({})", human::count(records), human::duration(age)),
+            });
         vec![
             name,
             human::count(self.records),
@@ -165,6 +332,10 @@ impl Measure {
             self.rate().map_or_else(show::dash, |rate| format!("{rate:.1}/s")),
             self.gaps.to_string(),
             human::count(self.dropped),
+            human::count(self.first_seq),
+            human::count(self.head),
+            self.archived.map_or_else(show::dash, human::count),
+            lag,
         ]
     }
 }

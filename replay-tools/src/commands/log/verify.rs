@@ -1,7 +1,9 @@
 //! `ledge log verify`.
 
+use std::sync::Arc;
+
 use clap::Args;
-use ledge_log::{DiskStorage, Finding, FindingKind, VerifyReport, verify};
+use ledge_log::{DiskStorage, Finding, FindingKind, OpenError, VerifyReport, repair, verify};
 use serde_json::{Value as Json, json};
 
 use crate::commands::Context;
@@ -20,27 +22,53 @@ Exit codes:
   4  damaged bytes, or a hash chain that does not continue
   5  records are missing
   6  the log cannot be read at all
-The most serious finding decides: 4, then 5, then 3.
+The most serious finding decides: 4, then 5, then 3. With --repair they are about what is wrong afterwards.
 
 Examples:
   ledge log verify /var/lib/ledge/edge && echo intact
-  ledge log verify /var/lib/ledge/edge -o json | jq '.findings[]'";
+  ledge log verify /var/lib/ledge/edge -o json | jq '.findings[]'
+  ledge log verify /var/lib/ledge/edge --repair     after the daemon was stopped";
 
 /// Check every checksum, hash chain and sequence number.
 ///
-/// Reads the whole log, changes nothing, and may run beside the daemon. Every finding names the file, the place in
+/// Reads the whole log, changes nothing unless told to, and may run beside the daemon. Every finding names the file, the place in
 /// it, and the stream and records affected, as far as that can be known.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Verify {
     #[command(flatten)]
     dir: Dir,
+    /// Repair what can be repaired. Only while no daemon has the log open.
+    ///
+    /// Removes a torn end. Copies damaged blocks to `quarantine` in the log's directory, and writes those again of which
+    /// enough is left to prove what they were; nothing else is removed. What stays damaged is read from the other end of the
+    /// link when the daemon runs again, where it is held there. A log that is sound is not touched.
+    #[arg(long)]
+    repair: bool,
 }
 
 pub(super) fn run(args: &Verify, context: &mut Context) -> Result<Code, Quit> {
     let dir = args.dir.log();
-    let report =
-        while_running("verifying", || verify(&DiskStorage, &dir)).map_err(|err| cannot_open(&err, &dir))?;
+    let failed = |err: &OpenError| cannot_open(err, &dir);
+    if args.repair {
+        let repaired =
+            while_running("repairing", || repair(Arc::new(DiskStorage), &dir)).map_err(|err| failed(&err))?;
+        let mut shown = document(&repaired.after);
+        shown["repaired"] = json!({
+            "touched": repaired.recovery.is_some(),
+            "findings_before": repaired.before.findings.len(),
+        });
+        if !context.out.document(&shown)? {
+            context.out.text(&format!(
+                "{} before, {} now\n\n",
+                human::plural(repaired.before.findings.len() as u64, "finding"),
+                repaired.after.findings.len()
+            ))?;
+            print(&repaired.after, context)?;
+        }
+        return Ok(code(&repaired.after));
+    }
+    let report = while_running("verifying", || verify(&DiskStorage, &dir)).map_err(|err| failed(&err))?;
     if !context.out.document(&document(&report))? {
         print(&report, context)?;
     }
@@ -52,7 +80,7 @@ fn code(report: &VerifyReport) -> Code {
     let code_of = |finding: &Finding| match finding.kind {
         FindingKind::TornTail => Code::TornTail,
         FindingKind::Corruption | FindingKind::BrokenChain => Code::BadHash,
-        FindingKind::Gap | FindingKind::MissingSegment | FindingKind::LostDurable => Code::Gap,
+        FindingKind::Gap | FindingKind::LostDurable | FindingKind::MissingSegment => Code::Gap,
     };
     let found: Vec<Code> = report.findings.iter().map(code_of).collect();
     let worst_first = [Code::BadHash, Code::Gap, Code::TornTail];

@@ -46,6 +46,8 @@ pub(crate) struct RecordRow {
     pub(crate) labels: Arc<Labels>,
     pub(crate) position: Position,
     pub(crate) record: v1::Record,
+    /// Its time was corrected by what became known of the clock later.
+    pub(crate) retimed: bool,
     pub(crate) payload: Payload,
 }
 
@@ -54,14 +56,23 @@ fn subject(record: &v1::Record) -> (Option<&str>, Option<&str>) {
     use RecordKind as K;
     let key = record.key.as_str();
     match RecordKind::from_wire(record.kind) {
-        Some(K::Sample | K::WriteIntent | K::WriteResult | K::TwinReported | K::TwinDesired) => {
-            match key.rsplit_once('/') {
-                Some((device, property)) => (Some(device), Some(property)),
-                None => (None, None),
-            }
-        }
+        Some(
+            K::Sample | K::SampleSummary | K::WriteIntent | K::WriteResult | K::TwinReported | K::TwinDesired,
+        ) => match key.rsplit_once('/') {
+            Some((device, property)) => (Some(device), Some(property)),
+            None => (None, None),
+        },
         Some(K::DeviceEvent | K::DeviceState | K::DeviceSpec | K::DeviceRemoved) => (Some(key), None),
-        Some(K::DaemonEvent | K::Gap | K::NodeState) | None => (None, None),
+        Some(
+            K::DaemonEvent
+            | K::Gap
+            | K::ClockSync
+            | K::NodeState
+            | K::NodeFence
+            | K::EdgeFence
+            | K::CloudFence,
+        )
+        | None => (None, None),
     }
 }
 
@@ -95,20 +106,37 @@ impl RecordRow {
     fn value(&self) -> Option<&v1::value::Value> {
         match &self.payload {
             Payload::Sample(sample) => payload::inner(sample.value.as_ref()),
+            Payload::SampleSummary(summary) => payload::inner(summary.last.as_ref()),
             _ => None,
+        }
+    }
+
+    /// The value as a number: of averages, the mean.
+    fn number(&self) -> Option<f64> {
+        match &self.payload {
+            Payload::SampleSummary(summary) if summary.mean.is_some() => summary.mean,
+            _ => self.value().and_then(payload::number),
+        }
+    }
+
+    fn summary(&self) -> Option<&v1::SampleSummary> {
+        match &self.payload {
+            Payload::SampleSummary(summary) => Some(summary),
+            _ => None,
+        }
+    }
+
+    fn method(&self) -> &'static str {
+        match self.summary().map(v1::SampleSummary::method) {
+            None => "raw",
+            Some(v1::Replacement::MinuteAverages) => "minute average",
+            Some(v1::Replacement::LastValue | v1::Replacement::None) => "last value",
         }
     }
 
     fn event(&self) -> Option<&v1::Event> {
         match &self.payload {
             Payload::DeviceEvent(event) | Payload::DaemonEvent(event) => Some(event),
-            _ => None,
-        }
-    }
-
-    fn gap(&self) -> Option<&v1::Gap> {
-        match &self.payload {
-            Payload::Gap(gap) => Some(gap),
             _ => None,
         }
     }
@@ -182,8 +210,11 @@ const TIME: Column<RecordRow> = column("time", Type::Time, "wall clock at the ev
 const CLOCK: Column<RecordRow> = column(
     "clock",
     Type::Text,
-    "trust in that clock: synced, unsynced, before-build or unknown",
-    |row| Cell::text(payload::clock_name(row.record.clock())),
+    "trust in that clock: synced, unsynced, before-build, unknown, or retimed (set later, and the time corrected)",
+    |row| match row.retimed {
+        true => Cell::text("retimed"),
+        false => Cell::text(payload::clock_name(row.record.clock())),
+    },
 );
 const STREAM: Column<RecordRow> = column(
     "stream",
@@ -226,9 +257,9 @@ const MONO: Column<RecordRow> = column(
 pub(crate) const RECORD_TABLES: &[RecordTable] = &[
     RecordTable {
         name: "samples",
-        about: "every value a device produced",
+        about: "every value a device produced, or what was kept of those that were dropped",
         lanes: &[Lane::UpData],
-        kinds: &[RecordKind::Sample],
+        kinds: &[RecordKind::Sample, RecordKind::SampleSummary],
         columns: &[
             NODE,
             DEVICE,
@@ -239,14 +270,29 @@ pub(crate) const RECORD_TABLES: &[RecordTable] = &[
             column(
                 "value",
                 Type::Double,
-                "the value, null when it is no number",
-                |row| Cell::opt(row.value().and_then(payload::number), Cell::Double),
+                "the value, null when it is no number; of a minute average, the mean",
+                |row| Cell::opt(row.number(), Cell::Double),
             ),
             column("text", Type::Text, "the value in its exact text form", |row| {
                 Cell::opt(row.value().map(payload::text), Cell::owned)
             }),
             column("type", Type::Text, "double, int, string, bool or bytes", |row| {
                 Cell::opt(row.value().map(payload::type_name), Cell::text)
+            }),
+            column(
+                "method",
+                Type::Text,
+                "raw, minute average or last value: what was kept of samples that were dropped",
+                |row| Cell::text(row.method()),
+            ),
+            column("samples", Type::Int, "how many samples it stands for", |row| {
+                Cell::count(row.summary().map_or(1, |summary| summary.count))
+            }),
+            column("min", Type::Double, "of a minute average, the least", |row| {
+                Cell::opt(row.summary().and_then(|summary| summary.min), Cell::Double)
+            }),
+            column("max", Type::Double, "of a minute average, the greatest", |row| {
+                Cell::opt(row.summary().and_then(|summary| summary.max), Cell::Double)
             }),
             CLOCK,
             STREAM,
@@ -282,48 +328,6 @@ pub(crate) const RECORD_TABLES: &[RecordTable] = &[
             ),
             column("message", Type::Text, "in words", |row| {
                 Cell::opt(row.event(), |event| Cell::text(&event.message))
-            }),
-            CLOCK,
-            STREAM,
-            INCARNATION,
-            EPOCH,
-            SEQ,
-        ],
-    },
-    RecordTable {
-        name: "gaps",
-        about: "records that were dropped, and why",
-        lanes: &[Lane::UpData],
-        kinds: &[RecordKind::Gap],
-        columns: &[
-            NODE,
-            TIME,
-            column(
-                "dropped_stream",
-                Type::Text,
-                "stream the dropped records were in",
-                |row| {
-                    Cell::opt(row.gap(), |gap| {
-                        Cell::owned(payload::stream_name(&gap.scope, gap.lane))
-                    })
-                },
-            ),
-            column("dropped_epoch", Type::Int, "their epoch", |row| {
-                Cell::opt(row.gap(), |gap| Cell::Int(i64::from(gap.epoch)))
-            }),
-            column("first_seq", Type::Int, "first record dropped", |row| {
-                Cell::opt(row.gap(), |gap| Cell::count(gap.first_seq))
-            }),
-            column("last_seq", Type::Int, "last record dropped", |row| {
-                Cell::opt(row.gap(), |gap| Cell::count(gap.last_seq))
-            }),
-            column("dropped", Type::Int, "how many records that is", |row| {
-                Cell::opt(row.gap(), |gap| {
-                    Cell::count((gap.last_seq + 1).saturating_sub(gap.first_seq))
-                })
-            }),
-            column("reason", Type::Text, "why", |row| {
-                Cell::opt(row.gap(), |gap| Cell::text(&gap.reason))
             }),
             CLOCK,
             STREAM,

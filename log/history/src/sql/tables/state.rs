@@ -21,6 +21,7 @@ pub(crate) struct StateRow {
     of: Arc<Device>,
     property: String,
     twin: Twin,
+    gap: Option<Latest<v1::Gap>>,
 }
 
 impl StateRow {
@@ -70,6 +71,7 @@ fn nodes(state: &State, scope: &Scope) -> Result<Vec<StateRow>, FoldError<Infall
         of: Arc::default(),
         property: String::new(),
         twin: Twin::default(),
+        gap: None,
     }])
 }
 
@@ -81,6 +83,7 @@ fn devices(state: &State, scope: &Scope) -> Result<Vec<StateRow>, FoldError<Infa
         of: Arc::new(of),
         property: String::new(),
         twin: Twin::default(),
+        gap: None,
     };
     Ok(view::devices(state, scope)?.into_iter().map(row).collect())
 }
@@ -101,9 +104,25 @@ fn twins(state: &State, scope: &Scope) -> Result<Vec<StateRow>, FoldError<Infall
             of: of.clone(),
             property,
             twin,
+            gap: None,
         }));
     }
     Ok(rows)
+}
+
+fn gaps(state: &State, scope: &Scope) -> Result<Vec<StateRow>, FoldError<Infallible>> {
+    let row = |(_, gap): (String, Latest<v1::Gap>)| StateRow {
+        node: scope.node_name().map(str::to_owned),
+        said: None,
+        device: String::new(),
+        of: Arc::default(),
+        property: String::new(),
+        twin: Twin::default(),
+        gap: Some(gap),
+    };
+    let mut gaps = view::gaps(state, scope)?;
+    gaps.sort_by_key(|(_, gap)| (gap.content.lane, gap.content.epoch, gap.content.first_seq));
+    Ok(gaps.into_iter().map(row).collect())
 }
 
 const fn column(
@@ -132,6 +151,14 @@ const NAMESPACE: Column<StateRow> = column("namespace", Type::Text, "the device'
 const NAME: Column<StateRow> = column("name", Type::Text, "the device's name", |row| {
     Cell::opt(row.device.split_once('/'), |(_, name)| Cell::text(name))
 });
+
+/// How many records a gap is about.
+fn dropped(gap: &v1::Gap) -> u64 {
+    match gap.count {
+        0 => (gap.last_seq.saturating_add(1)).saturating_sub(gap.first_seq),
+        count => count,
+    }
+}
 
 /// The tables of state.
 pub(crate) const STATE_TABLES: &[StateTable] = &[
@@ -259,6 +286,64 @@ pub(crate) const STATE_TABLES: &[StateTable] = &[
                 "generation of the manifest it came from",
                 |row| Cell::opt(row.spec(), |spec| Cell::text(&spec.resource_version)),
             ),
+        ],
+    },
+    StateTable {
+        name: "gaps",
+        about: "records that were dropped, and why; those that follow each other are one row",
+        rows: gaps,
+        columns: &[
+            NODE,
+            column("time", Type::Time, "when the last of them was dropped", |row| {
+                Cell::opt(row.gap.as_ref(), |it| Cell::Time(it.wall_us))
+            }),
+            column(
+                "dropped_stream",
+                Type::Text,
+                "stream the dropped records were in",
+                |row| {
+                    Cell::opt(row.gap.as_ref(), |it| {
+                        Cell::owned(payload::stream_name(&it.content.scope, it.content.lane))
+                    })
+                },
+            ),
+            column("dropped_epoch", Type::Int, "their epoch", |row| {
+                Cell::opt(row.gap.as_ref(), |it| Cell::Int(i64::from(it.content.epoch)))
+            }),
+            column("first_seq", Type::Int, "first record dropped", |row| {
+                Cell::opt(row.gap.as_ref(), |it| Cell::count(it.content.first_seq))
+            }),
+            column("last_seq", Type::Int, "last record dropped", |row| {
+                Cell::opt(row.gap.as_ref(), |it| Cell::count(it.content.last_seq))
+            }),
+            column("dropped", Type::Int, "how many records that is", |row| {
+                Cell::opt(row.gap.as_ref(), |it| Cell::count(dropped(&it.content)))
+            }),
+            column(
+                "reason",
+                Type::Text,
+                "why: DiskLimit, DiskFull, MaxAge, Corrupt and others",
+                |row| Cell::opt(row.gap.as_ref(), |it| Cell::text(&it.content.reason)),
+            ),
+            column(
+                "replaced_by",
+                Type::Text,
+                "what was kept of them: nothing, minute averages or last value",
+                |row| {
+                    Cell::opt(row.gap.as_ref(), |it| {
+                        Cell::text(payload::replacement_name(it.content.replaced_by()))
+                    })
+                },
+            ),
+            column("clock", Type::Text, "trust in the clock of time", |row| {
+                Cell::opt(row.gap.as_ref(), |it| Cell::text(payload::clock_name(it.clock)))
+            }),
+            column("epoch", Type::Int, "epoch of the last record about it", |row| {
+                Cell::opt(row.gap.as_ref(), |it| Cell::Int(i64::from(it.position.epoch.0)))
+            }),
+            column("seq", Type::Int, "its sequence number in up.data", |row| {
+                Cell::opt(row.gap.as_ref(), |it| Cell::count(it.position.seq.0))
+            }),
         ],
     },
     StateTable {

@@ -1,0 +1,258 @@
+//! B4a: a projection folded again from the log, against fjall's bulk load of the same final entries. B4b: the projection
+//! of a log that grows, against fjall batches of the same entries.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use ledge_log::Log;
+use ledge_projection::{Follower, Options, Projection};
+use ledge_proto::fold::{Read as _, State};
+use ledge_proto::frame::{FrameWriter, push_record};
+use ledge_proto::ids::{Lane, StreamId, StreamKey};
+use ledge_proto::record::{Payload, property_key};
+use ledge_proto::v1;
+
+use super::Context;
+use super::harness::{Comparison, Row, Slice, compare};
+use super::workload::{key, open};
+
+const DEVICES: usize = 40;
+const PROPERTIES: [&str; 10] = [
+    "temperature",
+    "humidity",
+    "pressure",
+    "flow",
+    "level",
+    "voltage",
+    "current",
+    "power",
+    "speed",
+    "state",
+];
+/// How often every property is reported in the log that is replayed.
+const ROUNDS: usize = 4;
+/// Nodes whose reports make one batch of B4b: 20,000 entries.
+const NODES_PER_BATCH: usize = 50;
+
+type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Nodes that report, each in a stream of its own.
+struct Fleet {
+    log: Log,
+    writers: Vec<FrameWriter>,
+    n: u32,
+}
+
+impl Fleet {
+    fn new(dir: &Path, nodes: usize) -> anyhow::Result<Fleet> {
+        let writer = |n| {
+            let StreamKey { id, incarnation } = key(n);
+            FrameWriter::new(StreamKey {
+                id: StreamId::new(id.scope, Lane::UpState),
+                incarnation,
+            })
+        };
+        Ok(Fleet {
+            log: open(dir)?,
+            writers: (0..nodes).map(writer).collect(),
+            n: 0,
+        })
+    }
+
+    /// Every property of some nodes, once: one frame per node.
+    fn report(&mut self, nodes: std::ops::Range<usize>) -> anyhow::Result<usize> {
+        let mut records = 0;
+        for writer in &mut self.writers[nodes] {
+            let mut payload = Vec::new();
+            for device in 0..DEVICES {
+                for property in PROPERTIES {
+                    self.n += 1;
+                    push_record(&mut payload, &reported(device, property, self.n));
+                }
+            }
+            let count = DEVICES * PROPERTIES.len();
+            self.log
+                .append_frame_blocking(writer.frame(u32::try_from(count)?, &payload)?)?;
+            records += count;
+        }
+        Ok(records)
+    }
+
+    /// What the log folds to, in the order of the keys.
+    fn entries(&self) -> anyhow::Result<Entries> {
+        let mut state = State::new();
+        let mut blocks = self.log.read_blocks(ledge_log::BlockNo(0));
+        while let Some(block) = blocks.next_block()? {
+            for frame in block.frames() {
+                state.apply_frame(&frame?)?;
+            }
+        }
+        let mut entries = Vec::with_capacity(state.len());
+        state.scan(b"", &mut |key, value| {
+            entries.push((key.to_vec(), value.to_vec()))
+        })?;
+        Ok(entries)
+    }
+}
+
+fn reported(device: usize, property: &str, n: u32) -> v1::Record {
+    let value = v1::value::Value::Double(f64::from(n) / 10.0);
+    let report = v1::TwinReported {
+        value: Some(v1::Value { value: Some(value) }),
+    };
+    let (kind, payload) = Payload::TwinReported(report).encode();
+    v1::Record {
+        kind,
+        key: property_key("default", &format!("pump-{device}"), property),
+        wall_us: 1_767_225_600_000_000 + i64::from(n) * 1000,
+        clock: 1,
+        mono_us: 5_000_000 + u64::from(n) * 1000,
+        boot: 2,
+        payload: payload.into(),
+        ..Default::default()
+    }
+}
+
+/// A keyspace with the projection's own settings.
+fn keyspace(dir: &Path) -> anyhow::Result<(Database, Keyspace)> {
+    let options = Options::cloud();
+    let db = Database::builder(dir)
+        .cache_size(options.cache_bytes)
+        .max_journaling_size(options.journal_bytes)
+        .worker_threads(1)
+        .open()?;
+    let state = db.keyspace("state", || {
+        KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes)
+    })?;
+    Ok((db, state))
+}
+
+fn wipe(dir: &Path) -> anyhow::Result<()> {
+    if dir.exists() {
+        std::fs::remove_dir_all(dir)?;
+    }
+    Ok(())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "counts")]
+fn slice(units: usize, busy: Duration) -> Slice {
+    Slice {
+        units: units as f64,
+        busy,
+        ..Slice::default()
+    }
+}
+
+pub(super) fn rebuild(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
+    let nodes = if context.plan.quick { 64 } else { 256 };
+    let mut fleet = Fleet::new(&context.dir.join("log"), nodes)?;
+    let mut records = 0;
+    for _ in 0..ROUNDS {
+        records += fleet.report(0..nodes)?;
+    }
+    let entries = fleet.entries()?;
+    let (raw_dir, our_dir) = (context.dir.join("raw"), context.dir.join("ours"));
+    let row = compare(
+        Comparison {
+            id: "B4a".to_owned(),
+            unit: "records/s (raw: entries/s)",
+            flush: "both: fjall's bulk load syncs its tables",
+            target: 0.8,
+        },
+        context.plan,
+        &mut |plan| {
+            wipe(&raw_dir)?;
+            let (db, state) = keyspace(&raw_dir)?;
+            plan.begin()?;
+            let began = Instant::now();
+            let mut load = state.start_ingestion()?;
+            for (key, value) in &entries {
+                load.write(&key[..], &value[..])?;
+            }
+            load.finish()?;
+            let busy = began.elapsed();
+            plan.end()?;
+            drop((state, db));
+            Ok(slice(entries.len(), busy))
+        },
+        &mut |plan| {
+            wipe(&our_dir)?;
+            let (projection, _) = Projection::open(&our_dir, &fleet.log, &Options::cloud())?;
+            plan.begin()?;
+            let began = Instant::now();
+            Follower::catch_up(&fleet.log, &projection, || false)?;
+            let busy = began.elapsed();
+            plan.end()?;
+            anyhow::ensure!(projection.applied().block == fleet.log.durable_block());
+            Ok(slice(records, busy))
+        },
+    )?;
+    let note = format!(
+        "{records} records, {} entries; wiping and opening an empty database is not counted on either side",
+        entries.len()
+    );
+    Ok(vec![Row { note, ..row }])
+}
+
+pub(super) fn apply(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
+    let nodes = if context.plan.quick { 100 } else { 250 };
+    let mut fleet = Fleet::new(&context.dir.join("log"), nodes)?;
+    fleet.report(0..nodes)?;
+    let entries = fleet.entries()?;
+    let (projection, _) = Projection::open(&context.dir.join("ours"), &fleet.log, &Options::cloud())?;
+    Follower::catch_up(&fleet.log, &projection, || false)?;
+    let (db, state) = keyspace(&context.dir.join("raw"))?;
+    let mut load = state.start_ingestion()?;
+    for (key, value) in &entries {
+        load.write(&key[..], &value[..])?;
+    }
+    load.finish()?;
+    let per_batch = entries.len() / (nodes / NODES_PER_BATCH);
+    let mut batches = entries.chunks(per_batch).cycle();
+    let at = RefCell::new(0);
+    let row = compare(
+        Comparison {
+            id: "B4b".to_owned(),
+            unit: "entries/s",
+            flush: "neither syncs: a projection is folded again",
+            target: 0.9,
+        },
+        context.plan,
+        &mut |plan| {
+            let mut total = slice(0, Duration::ZERO);
+            while total.busy < plan.slice {
+                let entries = batches.next().unwrap_or_default();
+                plan.begin()?;
+                let began = Instant::now();
+                let mut batch = db.batch();
+                for (key, value) in entries {
+                    batch.insert(&state, &key[..], &value[..]);
+                }
+                batch.commit()?;
+                total.busy += began.elapsed();
+                plan.end()?;
+                total.units += slice(entries.len(), Duration::ZERO).units;
+            }
+            Ok(total)
+        },
+        &mut |plan| {
+            let mut total = slice(0, Duration::ZERO);
+            while total.busy < plan.slice {
+                let from = *at.borrow();
+                *at.borrow_mut() = (from + NODES_PER_BATCH) % nodes;
+                let records = fleet.report(from..from + NODES_PER_BATCH)?;
+                plan.begin()?;
+                let began = Instant::now();
+                Follower::catch_up(&fleet.log, &projection, || false)?;
+                total.busy += began.elapsed();
+                plan.end()?;
+                total.units += slice(records, Duration::ZERO).units;
+            }
+            Ok(total)
+        },
+    )?;
+    let note = format!("{per_batch} entries a batch, {} in all", entries.len());
+    Ok(vec![Row { note, ..row }])
+}

@@ -1,0 +1,108 @@
+//! Looks at a copy of a disk: what would happen if.
+
+use ledge_log::storage::sim::CrashKeeps;
+use ledge_log::{Log, ReadError, Storage};
+use ledge_proto::ids::{Mark, Seq, StreamKey};
+
+use super::machine::{Machine, MachineId};
+use super::violation::{Checked, Violation, ensure};
+use super::world::World;
+
+/// Whether rot in the directory of a block has to be found out, too.
+const ROT_IN_DIRECTORY: bool = false;
+
+impl World {
+    /// The power goes now, and the machine keeps nothing that was not synced: what it promised is there.
+    pub(super) fn probe_crash(&mut self, id: MachineId, key: &StreamKey, mark: Mark) -> Checked {
+        let machine = &self.machines[id];
+        let copy = machine.disk.after_crash(&CrashKeeps::Nothing);
+        copy.heal();
+        let (log, _) = machine.open_copy(&copy, 0).map_err(|err| {
+            Violation::new("opens-again", format!("{} after a crash: {err}", machine.label))
+        })?;
+        self.check_duty(&machine.label, &log, key, mark)
+    }
+
+    /// A bit of a stopped machine's log flips: that is found out when the log is opened or when it is read, or it
+    /// makes no difference. Only the very last block may be taken for one that was never written whole.
+    pub(super) fn probe_rot(&mut self, id: MachineId) -> Checked {
+        let machine = &self.machines[id];
+        let sound = machine.disk.after_kill();
+        sound.heal();
+        let Ok((log, _)) = machine.open_copy(&sound, 0) else {
+            return Ok(()); // Opening it in earnest says why.
+        };
+        let last = log.durable_block();
+        drop(log);
+        let rotten = machine.disk.after_kill();
+        rotten.heal();
+        let dir = Machine::dir();
+        let names: Vec<String> = rotten.list(&dir).unwrap_or_default();
+        let segments: Vec<&String> = names.iter().filter(|name| name.starts_with("seg-")).collect();
+        if segments.is_empty() {
+            return Ok(());
+        }
+        let path = dir.join(segments[self.looks.index(segments.len())]);
+        let looks = &mut self.looks;
+        let mut at = 0;
+        rotten.corrupt(&path, |bytes| {
+            // Where something is written: zeros tell nothing.
+            for _ in 0..8 {
+                at = looks.index(bytes.len());
+                if bytes[at] != 0 {
+                    break;
+                }
+            }
+            bytes[at] ^= 1 << looks.below(8);
+        });
+        let place = format!("{} byte {at} of {}", machine.label, path.display());
+        let Ok((log, recovery)) = machine.open_copy(&rotten, 0) else {
+            return Ok(());
+        };
+        let only_last = recovery.torn_at.is_none_or(|torn| torn >= last);
+        ensure(only_last, "I4-rot-is-detected", || {
+            format!(
+                "{place}: cut off at {:?}, block {last} was durable",
+                recovery.torn_at
+            )
+        })?;
+        if recovery.torn_at.is_some() || !ROT_IN_DIRECTORY {
+            return Ok(());
+        }
+        for (key, duty) in &machine.duties {
+            self.check_rotten(&log, key, *duty, &place)?;
+        }
+        Ok(())
+    }
+
+    /// A stream of a log with rot in it: an error of reading, or what was written.
+    fn check_rotten(&self, log: &Log, key: &StreamKey, duty: Mark, place: &str) -> Checked {
+        let mut reader = log.read_stream(key, Seq::ZERO);
+        let mut last = None;
+        loop {
+            match reader.next() {
+                Ok(Some(frame)) => {
+                    let mark = frame.mark();
+                    ensure(self.oracle.was_written(key, mark), "I4-rot-is-detected", || {
+                        format!("{place}: {key} {} is read, and nobody wrote it", mark.position)
+                    })?;
+                    last = Some(mark);
+                }
+                Ok(None) => break,
+                Err(ReadError::Jump { .. }) => reader.skip_jump(),
+                Err(_) => return Ok(()),
+            }
+        }
+        let end = last.or_else(|| log.durable(key));
+        ensure(
+            end.is_some_and(|end| end.position >= duty.position),
+            "I4-rot-is-detected",
+            || {
+                format!(
+                    "{place}: {key} ends at {end:?}, {} was acknowledged",
+                    duty.position
+                )
+            },
+        )
+    }
+}

@@ -1,0 +1,178 @@
+//! Keeps the log within its limit: gives up the oldest segment when there is no room for the next.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledge_log::Log;
+use ledge_proto::ids::{Seq, StreamKey};
+use ledge_retention::budget::{self, Budget};
+use ledge_retention::{GivenUp, Outcome, Policy, Retention, RetentionError};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+
+/// Looks for what became too old, and whether others filled the disk or made room, so often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Measures the rest of the data directory so often.
+const MEASURE_EVERY: Duration = Duration::from_secs(60);
+
+/// Says how far a stream is archived.
+pub type Archived = Arc<dyn Fn(&StreamKey) -> Seq + Send + Sync>;
+
+/// What is kept within its limit, and how.
+#[derive(Clone)]
+pub struct Parts {
+    /// The log.
+    pub log: Log,
+    /// What goes and when.
+    pub policy: Policy,
+    /// How far streams are archived.
+    pub archived: Archived,
+    /// The data directory, and how it is divided.
+    pub dir: PathBuf,
+    /// See [`crate::disk::budget`].
+    pub budget: Budget,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts")
+            .field("policy", &self.policy)
+            .field("budget", &self.budget)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Gives up what has to go now: before anything is appended to a log that was full when it was opened. What stands in the
+/// way is told by [`run`].
+pub fn make_room(parts: &Parts) {
+    let mut retention = Retention::new(parts.policy.clone());
+    if let Err(err) = give_up(parts, &mut retention, &CancellationToken::new()) {
+        tracing::error!(%err, "the log cannot make room");
+    }
+}
+
+/// Gives up what has to go until `shutdown`.
+pub async fn run(parts: Parts, shutdown: CancellationToken) {
+    let mut retention = Retention::new(parts.policy.clone());
+    let mut room = parts.log.subscribe_room();
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut measure = tokio::time::interval(MEASURE_EVERY);
+    measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = Told::default();
+    loop {
+        tokio::select! {
+            changed = room.changed() => if changed.is_err() { return },
+            _ = ticks.tick() => {}
+            _ = measure.tick() => {
+                let (dir, budget) = (parts.dir.clone(), parts.budget);
+                tokio::task::spawn_blocking(move || measure_rest(&dir, &budget)).await.ok();
+                continue;
+            }
+            () = shutdown.cancelled() => return,
+        }
+        let (parts, stop) = (parts.clone(), shutdown.clone());
+        let gave_up = tokio::task::spawn_blocking(move || {
+            let outcome = give_up(&parts, &mut retention, &stop);
+            (retention, outcome)
+        });
+        let Ok((same, outcome)) = gave_up.await else {
+            tracing::error!("giving up the oldest segment panicked: the log stops growing at its limit");
+            return;
+        };
+        retention = same;
+        told.tell(outcome);
+    }
+}
+
+/// Gives up segments until none has to go. What is left is why the last one did not.
+fn give_up(
+    parts: &Parts,
+    retention: &mut Retention,
+    stop: &CancellationToken,
+) -> Result<Outcome, RetentionError> {
+    loop {
+        let outcome = retention.step(&parts.log, &*parts.archived, clock::stamp())?;
+        let Outcome::GaveUp(given_up) = &outcome else {
+            return Ok(outcome);
+        };
+        count(given_up);
+        if stop.is_cancelled() {
+            return Ok(outcome);
+        }
+    }
+}
+
+fn count(given_up: &GivenUp) {
+    let reason = given_up.reason.name();
+    metrics::counter!("ledge_retention_segments_total", "reason" => reason).increment(1);
+    metrics::counter!("ledge_retention_dropped_records_total", "reason" => reason)
+        .increment(given_up.dropped);
+    metrics::counter!("ledge_retention_gap_records_total", "reason" => reason).increment(given_up.gaps);
+    metrics::counter!("ledge_retention_summaries_total", "reason" => reason).increment(given_up.summaries);
+    let (first, last) = given_up.blocks;
+    if given_up.dropped > 0 {
+        tracing::warn!(
+            %first, %last, reason, dropped = given_up.dropped, gaps = given_up.gaps, summaries = given_up.summaries,
+            "telemetry was given up before it was archived; a gap record tells which"
+        );
+    } else {
+        tracing::info!(%first, %last, reason, bases = given_up.bases, "the oldest segment of the log was given up");
+    }
+}
+
+/// Says once what stands in the way, and once that it no longer does.
+#[derive(Default)]
+struct Told {
+    last: Option<String>,
+}
+
+impl Told {
+    fn tell(&mut self, outcome: Result<Outcome, RetentionError>) {
+        let problem = match outcome {
+            Ok(Outcome::Nothing | Outcome::GaveUp(_)) => None,
+            Ok(Outcome::OnlyOne(reason)) => Some(format!(
+                "{reason}: the log has one segment only, there is nothing to give up"
+            )),
+            Ok(Outcome::NotArchived {
+                stream,
+                last,
+                archived,
+            }) => Some(format!(
+                "the oldest segment holds {stream} up to {last}, which is archived up to {archived}"
+            )),
+            Err(err) => Some(err.to_string()),
+        };
+        metrics::gauge!("ledge_retention_blocked").set(if problem.is_some() { 1.0 } else { 0.0 });
+        if problem == self.last {
+            return;
+        }
+        match &problem {
+            Some(problem) => tracing::error!(problem, "the log cannot make room"),
+            None => tracing::info!("the log can make room again"),
+        }
+        self.last = problem;
+    }
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "gauges are doubles; disks are smaller than 2^53 bytes"
+)]
+fn measure_rest(dir: &std::path::Path, budget: &Budget) {
+    match budget::rest_bytes(dir) {
+        Ok(rest) => {
+            metrics::gauge!("ledge_disk_rest_bytes").set(rest as f64);
+            if budget.total_bytes.is_some() && rest > budget.rest_bytes {
+                tracing::warn!(
+                    rest,
+                    planned = budget.rest_bytes,
+                    "the data directory holds more beside the log than was planned: the limit may be exceeded until the next start"
+                );
+            }
+        }
+        Err(err) => tracing::warn!(%err, "the data directory cannot be measured"),
+    }
+}

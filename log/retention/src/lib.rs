@@ -1,0 +1,21 @@
+//! What of the log may go, in which order, and what is written down before it does.
+//!
+//! Nothing goes silently. Telemetry that goes before it was archived leaves a gap record in its own stream, and what the
+//! policy wants to keep of it; state leaves a base, from which the rest of the log folds to the same state as before.
+//!
+//! Reading order: [`policy`], [`budget`], [`engine`], `state`, `gaps`, `degrade`; and [`replay`],
+//! which folds a log of which the beginning is gone.
+
+pub mod budget;
+mod degrade;
+pub mod engine;
+mod error;
+mod gaps;
+pub mod policy;
+pub mod replay;
+pub mod reset;
+mod state;
+
+pub use engine::{GivenUp, Outcome, Retention};
+pub use error::RetentionError;
+pub use policy::{Degrade, Policy, Reason};
