@@ -139,14 +139,22 @@ impl ApiError {
 
     /// 404: no such object.
     pub fn not_found(resource: &GroupResource, name: &str) -> ApiError {
-        ApiError::of(Reason::NotFound, resource, name, format!("{resource} \"{name}\" not found"))
+        ApiError::of(
+            Reason::NotFound,
+            resource,
+            name,
+            format!("{resource} \"{name}\" not found"),
+        )
     }
 
     /// 404: no such path.
     pub fn no_such_path() -> ApiError {
         ApiError {
             details: Some(Box::default()),
-            ..ApiError::new(Reason::NotFound, "the server could not find the requested resource")
+            ..ApiError::new(
+                Reason::NotFound,
+                "the server could not find the requested resource",
+            )
         }
     }
 
@@ -164,7 +172,8 @@ impl ApiError {
 
     /// 409, in upstream's words for a stale `resourceVersion`.
     pub fn modified(resource: &GroupResource, name: &str) -> ApiError {
-        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
         ApiError::conflict(resource, name, why)
     }
 
@@ -218,7 +227,10 @@ impl ApiError {
 
     /// 500: our own fault.
     pub fn internal(message: impl std::fmt::Display) -> ApiError {
-        ApiError::new(Reason::InternalError, format!("Internal error occurred: {message}"))
+        ApiError::new(
+            Reason::InternalError,
+            format!("Internal error occurred: {message}"),
+        )
     }
 
     /// The `Status` object.
@@ -255,8 +267,7 @@ impl Details {
         }
         if !self.causes.is_empty() {
             let causes = self.causes.iter();
-            let causes =
-                causes.map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}));
+            let causes = causes.map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}));
             out.insert("causes".to_owned(), causes.collect());
         }
         if let Some(seconds) = self.retry_after {

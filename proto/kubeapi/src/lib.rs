@@ -5,17 +5,19 @@
 //! Nothing here opens a socket, reads a clock or draws a random number: the shell gives requests, a [`store::Store`]
 //! and an [`Environment`].
 //!
-//! Reading order: [`resource`], [`object`], [`store`], [`error`], [`path`].
+//! Reading order: [`resource`], [`schema`], [`object`], [`store`], [`error`], [`path`].
 
 pub mod error;
 pub mod object;
 pub mod path;
 pub mod resource;
+pub mod schema;
 pub mod store;
 
 pub use error::{ApiError, Reason};
 pub use object::{Object, ObjectKey, Version};
 pub use resource::{Registry, Resource};
+pub use schema::Schema;
 pub use store::{Change, Event, EventKind, Page, Selection, Store};
 
 /// What the protocol needs to know of the world.

@@ -133,7 +133,10 @@ mod tests {
     fn collections_objects_and_subresources() {
         let pods = || "pods".to_owned();
         assert_eq!(shape("/api/v1/pods"), (pods(), None, None, None));
-        assert_eq!(shape("/api/v1/namespaces/a/pods"), (pods(), text("a"), None, None));
+        assert_eq!(
+            shape("/api/v1/namespaces/a/pods"),
+            (pods(), text("a"), None, None)
+        );
         assert_eq!(
             shape("/api/v1/namespaces/a/pods/p/log"),
             (pods(), text("a"), text("p"), text("log"))
@@ -143,7 +146,10 @@ mod tests {
             ("nodes".to_owned(), None, text("n"), text("proxy/a/b"))
         );
         let found = of("/apis/apps/v1/namespaces/a/deployments/d/scale");
-        assert_eq!((found.gvr.group.as_str(), found.gvr.version.as_str()), ("apps", "v1"));
+        assert_eq!(
+            (found.gvr.group.as_str(), found.gvr.version.as_str()),
+            ("apps", "v1")
+        );
     }
 
     #[test]
@@ -165,7 +171,9 @@ mod tests {
         assert_eq!(
             parse("/openapi/v3/apis/apps/v1"),
             Some(Target::Other(
-                ["openapi", "v3", "apis", "apps", "v1"].map(str::to_owned).to_vec()
+                ["openapi", "v3", "apis", "apps", "v1"]
+                    .map(str::to_owned)
+                    .to_vec()
             ))
         );
     }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::schema::Schema;
+
 /// `group/version` and the plural name: what a path names. The core group is the empty string.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Gvr {
@@ -118,8 +120,11 @@ pub struct Resource {
     pub scale: Option<Scale>,
     /// Verbs served; empty means all of create, delete, deletecollection, get, list, patch, update, watch.
     pub verbs: Vec<String>,
-    /// OpenAPI v3 schema of the object with Kubernetes' extensions (structural).
-    pub schema: Arc<Value>,
+    /// What its objects look like.
+    pub schema: Arc<Schema>,
+    /// The OpenAPI v3 schema to publish, as a CustomResourceDefinition gave it; `None` for built-in kinds, whose documents
+    /// are published as they are.
+    pub published: Option<Arc<Value>>,
     /// Columns of the table; empty means name and age.
     pub columns: Vec<Column>,
     /// Fields, besides `metadata.name` and `metadata.namespace`, that a field selector may name, as dotted paths.
