@@ -5,10 +5,12 @@
 //! Nothing here opens a socket, reads a clock or draws a random number: the shell gives requests, a [`store::Store`]
 //! and an [`Environment`].
 //!
-//! Reading order: [`resource`], [`schema`], [`object`], [`store`], [`error`], [`path`].
+//! Reading order: [`resource`], [`schema`], [`object`], [`store`], [`error`], [`path`],
+//! [`patch`].
 
 pub mod error;
 pub mod object;
+pub mod patch;
 pub mod path;
 pub mod resource;
 pub mod schema;
