@@ -6,8 +6,9 @@
 //! and an [`Environment`].
 //!
 //! Reading order: [`resource`], [`schema`], [`object`], [`store`], [`error`], [`path`],
-//! [`patch`].
+//! [`patch`], [`apply`].
 
+pub mod apply;
 pub mod error;
 pub mod object;
 pub mod patch;
