@@ -118,7 +118,7 @@ pub fn apply(
     if managers.is_empty() {
         // Nobody kept account so far: all that is there belongs to somebody unknown.
         let unknown = writer.manager("before-first-apply", false);
-        changed(&mut managers, &empty(), &live, writer, unknown);
+        changed(&mut managers, &nothing(writer), &live, writer, unknown);
     }
     let before = managers.clone();
     let applied = match applied(&live, config, managers, writer, force) {
@@ -134,17 +134,17 @@ pub fn apply(
 }
 
 fn check_config(live: Option<&Value>, config: &Value, writer: &Writer<'_>) -> Result<(), ApiError> {
+    let deep = [Some(config), live]
+        .into_iter()
+        .flatten()
+        .any(|value| !shallow(value, MAX_DEPTH));
+    if deep {
+        return Err(ApiError::bad_request("the object is nested too deeply"));
+    }
     let text = |name: &str| config[name].as_str().unwrap_or_default();
     if text("apiVersion") != writer.api_version {
-        let version = if text("apiVersion").is_empty() {
-            "/"
-        } else {
-            text("apiVersion")
-        };
-        return Err(ApiError::bad_request(format!(
-            "invalid object type: {version}, Kind={}",
-            text("kind")
-        )));
+        let kind = kind_of(text("apiVersion"), text("kind"));
+        return Err(ApiError::bad_request(format!("invalid object type: {kind}")));
     }
     if config["metadata"]
         .get("managedFields")
@@ -164,22 +164,20 @@ fn check_config(live: Option<&Value>, config: &Value, writer: &Writer<'_>) -> Re
         return Err(ApiError::new(
             Reason::InternalError,
             format!(
-                "failed to create typed patch object ({}/{}; {}, Kind={}): {wrong}",
+                "failed to create typed patch object ({}/{}; {}): {wrong}",
                 name(config, "namespace"),
                 name(config, "name"),
-                writer.api_version,
-                text("kind")
+                kind_of(writer.api_version, text("kind"))
             ),
         ));
     }
-    let deep = [Some(config), live]
-        .into_iter()
-        .flatten()
-        .any(|value| !shallow(value, MAX_DEPTH));
-    if deep {
-        return Err(ApiError::bad_request("the object is nested too deeply"));
-    }
     Ok(())
+}
+
+/// A kind as upstream writes it: the group before the slash may be empty.
+fn kind_of(api_version: &str, kind: &str) -> String {
+    let slash = if api_version.contains('/') { "" } else { "/" };
+    format!("{slash}{api_version}, Kind={kind}")
 }
 
 fn shallow(value: &Value, depth: usize) -> bool {
@@ -193,6 +191,11 @@ fn shallow(value: &Value, depth: usize) -> bool {
 
 fn empty() -> Value {
     Value::Object(serde_json::Map::new())
+}
+
+/// What changes of a new object are counted from.
+fn nothing(writer: &Writer<'_>) -> Value {
+    writer.schema.empty.clone().unwrap_or_else(empty)
 }
 
 fn forget_account(object: &mut Value) {
@@ -257,7 +260,7 @@ fn applied(
 fn prune(schema: &Schema, merged: Value, managers: &Managers, last: &Fields) -> Value {
     let schema = Some(schema);
     let listed = |fields: &Fields| fields.with_listed(schema);
-    let without = |fields: &Fields| typed::remove(schema, &merged, fields).unwrap_or_else(empty);
+    let without = |fields: &Fields| typed::remove(schema, &merged, fields, true);
     let had = listed(&typed::fields_of(schema, &merged));
     let last = listed(last);
     let left = |object: &Value| listed(&typed::fields_of(schema, object));
@@ -267,7 +270,8 @@ fn prune(schema: &Schema, merged: Value, managers: &Managers, last: &Fields) -> 
     let owned = each.fold(Fields::default(), |all, fields| all.union(fields));
     let pruned = without(&had.difference(&left(&pruned).union(&listed(&owned))));
     // and so does what went away only because of what it was in.
-    without(&had.difference(&left(&pruned)).intersection(&last))
+    let gone = had.difference(&left(&pruned)).intersection(&last);
+    typed::remove(schema, &merged, &gone, false)
 }
 
 fn conflict(conflicts: Conflicts) -> ApiError {
@@ -372,7 +376,7 @@ pub fn track(before: Option<&Value>, mut after: Value, writer: &Writer<'_>) -> V
     if managers.is_empty() && before.is_some() {
         return after;
     }
-    let mut before = before.cloned().unwrap_or_else(empty);
+    let mut before = before.cloned().unwrap_or_else(|| nothing(writer));
     forget_account(&mut before);
     let me = writer.manager(writer.manager, false);
     changed(&mut managers, &before, &after, writer, me);

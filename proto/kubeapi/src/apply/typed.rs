@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::fields::{Element, Fields};
-use crate::schema::{ListType, Schema, Type};
+use crate::schema::{ListType, Schema, Type, cause::go_value};
 
 /// How a value is owned.
 enum Shape<'a> {
@@ -87,7 +87,7 @@ fn collect(schema: Option<&Schema>, value: &Value, path: &mut Vec<Element>, out:
     }
 }
 
-/// How two objects differ. No path is in more than one of the sets.
+/// How two objects differ. No path is in more than one of the sets, but for elements that are or were there twice.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     pub(super) removed: Fields,
@@ -294,16 +294,18 @@ fn merge_lists(list: &Schema, live: &[Value], config: &[Value]) -> Vec<Value> {
     out
 }
 
-/// `value` without `fields`. What becomes empty by that goes too: `None` when all does.
-pub(super) fn remove(schema: Option<&Schema>, value: &Value, fields: &Fields) -> Option<Value> {
+/// `value` without `fields`. What becomes empty by that becomes null, which is taken out of what it is in unless
+/// `keep_emptied`.
+pub(super) fn remove(schema: Option<&Schema>, value: &Value, fields: &Fields, keep_emptied: bool) -> Value {
     let left = |element: &Element, schema: Option<&Schema>, value: &Value| {
         if fields.has(element) {
             return None;
         }
-        match fields.below(element) {
-            Some(below) => remove(schema, value, below),
-            None => Some(value.clone()),
-        }
+        let Some(below) = fields.below(element) else {
+            return Some(value.clone());
+        };
+        let left = remove(schema, value, below, keep_emptied);
+        (keep_emptied || value.is_null() || !left.is_null()).then_some(left)
     };
     match shape(schema, value) {
         Shape::Map(map) if !map.is_empty() => {
@@ -312,7 +314,11 @@ pub(super) fn remove(schema: Option<&Schema>, value: &Value, fields: &Fields) ->
                 Some((name.clone(), kept))
             });
             let kept: Map<String, Value> = kept.collect();
-            (!kept.is_empty()).then_some(Value::Object(kept))
+            if kept.is_empty() {
+                Value::Null
+            } else {
+                Value::Object(kept)
+            }
         }
         Shape::List(list, elements) if !elements.is_empty() => {
             let kept = elements
@@ -322,9 +328,13 @@ pub(super) fn remove(schema: Option<&Schema>, value: &Value, fields: &Fields) ->
                     Err(_) => Some(value.clone()),
                 });
             let kept: Vec<Value> = kept.collect();
-            (!kept.is_empty()).then_some(Value::Array(kept))
+            if kept.is_empty() {
+                Value::Null
+            } else {
+                Value::Array(kept)
+            }
         }
-        _ => Some(value.clone()),
+        _ => value.clone(),
     }
 }
 
@@ -335,6 +345,7 @@ const MAX_TOLD: usize = 20;
 pub(super) fn wrong(schema: &Schema, value: &Value) -> Vec<String> {
     let mut out = Vec::new();
     check(schema, value, &mut String::new(), &mut out);
+    out.sort();
     out
 }
 
@@ -352,16 +363,19 @@ fn check(schema: &Schema, value: &Value, path: &mut String, out: &mut Vec<String
         (Type::Integer | Type::Number, other) => {
             told(format!("expected numeric (int or float), got {}", go_type(other)));
         }
-        (Type::String, other) => told(format!("expected string, got {}", go_value(other))),
-        (Type::Boolean, other) => told(format!("expected boolean, got {}", go_value(other))),
+        (Type::String, other) => told(format!("expected string, got {}", go_pointer(other))),
+        (Type::Boolean, other) => told(format!("expected boolean, got {}", go_pointer(other))),
         (Type::Array, Value::Array(elements)) => {
             let mut seen = BTreeSet::new();
             for (at, value) in elements.iter().enumerate() {
                 let element = match (&schema.list, Element::of_list(schema, value)) {
                     (ListType::Atomic, _) => Element::Index(i64::try_from(at).unwrap_or(i64::MAX)),
                     (_, Ok(element)) => element,
-                    (_, Err(why)) => {
-                        out.push(format!("{path}: element {at}: {why}"));
+                    (list, Err(why)) => {
+                        // That a required key is missing is told as such later.
+                        if !misses_required_key(schema, list, value) {
+                            out.push(format!("{path}: element {at}: {why}"));
+                        }
                         continue;
                     }
                 };
@@ -377,7 +391,7 @@ fn check(schema: &Schema, value: &Value, path: &mut String, out: &mut Vec<String
                 }
             }
         }
-        (Type::Array, other) => told(format!("expected list, got {}", go_value(other))),
+        (Type::Array, other) => told(format!("expected list, got {}", go_pointer(other))),
         (_, Value::Object(fields)) => {
             for (name, value) in fields {
                 let end = path.len();
@@ -392,9 +406,24 @@ fn check(schema: &Schema, value: &Value, path: &mut String, out: &mut Vec<String
                 path.truncate(end);
             }
         }
-        (Type::Object, other) => told(format!("expected map, got {}", go_value(other))),
+        (Type::Object, other) => told(format!("expected map, got {}", go_pointer(other))),
         (Type::Any | Type::IntOrString, _) => {}
     }
+}
+
+fn misses_required_key(schema: &Schema, list: &ListType, element: &Value) -> bool {
+    let (ListType::Map(keys), Some(items)) = (list, items(schema)) else {
+        return false;
+    };
+    element.is_object()
+        && keys
+            .iter()
+            .any(|key| items.required.contains(key) && element.get(key).is_none())
+}
+
+/// As upstream shows a value it holds behind a pointer.
+fn go_pointer(value: &Value) -> String {
+    format!("&{{{}}}", go_value(value))
 }
 
 fn go_type(value: &Value) -> &'static str {
@@ -406,13 +435,6 @@ fn go_type(value: &Value) -> &'static str {
         Value::String(_) => "string",
         Value::Array(_) => "[]interface {}",
         Value::Object(_) => "map[string]interface {}",
-    }
-}
-
-fn go_value(value: &Value) -> String {
-    match value {
-        Value::Array(_) | Value::Object(_) => format!("&{{{value}}}"),
-        other => other.to_string(),
     }
 }
 

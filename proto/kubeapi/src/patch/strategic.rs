@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{bounded, not_an_object};
 use crate::error::ApiError;
-use crate::schema::{MAX_DEPTH, PatchStrategy, Schema};
+use crate::schema::{MAX_DEPTH, PatchStrategy, Schema, cause::go_value};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -95,20 +95,7 @@ fn map(
 
 /// Go's `%v` of a map, as upstream puts it into messages.
 fn go_map(fields: &Map<String, Value>) -> String {
-    fn one(value: &Value) -> String {
-        match value {
-            Value::Null => "<nil>".to_owned(),
-            Value::String(text) => text.clone(),
-            Value::Array(list) => format!("[{}]", list.iter().map(one).collect::<Vec<_>>().join(" ")),
-            Value::Object(fields) => go_map(fields),
-            other => other.to_string(),
-        }
-    }
-    let fields: Vec<String> = fields
-        .iter()
-        .map(|(name, value)| format!("{name}:{}", one(value)))
-        .collect();
-    format!("map[{}]", fields.join(" "))
+    go_value(&Value::Object(fields.clone()))
 }
 
 fn unknown_directive(directive: &Value, patch: &Map<String, Value>) -> ApiError {

@@ -69,9 +69,31 @@ fn not_cel(schema: &CompiledSchema, path: &str, wrong: &mut Vec<Cause>) {
     wrong.truncate(cause::MAX_CAUSES);
 }
 
+/// Everything that the schema says of `value`: [`super::validate`], and the CEL rules, unless something is wrong that
+/// they need not expect.
+pub fn check(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<Cause> {
+    const BLOCKING: &[&str] = &[
+        "FieldValueRequired",
+        "FieldValueTypeInvalid",
+        "FieldValueTooLong",
+        "FieldValueTooMany",
+        "FieldValueNotSupported",
+    ];
+    let mut wrong = super::validate(schema, value, old);
+    if wrong.iter().any(|cause| BLOCKING.contains(&cause.reason)) {
+        if schema.compiled.is_some() {
+            wrong.push(cause::rules_not_checked());
+        }
+        return wrong;
+    }
+    wrong.extend(check_rules(schema, value, old));
+    wrong
+}
+
 /// Asks the CEL rules of `schema`, which has to be the root of an object's schema. `old` is the object before the
 /// change: without it, rules that speak of `oldSelf` are left out, unless they say that it is optional. At most
-/// [`cause::MAX_CAUSES`] causes. To be asked only about values that [`super::validate`] finds nothing wrong with.
+/// [`cause::MAX_CAUSES`] causes. To be asked only about values of the
+/// right types: [`check`] sees to that.
 pub fn check_rules(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<Cause> {
     let Some(rules) = &schema.compiled else {
         return Vec::new();

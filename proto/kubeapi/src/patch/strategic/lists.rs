@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{DIRECTIVE, bad, go_map, unknown_directive};
 use crate::error::ApiError;
+use crate::schema::cause::go_value;
 
 /// What tells elements apart; `None` for an object without its key.
 fn identity(value: &Value, key: Option<&str>) -> Option<String> {
@@ -116,10 +117,9 @@ pub(super) fn agrees(change: &[Value], order: &[Value], key: Option<&str>) -> Re
         let at = identity(value, key).and_then(|named| places.get(&named).copied());
         let Some(at) = at.filter(|at| last.is_none_or(|last| last <= *at)) else {
             return Err(bad(format!(
-                "The order in patch list:\n{}\n doesn't match {SET_ORDER_LIST} list:\n{}\n",
-                Value::from(change.to_vec()),
-                Value::from(order.to_vec()),
-                SET_ORDER_LIST = "$setElementOrder"
+                "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+                go_value(&change.to_vec().into()),
+                go_value(&order.to_vec().into())
             )));
         };
         last = Some(at);
