@@ -122,10 +122,11 @@ pub fn apply(
     }
     let before = managers.clone();
     let applied = match applied(&live, config, managers, writer, force) {
-        Err(conflicts) if may_upgrade(&live, writer, &conflicts) => {
-            applied(&live, config, before, writer, true)
-        }
-        other => other,
+        Ok(applied) => Ok(applied),
+        Err(conflicts) => match not_upgraded(&live, writer, conflicts) {
+            none if none.is_empty() => applied(&live, config, before, writer, true),
+            conflicts => Err(conflicts),
+        },
     };
     let (mut object, managers) = applied.map_err(conflict)?;
     refresh_last_applied(&mut object, config, writer);
@@ -275,10 +276,16 @@ fn prune(schema: &Schema, merged: Value, managers: &Managers, last: &Fields) -> 
 }
 
 fn conflict(conflicts: Conflicts) -> ApiError {
-    let each = conflicts
-        .iter()
-        .map(|(manager, fields)| (manager, fields.paths()));
-    let each: Vec<(&Manager, Vec<String>)> = each.collect();
+    let mut count = 0;
+    let mut each: Vec<(&Manager, Vec<String>)> = Vec::new();
+    for (manager, fields) in &conflicts {
+        let mut paths = fields.paths();
+        let left = cause::MAX_CAUSES.saturating_sub(count);
+        count += paths.len();
+        paths.truncate(left);
+        each.push((manager, paths));
+    }
+    each.retain(|(_, paths)| !paths.is_empty());
     let causes = each.iter().flat_map(|(manager, paths)| {
         paths.iter().map(move |path| Cause {
             reason: "FieldManagerConflict",
@@ -289,13 +296,13 @@ fn conflict(conflicts: Conflicts) -> ApiError {
     let causes: Vec<Cause> = causes.collect();
     let message = match causes.as_slice() {
         [one] => format!("Apply failed with 1 conflict: {}: {}", one.message, one.field),
-        many => {
+        _ => {
             let told = each.iter().map(|(manager, paths)| {
                 let paths: Vec<String> = paths.iter().map(|path| format!("\n- {path}")).collect();
                 format!("conflicts with {manager}:{}", paths.concat())
             });
             let told: Vec<String> = told.collect();
-            format!("Apply failed with {} conflicts: {}", many.len(), told.join("\n"))
+            format!("Apply failed with {count} conflicts: {}", told.join("\n"))
         }
     };
     let mut error = ApiError::new(Reason::Conflict, message);
@@ -306,26 +313,23 @@ fn conflict(conflicts: Conflicts) -> ApiError {
     error
 }
 
-/// Whether the conflicts are only about fields that `kubectl apply` of the other kind set and that are still so: then
-/// `kubectl apply --server-side` may take them over.
-fn may_upgrade(live: &Value, writer: &Writer<'_>, conflicts: &Conflicts) -> bool {
+/// The conflicts that `kubectl apply --server-side` may not just win: all but those about fields that `kubectl apply` of
+/// the other kind set and that are still so.
+fn not_upgraded(live: &Value, writer: &Writer<'_>, conflicts: Conflicts) -> Conflicts {
     let annotation = live["metadata"]["annotations"][LAST_APPLIED].as_str();
-    let Some(annotation) = annotation.filter(|text| writer.manager == "kubectl" && !text.is_empty()) else {
-        return false;
+    let annotation = annotation.filter(|_| writer.manager == "kubectl");
+    let last = annotation.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let Some(last) = last.filter(|last| last["apiVersion"] == writer.api_version) else {
+        return conflicts;
     };
-    let Ok(last) = serde_json::from_str::<Value>(annotation) else {
-        return false;
-    };
-    if last["apiVersion"] != writer.api_version {
-        return false;
-    }
     let schema = Some(writer.schema);
     let comparison = typed::compare(schema, &last, live);
     let changed = comparison.set().union(&comparison.removed);
     let allowed = typed::fields_of(schema, &last).difference(&changed);
-    conflicts
-        .iter()
-        .all(|(_, fields)| fields.difference(&allowed).is_empty())
+    let rest = conflicts
+        .into_iter()
+        .map(|(manager, fields)| (manager, fields.difference(&allowed)));
+    rest.filter(|(_, fields)| !fields.is_empty()).collect()
 }
 
 /// Keeps the annotation of `kubectl apply` right where there is one, so that going back works.

@@ -169,3 +169,6 @@ impl Schema {
         self.properties.contains_key(name)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,6 +118,23 @@ fn broken_accounts_are_refused_by_apply() {
     );
 }
 
+#[test]
+fn what_is_told_of_conflicts_is_bounded() {
+    let schema = schema();
+    let config = |value: i64| {
+        let map: serde_json::Map<String, Value> = (0..500).map(|n| (format!("k{n}"), value.into())).collect();
+        object(json!({"map": map}))
+    };
+    let live = apply(None, &config(1), &writer(&schema, "one"), false).unwrap();
+    let error = apply(Some(&live), &config(2), &writer(&schema, "two"), false).unwrap_err();
+    assert!(
+        error
+            .message
+            .starts_with("Apply failed with 500 conflicts: conflicts with \"one\":\n- .spec.map.k0\n")
+    );
+    assert_eq!(error.details.unwrap().causes.len(), cause::MAX_CAUSES);
+}
+
 fn spec() -> impl Strategy<Value = Value> {
     let number = || prop::option::of(0..3_i64);
     let element = ("[abc]", number(), number());
