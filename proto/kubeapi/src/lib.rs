@@ -5,10 +5,12 @@
 //! Nothing here opens a socket, reads a clock or draws a random number: the shell gives requests, a [`store::Store`]
 //! and an [`Environment`].
 //!
-//! Reading order: [`resource`], [`schema`], [`object`], [`store`], [`error`], [`path`].
+//! Reading order: [`resource`], [`schema`], [`object`], [`store`], [`objects`], [`memory`], [`error`], [`path`].
 
 pub mod error;
+pub mod memory;
 pub mod object;
+pub mod objects;
 pub mod path;
 pub mod resource;
 pub mod schema;
