@@ -9,12 +9,15 @@
 
 pub mod error;
 pub mod memory;
+pub mod meta;
 pub mod object;
 pub mod objects;
 pub mod path;
 pub mod resource;
 pub mod schema;
+pub mod serve;
 pub mod store;
+mod yaml;
 
 pub use error::{ApiError, Reason};
 pub use object::{Object, ObjectKey, Version};
@@ -28,6 +31,8 @@ pub trait Environment: Send + Sync + 'static {
     fn now_us(&self) -> i64;
     /// A new unique id, as `metadata.uid`.
     fn uid(&self) -> String;
+    /// Is over after so many milliseconds.
+    fn timer(&self, after_ms: u64) -> futures::future::BoxFuture<'static, ()>;
     /// Random characters that end a name made from `metadata.generateName`.
     fn name_suffix(&self) -> String;
 }
