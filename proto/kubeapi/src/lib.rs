@@ -7,16 +7,23 @@
 //!
 //! Reading order: [`resource`], [`schema`], [`object`], [`store`], [`objects`], [`memory`], [`error`], [`path`].
 
+pub mod apply;
+pub mod builtin;
+pub mod discovery;
 pub mod error;
 pub mod memory;
 pub mod meta;
 pub mod object;
 pub mod objects;
+pub mod openapi;
+pub mod patch;
 pub mod path;
 pub mod resource;
 pub mod schema;
+pub mod selector;
 pub mod serve;
 pub mod store;
+pub mod table;
 mod yaml;
 
 pub use error::{ApiError, Reason};

@@ -108,3 +108,12 @@ pub struct Schema {
     /// Bounds and combinations: kept as JSON, and read by validation only (`minimum`, `maxLength`, `pattern`, `oneOf` …).
     pub bounds: Option<Arc<Value>>,
 }
+//STUB
+/// s
+pub fn validate(_:&Schema,_:&Value)->Vec<crate::error::Cause>{Vec::new()}
+/// s
+pub fn default(_:&Schema,_:&mut Value){}
+/// s
+pub fn prune(_:&Schema,_:&mut Value)->Vec<String>{Vec::new()}
+/// s
+pub fn rules(_:&Schema,_:&Value,_:Option<&Value>)->Vec<crate::error::Cause>{Vec::new()}

@@ -1,7 +1,8 @@
 //! YAML bodies of server-side apply, as JSON. Scalars are typed by the core schema of YAML 1.2, as `sigs.k8s.io/yaml` does
 //! for what people write in manifests, and by the booleans of YAML 1.1 it accepts.
 
-use ledge_yaml::{Limits, Node, Value as Yaml, documents};
+use ledge_yaml::tree::documents;
+use ledge_yaml::{Limits, Node, Value as Yaml};
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;

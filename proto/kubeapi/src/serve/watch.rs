@@ -82,9 +82,11 @@ impl Call<'_> {
             told_columns: false,
             ended: false,
         };
-        for object in page.iter().filter(|object| watch.filter.lets(object)) {
-            let line = watch.line("ADDED", object);
-            watch.ready.push_back(line);
+        for object in &page {
+            if watch.filter.lets(object) {
+                let line = watch.line("ADDED", object);
+                watch.ready.push_back(line);
+            }
         }
         if self.options.initial_events == Some(true) && self.options.bookmarks {
             let line = watch.bookmark_line(from, true);
