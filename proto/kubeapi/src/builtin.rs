@@ -1,3 +1,4 @@
 #![allow(missing_docs)]
-use serde_json::Value; use crate::resource::Resource;
-pub fn default(_:&Resource,_:&mut Value){}
+use crate::resource::Resource;
+use serde_json::Value;
+pub fn default(_: &Resource, _: &mut Value) {}

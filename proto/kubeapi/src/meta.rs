@@ -82,19 +82,29 @@ fn check_name(resource: &Resource, metadata: &Value, causes: &mut Vec<Cause>) {
         let bytes = text.as_bytes();
         ends(bytes.first())
             && ends(bytes.last())
-            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+            && bytes
+                .iter()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
     };
     let (ok, why, most) = match rule {
         Names::Subdomain => (name.split('.').all(label), SUBDOMAIN, 253),
         Names::Label => (label(name), LABEL, 63),
-        Names::Service => (label(name) && name.starts_with(|c: char| c.is_ascii_lowercase()), SERVICE, 63),
+        Names::Service => (
+            label(name) && name.starts_with(|c: char| c.is_ascii_lowercase()),
+            SERVICE,
+            63,
+        ),
         Names::PathSegment => {
             let ok = !matches!(name, "." | "..") && !name.contains(['/', '%']);
             (ok, "may not be '.', '..', or contain '/' or '%'", 253)
         }
     };
     if name.len() > most {
-        causes.push(invalid("metadata.name", name, &format!("must be no more than {most} characters")));
+        causes.push(invalid(
+            "metadata.name",
+            name,
+            &format!("must be no more than {most} characters"),
+        ));
     }
     if !ok {
         causes.push(invalid("metadata.name", name, why));
@@ -113,11 +123,15 @@ fn qualified(key: &str) -> Option<&'static str> {
             && text.split('.').all(|part| {
                 part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
                     && part.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-                    && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                    && part
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             })
     };
     if prefix.is_some_and(|prefix| !subdomain(prefix)) {
-        return Some("prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')");
+        return Some(
+            "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+        );
     }
     if name.is_empty() {
         return Some("name part must be non-empty");
@@ -131,7 +145,9 @@ fn qualified(key: &str) -> Option<&'static str> {
 fn word(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.ends_with(|c: char| c.is_ascii_alphanumeric())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 fn check_texts(metadata: &Value, what: &str, causes: &mut Vec<Cause>) {
@@ -150,7 +166,11 @@ fn check_texts(metadata: &Value, what: &str, causes: &mut Vec<Cause>) {
             causes.push(invalid(&field, key, why));
         }
         let Some(text) = value.as_str() else {
-            causes.push(invalid(format!("{field}[{key}]"), &value.to_string(), "must be a string"));
+            causes.push(invalid(
+                format!("{field}[{key}]"),
+                &value.to_string(),
+                "must be a string",
+            ));
             continue;
         };
         bytes += key.len() + text.len();
@@ -185,7 +205,11 @@ fn check_owners(metadata: &Value, causes: &mut Vec<Cause>) {
     for (n, owner) in owners.enumerate() {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner[field].as_str().unwrap_or_default().is_empty() {
-                let why = if field == "uid" { "uid must not be empty" } else { "must not be empty" };
+                let why = if field == "uid" {
+                    "uid must not be empty"
+                } else {
+                    "must not be empty"
+                };
                 causes.push(invalid(format!("metadata.ownerReferences[{n}].{field}"), "", why));
             }
         }
@@ -203,7 +227,11 @@ fn check_owners(metadata: &Value, causes: &mut Vec<Cause>) {
 fn check_transition(old: &Value, new: &Value, causes: &mut Vec<Cause>) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     if text(&old["name"]) != text(&new["name"]) {
-        causes.push(invalid("metadata.name", &text(&new["name"]), "field is immutable"));
+        causes.push(invalid(
+            "metadata.name",
+            &text(&new["name"]),
+            "field is immutable",
+        ));
     }
     if !old["deletionTimestamp"].is_string() {
         return;
@@ -258,15 +286,30 @@ mod tests {
             "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "1", "controller": true}],
         });
         assert_eq!(wrong("Pod", good), Vec::<String>::new());
-        assert_eq!(wrong("Pod", json!({"name": "a", "labels": {"a/b/c": "x"}})), ["metadata.labels"]);
-        assert_eq!(wrong("Pod", json!({"name": "a", "labels": {"a": "-"}})), ["metadata.labels"]);
-        assert_eq!(wrong("Pod", json!({"name": "a", "labels": {"a": 1}})), ["metadata.labels[a]"]);
         assert_eq!(
-            wrong("Pod", json!({"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p"}]})),
+            wrong("Pod", json!({"name": "a", "labels": {"a/b/c": "x"}})),
+            ["metadata.labels"]
+        );
+        assert_eq!(
+            wrong("Pod", json!({"name": "a", "labels": {"a": "-"}})),
+            ["metadata.labels"]
+        );
+        assert_eq!(
+            wrong("Pod", json!({"name": "a", "labels": {"a": 1}})),
+            ["metadata.labels[a]"]
+        );
+        assert_eq!(
+            wrong(
+                "Pod",
+                json!({"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p"}]})
+            ),
             ["metadata.ownerReferences[0].uid"]
         );
         let big = "x".repeat(ANNOTATIONS_MAX_BYTES);
-        assert_eq!(wrong("Pod", json!({"name": "a", "annotations": {"a": big}})), ["metadata.annotations"]);
+        assert_eq!(
+            wrong("Pod", json!({"name": "a", "annotations": {"a": big}})),
+            ["metadata.annotations"]
+        );
     }
 
     #[test]

@@ -231,7 +231,10 @@ impl Registry {
         }
         match self.converters.get(&resource.group_resource()) {
             Some(converter) => converter.convert(object, version).map_err(|why| {
-                ApiError::bad_request(format!("conversion of {} to {wanted} failed: {why}", resource.kind))
+                ApiError::bad_request(format!(
+                    "conversion of {} to {wanted} failed: {why}",
+                    resource.kind
+                ))
             }),
             None => {
                 object["apiVersion"] = wanted.into();

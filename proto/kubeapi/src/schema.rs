@@ -110,10 +110,16 @@ pub struct Schema {
 }
 //STUB
 /// s
-pub fn validate(_:&Schema,_:&Value)->Vec<crate::error::Cause>{Vec::new()}
+pub fn validate(_: &Schema, _: &Value) -> Vec<crate::error::Cause> {
+    Vec::new()
+}
 /// s
-pub fn default(_:&Schema,_:&mut Value){}
+pub fn default(_: &Schema, _: &mut Value) {}
 /// s
-pub fn prune(_:&Schema,_:&mut Value)->Vec<String>{Vec::new()}
+pub fn prune(_: &Schema, _: &mut Value) -> Vec<String> {
+    Vec::new()
+}
 /// s
-pub fn rules(_:&Schema,_:&Value,_:Option<&Value>)->Vec<crate::error::Cause>{Vec::new()}
+pub fn rules(_: &Schema, _: &Value, _: Option<&Value>) -> Vec<crate::error::Cause> {
+    Vec::new()
+}

@@ -24,7 +24,9 @@ impl Call<'_> {
     /// Creates `value`, whose kind, version and namespace were checked.
     pub(super) async fn create_value(&self, mut value: Value) -> Result<Response, ApiError> {
         if based_on(&value)?.is_some() {
-            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(ApiError::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
         }
         let base = value["metadata"]["generateName"].as_str().unwrap_or_default();
         let base: String = base.chars().take(GENERATE_NAME_MAX_BYTES).collect();
@@ -36,7 +38,9 @@ impl Call<'_> {
                 value["metadata"]["name"] = name.into();
             }
             match self.create_once(value.clone()).await {
-                Err(error) if generated && error.reason == Reason::AlreadyExists && attempt < NAME_ATTEMPTS => {
+                Err(error)
+                    if generated && error.reason == Reason::AlreadyExists && attempt < NAME_ATTEMPTS =>
+                {
                     attempt += 1;
                 }
                 other => return other,

@@ -46,7 +46,11 @@ impl Call<'_> {
         let (options, _) = self.delete_options()?;
         let filter = self.filter()?;
         let page = self.api.store.list(&self.selection(), None, None).await?;
-        let objects: Vec<Object> = page.objects.into_iter().filter(|object| filter.lets(object)).collect();
+        let objects: Vec<Object> = page
+            .objects
+            .into_iter()
+            .filter(|object| filter.lets(object))
+            .collect();
         if !options.dry_run {
             for object in &objects {
                 self.delete_listed(object, &options).await?;
@@ -143,7 +147,9 @@ impl Call<'_> {
         let now_us = self.api.env.now_us();
         let metadata = &mut object["metadata"];
         let marked = metadata["deletionTimestamp"].is_string();
-        let shorter = metadata["deletionGracePeriodSeconds"].as_i64().is_none_or(|before| grace < before);
+        let shorter = metadata["deletionGracePeriodSeconds"]
+            .as_i64()
+            .is_none_or(|before| grace < before);
         if !marked || shorter {
             metadata["deletionTimestamp"] = meta::time(now_us + grace * 1_000_000).into();
             metadata["deletionGracePeriodSeconds"] = grace.into();
@@ -189,10 +195,17 @@ impl Call<'_> {
 
 /// How long an object may go on, seconds: only a pod on a node has something to end.
 fn grace_period(object: &Value, asked: Option<i64>) -> i64 {
-    let on_node = object["kind"] == "Pod" && object["spec"]["nodeName"].as_str().is_some_and(|node| !node.is_empty());
+    let on_node = object["kind"] == "Pod"
+        && object["spec"]["nodeName"]
+            .as_str()
+            .is_some_and(|node| !node.is_empty());
     let over = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
     if !on_node || over {
         return 0;
     }
-    asked.unwrap_or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30))
+    asked.unwrap_or_else(|| {
+        object["spec"]["terminationGracePeriodSeconds"]
+            .as_i64()
+            .unwrap_or(30)
+    })
 }

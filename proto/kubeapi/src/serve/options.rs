@@ -110,7 +110,9 @@ impl Options {
                 return Err(ApiError::bad_request(format!("dryRun: {told}")));
             }
             "fieldManager" if value.chars().count() > 128 => {
-                return Err(ApiError::bad_request("fieldManager: Too long: may not be more than 128 bytes"));
+                return Err(ApiError::bad_request(
+                    "fieldManager: Too long: may not be more than 128 bytes",
+                ));
             }
             "fieldManager" if !value.is_empty() => self.manager = Some(value),
             "fieldValidation" => {
@@ -142,7 +144,8 @@ impl Options {
         if self.resume.is_empty() {
             return Ok(None);
         }
-        let broken = || ApiError::bad_request("continue key is not valid: it was not given out by this server");
+        let broken =
+            || ApiError::bad_request("continue key is not valid: it was not given out by this server");
         let text = decode_token(&self.resume).ok_or_else(broken)?;
         let Ok(Value::Array(parts)) = serde_json::from_str(&text) else {
             return Err(broken());
@@ -175,7 +178,9 @@ pub fn continue_token(version: Version, next: &ObjectKey) -> String {
 fn hex(bytes: &[u8]) -> String {
     let digits = b"0123456789abcdef";
     let pairs = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    pairs.map(|digit| char::from(digits[usize::from(digit)])).collect()
+    pairs
+        .map(|digit| char::from(digits[usize::from(digit)]))
+        .collect()
 }
 
 fn decode_token(token: &str) -> Option<String> {
@@ -195,14 +200,18 @@ pub fn version(text: &str) -> Result<Version, ApiError> {
     let number = text.parse().map(Version);
     number.map_err(|_| {
         let shown: String = text.chars().take(64).collect();
-        ApiError::bad_request(format!("Invalid value: \"{shown}\": resourceVersion: must be a number"))
+        ApiError::bad_request(format!(
+            "Invalid value: \"{shown}\": resourceVersion: must be a number"
+        ))
     })
 }
 
 fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, ApiError> {
     value.parse().map_err(|_| {
         let shown: String = value.chars().take(64).collect();
-        ApiError::bad_request(format!("strconv.ParseInt: parsing \"{shown}\": invalid syntax ({name})"))
+        ApiError::bad_request(format!(
+            "strconv.ParseInt: parsing \"{shown}\": invalid syntax ({name})"
+        ))
     })
 }
 
@@ -232,7 +241,8 @@ pub fn pairs(query: &str) -> Result<Vec<(String, String)>, ApiError> {
 pub(super) fn merge_delete(options: &mut Options, body: &Map<String, Value>) -> Result<(), ApiError> {
     if let Some(grace) = body.get("gracePeriodSeconds").filter(|grace| !grace.is_null()) {
         let grace = grace.as_i64();
-        options.grace_s = Some(grace.ok_or_else(|| ApiError::bad_request("gracePeriodSeconds: not a number"))?);
+        options.grace_s =
+            Some(grace.ok_or_else(|| ApiError::bad_request("gracePeriodSeconds: not a number"))?);
     }
     if let Some(policy) = body.get("propagationPolicy").and_then(Value::as_str) {
         options.propagation = Some(policy.to_owned());
@@ -269,7 +279,11 @@ mod tests {
                 resume: broken.to_owned(),
                 ..options.clone()
             };
-            assert_eq!(options.resume(&resource).unwrap_err().reason.code(), 400, "{broken}");
+            assert_eq!(
+                options.resume(&resource).unwrap_err().reason.code(),
+                400,
+                "{broken}"
+            );
         }
     }
 
@@ -279,7 +293,13 @@ mod tests {
         assert!(options.watch);
         assert_eq!(options.labels, "a=b in");
         assert_eq!((options.limit, options.version), (None, None));
-        for broken in ["limit=x", "resourceVersion=-1", "dryRun=Some", "fieldValidation=Maybe", "a=%f"] {
+        for broken in [
+            "limit=x",
+            "resourceVersion=-1",
+            "dryRun=Some",
+            "fieldValidation=Maybe",
+            "a=%f",
+        ] {
             assert_eq!(Options::parse(broken).unwrap_err().reason.code(), 400, "{broken}");
         }
     }

@@ -25,7 +25,15 @@ impl Call<'_> {
         let mut attempt = 1;
         loop {
             match self.patch_once().await {
-                Err(error) if error.reason == Reason::Conflict && error.details.as_ref().is_some_and(|details| details.causes.is_empty()) && attempt < ATTEMPTS && !self.names_version() => {
+                Err(error)
+                    if error.reason == Reason::Conflict
+                        && error
+                            .details
+                            .as_ref()
+                            .is_some_and(|details| details.causes.is_empty())
+                        && attempt < ATTEMPTS
+                        && !self.names_version() =>
+                {
                     attempt += 1;
                 }
                 other => return other,
@@ -87,7 +95,10 @@ impl Call<'_> {
         };
         let mut config = self.yaml()?;
         self.identify(&mut config)?;
-        if config["metadata"].get("managedFields").is_some_and(|fields| !fields.is_null()) {
+        if config["metadata"]
+            .get("managedFields")
+            .is_some_and(|fields| !fields.is_null())
+        {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
         let current = match current {
@@ -97,11 +108,16 @@ impl Call<'_> {
         };
         let name = self.path.name.as_deref().unwrap_or_default();
         if let Some(version) = based_on(&config)?
-            && current.as_ref().is_none_or(|current| current.version() != version)
+            && current
+                .as_ref()
+                .is_none_or(|current| current.version() != version)
         {
             return Err(ApiError::modified(&self.resource.group_resource(), name));
         }
-        let live = current.as_ref().map(|current| self.value_of(current)).transpose()?;
+        let live = current
+            .as_ref()
+            .map(|current| self.value_of(current))
+            .transpose()?;
         let time = self.time();
         let applied = apply::apply(apply::Apply {
             live: live.as_ref(),

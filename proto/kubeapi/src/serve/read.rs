@@ -18,8 +18,7 @@ pub(super) struct Filter {
 impl Filter {
     /// Whether it lets an object through.
     pub(super) fn lets(&self, object: &Object) -> bool {
-        self.labels.matches(object.labels())
- && self.fields.matches(object)
+        self.labels.matches(object.labels()) && self.fields.matches(object)
     }
 
     /// Whether it lets everything through.

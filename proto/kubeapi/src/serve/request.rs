@@ -84,7 +84,17 @@ impl Request {
     /// Who writes, for managedFields when the query does not say: what the user agent begins with.
     pub fn default_manager(&self) -> String {
         let agent = self.header("user-agent");
-        let name: String = agent.split('/').next().unwrap_or_default().chars().take(128).collect();
-        if name.is_empty() { "unknown".to_owned() } else { name }
+        let name: String = agent
+            .split('/')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(128)
+            .collect();
+        if name.is_empty() {
+            "unknown".to_owned()
+        } else {
+            name
+        }
     }
 }

@@ -149,7 +149,9 @@ impl Call<'_> {
         if self.resource.storage {
             return Ok(object.json().clone());
         }
-        Ok(serde_json::to_vec(&self.value_of(object)?).unwrap_or_default().into())
+        Ok(serde_json::to_vec(&self.value_of(object)?)
+            .unwrap_or_default()
+            .into())
     }
 
     /// One object, in the form that was asked for.
@@ -226,7 +228,9 @@ impl Call<'_> {
                 Ok(Response::json(200, &self.table(&values, metadata, true)))
             }
             Format::Metadata => {
-                let items = objects.iter().map(|object| Ok(metadata_of(&self.value_of(object)?)));
+                let items = objects
+                    .iter()
+                    .map(|object| Ok(metadata_of(&self.value_of(object)?)));
                 Ok(Response::json(
                     200,
                     &json!({

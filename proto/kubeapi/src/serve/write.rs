@@ -119,7 +119,9 @@ impl Call<'_> {
         let unknown = schema::prune(&self.resource.schema, &mut new);
         self.tell_unknown(&unknown, &mut warnings)?;
         let resource = self.api.stored(&self.registry, &self.resource);
-        let mut new = self.registry.convert(&self.resource, new, &resource.gvr.version)?;
+        let mut new = self
+            .registry
+            .convert(&self.resource, new, &resource.gvr.version)?;
         keep_server_fields(old, &mut new);
         self.keep_other_half(old, &mut new);
         if resource.custom {
@@ -135,7 +137,12 @@ impl Call<'_> {
         }
         if !causes.is_empty() {
             let name = new["metadata"]["name"].as_str().unwrap_or_default();
-            return Err(ApiError::invalid(&resource.gvr.group, &resource.kind, name, causes));
+            return Err(ApiError::invalid(
+                &resource.gvr.group,
+                &resource.kind,
+                name,
+                causes,
+            ));
         }
         if resource.status || resource.custom {
             new["metadata"]["generation"] = generation(old, &new, resource.status).into();
@@ -147,7 +154,11 @@ impl Call<'_> {
         if unknown.is_empty() {
             return Ok(());
         }
-        let told: Vec<String> = unknown.iter().take(32).map(|path| format!("unknown field \"{path}\"")).collect();
+        let told: Vec<String> = unknown
+            .iter()
+            .take(32)
+            .map(|path| format!("unknown field \"{path}\""))
+            .collect();
         match self.options.validation {
             FieldValidation::Ignore => {}
             FieldValidation::Warn => warnings.extend(told),
@@ -169,7 +180,10 @@ impl Call<'_> {
             return;
         }
         if self.subresource() == "status" {
-            let (status, managed) = (new.get("status").cloned(), new["metadata"].get("managedFields").cloned());
+            let (status, managed) = (
+                new.get("status").cloned(),
+                new["metadata"].get("managedFields").cloned(),
+            );
             let Some(old) = old else { return };
             let version = new["metadata"].get("resourceVersion").cloned();
             *new = old.clone();
@@ -244,7 +258,9 @@ pub(super) fn parse(body: &[u8]) -> Result<Value, ApiError> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(map)) => Ok(Value::Object(map)),
         Ok(_) => Err(ApiError::bad_request("the body must be a JSON object")),
-        Err(error) => Err(ApiError::bad_request(format!("couldn't parse the body as JSON: {error}"))),
+        Err(error) => Err(ApiError::bad_request(format!(
+            "couldn't parse the body as JSON: {error}"
+        ))),
     }
 }
 
@@ -270,7 +286,11 @@ fn keep_server_fields(old: Option<&Value>, new: &mut Value) {
     }
     // A client that sends no managedFields leaves them as they are; an empty list clears them.
     if new["metadata"].get("managedFields").is_none_or(Value::is_null) {
-        set(&mut new["metadata"], "managedFields", kept.get("managedFields").cloned());
+        set(
+            &mut new["metadata"],
+            "managedFields",
+            kept.get("managedFields").cloned(),
+        );
     }
 }
 
@@ -280,7 +300,9 @@ fn generation(old: Option<&Value>, new: &Value, has_status: bool) -> i64 {
     let wanted = |value: &Value| -> Map<String, Value> {
         let fields = value.as_object().into_iter().flatten();
         let fields = fields.filter(|(name, _)| *name != "metadata" && !(has_status && *name == "status"));
-        fields.map(|(name, value)| (name.clone(), value.clone())).collect()
+        fields
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
     };
     let last = old["metadata"]["generation"].as_i64().unwrap_or(1);
     last + i64::from(wanted(old) != wanted(new))
@@ -291,7 +313,9 @@ pub(super) fn over(value: &Value) -> bool {
     let metadata = &value["metadata"];
     let finalizers = metadata["finalizers"].as_array().is_none_or(Vec::is_empty);
     let spec_finalizers = value["kind"] == "Namespace"
-        && value["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+        && value["spec"]["finalizers"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty());
     let grace = metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
     metadata["deletionTimestamp"].is_string() && finalizers && !spec_finalizers && grace == 0
 }
