@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Call;
 use super::respond::Response;
-use super::write::{based_on, parse};
+use super::write::{any_json, based_on, parse};
 use crate::error::{ApiError, Reason};
 use crate::object::Object;
 use crate::{apply, patch};
@@ -66,8 +66,8 @@ impl Call<'_> {
 
     fn patched(&self, before: &Value) -> Result<Value, ApiError> {
         match self.request.content_type().as_str() {
-            "application/json-patch+json" => patch::json(before, &self.request.body),
-            "application/merge-patch+json" => Ok(patch::merge(before, &parse(&self.request.body)?)),
+            "application/json-patch+json" => patch::json(before, &any_json(&self.request.body)?),
+            "application/merge-patch+json" => patch::merge(before, &parse(&self.request.body)?),
             "application/strategic-merge-patch+json" if !self.resource.custom => {
                 patch::strategic(&self.resource.schema, before, &parse(&self.request.body)?)
             }

@@ -131,9 +131,9 @@ impl Call<'_> {
         }
         self.api.extension.admit(&resource, old, &mut new).await?;
         let mut causes = meta::validate(&resource, old, &new);
-        causes.extend(schema::validate(&resource.schema, &new));
+        causes.extend(schema::validate(&resource.schema, &new, old));
         if causes.is_empty() {
-            causes.extend(schema::rules(&resource.schema, &new, old));
+            causes.extend(schema::check_rules(&resource.schema, &new, old));
         }
         if !causes.is_empty() {
             let name = new["metadata"]["name"].as_str().unwrap_or_default();
@@ -250,17 +250,20 @@ impl super::Api {
     }
 }
 
-/// A JSON object of bounded depth (serde_json refuses more than 128 levels).
+/// JSON of bounded depth (serde_json refuses more than 128 levels).
 ///
 /// # Errors
 /// `BadRequest` with what is wrong where.
+pub(super) fn any_json(body: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::bad_request(format!("couldn't parse the body as JSON: {error}")))
+}
+
+/// As [`any_json`], but an object.
 pub(super) fn parse(body: &[u8]) -> Result<Value, ApiError> {
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(map)) => Ok(Value::Object(map)),
-        Ok(_) => Err(ApiError::bad_request("the body must be a JSON object")),
-        Err(error) => Err(ApiError::bad_request(format!(
-            "couldn't parse the body as JSON: {error}"
-        ))),
+    match any_json(body)? {
+        Value::Object(map) => Ok(Value::Object(map)),
+        _ => Err(ApiError::bad_request("the body must be a JSON object")),
     }
 }
 
