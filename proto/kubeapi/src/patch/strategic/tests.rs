@@ -154,7 +154,7 @@ proptest! {
     fn without_a_schema_it_is_a_merge_patch(object in arbitrary::object(), patch in arbitrary::object()) {
         fn holds_null_in_list(value: &Value) -> bool {
             match value {
-                Value::Array(list) => list.iter().any(|value| has_null(value)),
+                Value::Array(list) => list.iter().any(has_null),
                 Value::Object(fields) => fields.values().any(holds_null_in_list),
                 _ => false,
             }
