@@ -2,12 +2,40 @@
 //! once into what validation, defaulting, pruning, strategic merge and server-side apply ask for. Descriptions are left
 //! out: documents for people are served from where they came from.
 //!
+//! Reading order: this file, [`parse`] and [`definitions`] (where schemas come from), [`validate`], [`default()`],
+//! [`prune()`], [`rules`] (what is done with them).
+//!
 //! Source: `apiextensions.k8s.io/v1` `JSONSchemaProps` and the `x-kubernetes-*` extensions of OpenAPI.
+
+mod bounds;
+pub mod cause;
+mod default;
+mod definitions;
+mod duplicates;
+mod formats;
+mod lists;
+mod meta;
+mod parse;
+mod prune;
+mod rules;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
+
+pub use bounds::{Bounds, Number, Pattern};
+pub use default::default;
+pub use definitions::Definitions;
+pub use duplicates::duplicates;
+pub use meta::object_meta;
+pub use prune::{MAX_UNKNOWN, prune};
+pub use rules::{CompiledRules, check_rules};
+pub use validate::validate;
+
+/// Deepest nesting of schemas and of objects: what the JSON decoder reads back.
+pub const MAX_DEPTH: usize = 127;
 
 /// JSON type that a schema asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,6 +52,22 @@ pub enum Type {
     Boolean,
     /// `x-kubernetes-int-or-string`.
     IntOrString,
+}
+
+impl Type {
+    /// As messages name it; empty for [`Type::Any`].
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Type::Any => "",
+            Type::Object => "object",
+            Type::Array => "array",
+            Type::String => "string",
+            Type::Integer => "integer",
+            Type::Number => "number",
+            Type::Boolean => "boolean",
+            Type::IntOrString => "integer,string",
+        }
+    }
 }
 
 /// Who owns what of a list (`x-kubernetes-list-type`).
@@ -105,21 +149,20 @@ pub struct Schema {
     pub patch: PatchStrategy,
     /// CEL rules.
     pub rules: Vec<Rule>,
-    /// Bounds and combinations: kept as JSON, and read by validation only (`minimum`, `maxLength`, `pattern`, `oneOf` …).
-    pub bounds: Option<Arc<Value>>,
+    /// Bounds and combinations: read by validation only (`minimum`, `maxLength`, `pattern`, `oneOf` …).
+    pub bounds: Option<Arc<Bounds>>,
+    /// CEL rules of the whole tree, compiled; at the root of a schema that has any.
+    pub compiled: Option<CompiledRules>,
 }
-//STUB
-/// s
-pub fn validate(_: &Schema, _: &Value) -> Vec<crate::error::Cause> {
-    Vec::new()
-}
-/// s
-pub fn default(_: &Schema, _: &mut Value) {}
-/// s
-pub fn prune(_: &Schema, _: &mut Value) -> Vec<String> {
-    Vec::new()
-}
-/// s
-pub fn rules(_: &Schema, _: &Value, _: Option<&Value>) -> Vec<crate::error::Cause> {
-    Vec::new()
+
+impl Schema {
+    /// The schema of field `name`; `None` where nothing is known of it.
+    pub fn field(&self, name: &str) -> Option<&Arc<Schema>> {
+        self.properties.get(name).or(self.additional.as_ref())
+    }
+
+    /// Whether `name` is one of the fields the schema lists, as against a key of a map.
+    pub fn lists(&self, name: &str) -> bool {
+        self.properties.contains_key(name)
+    }
 }

@@ -131,9 +131,9 @@ impl Call<'_> {
         }
         self.api.extension.admit(&resource, old, &mut new).await?;
         let mut causes = meta::validate(&resource, old, &new);
-        causes.extend(schema::validate(&resource.schema, &new));
+        causes.extend(schema::validate(&resource.schema, &new, old));
         if causes.is_empty() {
-            causes.extend(schema::rules(&resource.schema, &new, old));
+            causes.extend(schema::check_rules(&resource.schema, &new, old));
         }
         if !causes.is_empty() {
             let name = new["metadata"]["name"].as_str().unwrap_or_default();
