@@ -83,8 +83,9 @@ pub enum ColumnSource {
     Age,
     /// A JSONPath of `additionalPrinterColumns`, such as `.spec.replicas`.
     JsonPath(String),
-    /// Computed from the object, for built-in kinds whose columns no path can express.
-    Computed(fn(&Value) -> Value),
+    /// Computed from the object and the wall clock (microseconds since 1970), for built-in kinds whose columns no path can
+    /// express.
+    Computed(fn(&Value, i64) -> Value),
 }
 
 /// The `scale` subresource: JSON paths as in a CRD.
