@@ -194,7 +194,7 @@ async fn finish(
             if let Some(owners) = new["metadata"]["ownerReferences"].as_array_mut() {
                 owners.retain(|owner| owner["uid"] != object.uid());
             }
-            changed |= replace(store, dependent, new).await?;
+            replace(store, dependent, new).await?;
         }
         return end(store, object, without(value, "orphan")).await;
     }

@@ -54,7 +54,7 @@ pub fn resources(definition: &Value) -> Result<Vec<Resource>, Vec<Cause>> {
         let raw = &version["schema"]["openAPIV3Schema"];
         if !raw.is_object() {
             causes.push(cause::required(
-                &format!("{place}.schema.openAPIV3Schema"),
+                format!("{place}.schema.openAPIV3Schema"),
                 "schemas are required",
             ));
             continue;
@@ -199,7 +199,7 @@ pub fn check(new: &Value, old: Option<&Value>) -> Result<(), ApiError> {
         for field in ["group", "scope"] {
             if old["spec"][field] != new["spec"][field] {
                 causes.push(cause::invalid(
-                    &format!("spec.{field}"),
+                    format!("spec.{field}"),
                     &new["spec"][field],
                     "field is immutable",
                 ));
@@ -209,7 +209,7 @@ pub fn check(new: &Value, old: Option<&Value>) -> Result<(), ApiError> {
             let (before, now) = (&old["spec"]["names"][field], &new["spec"]["names"][field]);
             if before != now {
                 causes.push(cause::invalid(
-                    &format!("spec.names.{field}"),
+                    format!("spec.names.{field}"),
                     now,
                     "field is immutable",
                 ));

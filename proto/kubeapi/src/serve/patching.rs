@@ -89,10 +89,10 @@ impl Call<'_> {
     }
 
     async fn apply(&self, current: Result<Object, ApiError>) -> Result<Response, ApiError> {
-        let Some(manager) = self.options.manager.as_deref() else {
-            let told = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
-            return Err(ApiError::new(Reason::Invalid, told));
-        };
+        let manager = self.options.manager.as_deref().unwrap_or_default();
+        if let Some(cause) = apply::check_manager(manager, true) {
+            return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
+        }
         let mut config = self.yaml()?;
         self.identify(&mut config)?;
         if config["metadata"]
@@ -119,16 +119,15 @@ impl Call<'_> {
             .map(|current| self.value_of(current))
             .transpose()?;
         let time = self.time();
-        let applied = apply::apply(apply::Apply {
-            live: live.as_ref(),
-            config: &config,
+        let writer = apply::Writer {
             manager,
-            force: self.options.force,
             schema: &self.resource.schema,
             api_version: &self.resource.api_version(),
             time: &time,
             subresource: self.subresource(),
-        })?;
+            has_status: self.resource.status,
+        };
+        let applied = apply::apply(live.as_ref(), &config, &writer, self.options.force)?;
         match current {
             Some(current) => self.finish(&current, applied).await,
             None => {

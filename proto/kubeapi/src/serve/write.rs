@@ -196,17 +196,18 @@ impl Call<'_> {
         }
     }
 
-    /// Notes in managedFields who changed what.
+    /// Notes in managedFields who changed what, in the version that is stored.
     pub(super) fn track(&self, before: Option<&Value>, after: Value) -> Value {
-        apply::track(apply::Track {
-            before,
-            after,
+        let stored = self.api.stored(&self.registry, &self.resource);
+        let writer = apply::Writer {
             manager: &self.manager(),
-            schema: &self.resource.schema,
-            api_version: &self.resource.api_version(),
+            schema: &stored.schema,
+            api_version: &stored.api_version(),
             time: &self.time(),
             subresource: self.subresource(),
-        })
+            has_status: stored.status,
+        };
+        apply::track(before, after, &writer)
     }
 
     /// Replaces `old` with `new`, unless they are the same; removes it, when it was only waiting for its last finalizer.
