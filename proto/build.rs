@@ -2,6 +2,7 @@
 
 fn main() {
     let files = [
+        "ledge/v1/api.proto",
         "ledge/v1/fence.proto",
         "ledge/v1/frame.proto",
         "ledge/v1/record.proto",
@@ -18,6 +19,7 @@ fn main() {
     };
     let mut config = prost_build::Config::new();
     config.bytes([
+        ".ledge.v1.ApiObject.json",
         ".ledge.v1.Record.payload",
         ".ledge.v1.Entry.payload",
         ".ledge.v1.Snapshot.entries",

@@ -48,7 +48,7 @@ impl Journal for LogJournal {
         let stream = match lane {
             Lane::UpState => &self.up_state,
             Lane::UpData => &self.up_data,
-            Lane::Down | Lane::Local => {
+            Lane::Down | Lane::Local | Lane::Api => {
                 return Err(JournalError::Failed(format!("nothing here writes `{lane}`")));
             }
         };

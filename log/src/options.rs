@@ -32,8 +32,8 @@ impl Linger {
             Lane::Down => self.down,
             Lane::UpState => self.up_state,
             Lane::UpData => self.up_data,
-            // Somebody waits for each: a session does not begin before its token is durable.
-            Lane::Local => Duration::ZERO,
+            // Somebody waits for each: a session does not begin before its token is durable, a client for its answer.
+            Lane::Local | Lane::Api => Duration::ZERO,
         }
     }
 }

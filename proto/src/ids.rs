@@ -109,22 +109,36 @@ pub enum Lane {
     UpData = 3,
     /// What a daemon notes for itself, such as session tokens. Never leaves the log it was written to.
     Local = 4,
+    /// Objects of the embedded Kubernetes API. Never leaves the log it was written to.
+    Api = 5,
 }
 
 impl Lane {
     /// Every lane, in the order of their numbers.
-    pub const ALL: [Lane; 4] = [Lane::Down, Lane::UpState, Lane::UpData, Lane::Local];
+    pub const ALL: [Lane; 5] = [
+        Lane::Down,
+        Lane::UpState,
+        Lane::UpData,
+        Lane::Local,
+        Lane::Api,
+    ];
 
     /// The lanes that are replicated.
     pub const REPLICATED: [Lane; 3] = [Lane::Down, Lane::UpState, Lane::UpData];
 
-    /// The lane's name: `down`, `up.state`, `up.data` or `local`.
+    /// Whether other logs get its records.
+    pub fn is_replicated(self) -> bool {
+        Lane::REPLICATED.contains(&self)
+    }
+
+    /// The lane's name: `down`, `up.state`, `up.data`, `local` or `api`.
     pub fn name(self) -> &'static str {
         match self {
             Lane::Down => "down",
             Lane::UpState => "up.state",
             Lane::UpData => "up.data",
             Lane::Local => "local",
+            Lane::Api => "api",
         }
     }
 

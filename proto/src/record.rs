@@ -42,11 +42,15 @@ pub enum RecordKind {
     EdgeFence = 49,
     /// local, cloud: leadership and restore generation ([`v1::CloudFence`]).
     CloudFence = 50,
+    /// api: an object was created or changed ([`v1::ApiObject`]).
+    ApiObject = 64,
+    /// api: an object was deleted ([`v1::ApiObject`], what it was last).
+    ApiObjectDeleted = 65,
 }
 
 impl RecordKind {
     /// Every kind this version knows.
-    pub const ALL: [RecordKind; 17] = [
+    pub const ALL: [RecordKind; 19] = [
         RecordKind::Sample,
         RecordKind::DeviceEvent,
         RecordKind::DaemonEvent,
@@ -64,6 +68,8 @@ impl RecordKind {
         RecordKind::NodeFence,
         RecordKind::EdgeFence,
         RecordKind::CloudFence,
+        RecordKind::ApiObject,
+        RecordKind::ApiObjectDeleted,
     ];
 
     /// The number written in records.
@@ -96,6 +102,8 @@ impl RecordKind {
             RecordKind::NodeFence => "NodeFence",
             RecordKind::EdgeFence => "EdgeFence",
             RecordKind::CloudFence => "CloudFence",
+            RecordKind::ApiObject => "ApiObject",
+            RecordKind::ApiObjectDeleted => "ApiObjectDeleted",
         }
     }
 }
@@ -121,6 +129,8 @@ pub enum Payload {
     NodeFence(Box<v1::NodeFence>),
     EdgeFence(v1::EdgeFence),
     CloudFence(v1::CloudFence),
+    ApiObject(v1::ApiObject),
+    ApiObjectDeleted(v1::ApiObject),
     /// A kind of a later version: kept, not understood.
     Unknown(u32),
 }
@@ -151,6 +161,8 @@ impl Payload {
             Some(RecordKind::NodeFence) => Payload::NodeFence(Box::new(Message::decode(bytes)?)),
             Some(RecordKind::EdgeFence) => Payload::EdgeFence(Message::decode(bytes)?),
             Some(RecordKind::CloudFence) => Payload::CloudFence(Message::decode(bytes)?),
+            Some(RecordKind::ApiObject) => Payload::ApiObject(Message::decode(bytes)?),
+            Some(RecordKind::ApiObjectDeleted) => Payload::ApiObjectDeleted(Message::decode(bytes)?),
         })
     }
 
@@ -176,6 +188,8 @@ impl Payload {
             Payload::NodeFence(m) => of(K::NodeFence, m.encode_to_vec()),
             Payload::EdgeFence(m) => of(K::EdgeFence, m.encode_to_vec()),
             Payload::CloudFence(m) => of(K::CloudFence, m.encode_to_vec()),
+            Payload::ApiObject(m) => of(K::ApiObject, m.encode_to_vec()),
+            Payload::ApiObjectDeleted(m) => of(K::ApiObjectDeleted, m.encode_to_vec()),
             Payload::Unknown(kind) => (*kind, Vec::new()),
         }
     }

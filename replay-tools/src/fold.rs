@@ -178,7 +178,7 @@ impl Folder<'_> {
             }
             folded => folded.map_err(|err| bad_fold(&err))?,
         }
-        if frame.key().id.lane != Lane::Local {
+        if frame.key().id.lane.is_replicated() {
             self.folded.records += u64::from(kept);
         }
         self.folded.bytes += frame.bytes().len() as u64;

@@ -54,7 +54,7 @@ impl LaneKey {
         let urgency = match key.id.lane {
             Lane::Down => 1,
             Lane::UpState => 2,
-            Lane::UpData | Lane::Local => 3,
+            Lane::UpData | Lane::Local | Lane::Api => 3,
         };
         LaneKey {
             urgency,

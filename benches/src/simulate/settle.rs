@@ -105,7 +105,7 @@ impl World {
                 .log
                 .streams()
                 .iter()
-                .filter(|info| info.key.id.lane != Lane::Local)
+                .filter(|info| info.key.id.lane.is_replicated())
             {
                 self.oracle
                     .check_stream(&machine.label, &process.log, &info.key)?;

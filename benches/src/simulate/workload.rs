@@ -50,7 +50,7 @@ pub(super) fn record(rng: &mut Rng, lane: Lane, id: u64, at: Moment) -> v1::Reco
             ),
             _ => (property, Payload::TwinReported(v1::TwinReported { value })),
         },
-        Lane::UpData | Lane::Local => match rng.below(8) {
+        Lane::UpData | Lane::Local | Lane::Api => match rng.below(8) {
             0 => (
                 device,
                 Payload::DeviceEvent(v1::Event {

@@ -149,6 +149,8 @@ pub fn json(payload: &Payload) -> Json {
         Payload::CloudFence(fence) => json!({
             "cloud_epoch": fence.cloud_epoch, "restore_generation": fence.restore_generation,
         }),
+        Payload::ApiObject(object) => json!({ "object": api_object(object) }),
+        Payload::ApiObjectDeleted(object) => json!({ "object": api_object(object), "deleted": true }),
         Payload::WriteResult(result) => {
             let mut fields = json!({
                 "value": value_json(result.value.as_ref()), "desired": position_json(result.desired.as_ref()),
@@ -265,6 +267,8 @@ pub fn line(payload: &Payload) -> String {
                 fence.cloud_epoch, fence.restore_generation
             )
         }
+        Payload::ApiObject(object) => format!("{} bytes", object.json.len()),
+        Payload::ApiObjectDeleted(_) => "deleted".to_owned(),
         Payload::WriteResult(result) => {
             let outcome = format!("{} {}", value(&result.value), outcome_name(result.outcome()));
             words(&outcome, &result.error)
@@ -288,6 +292,23 @@ fn words(first: &str, rest: &str) -> String {
     } else {
         format!("{first}: {rest}")
     }
+}
+
+/// An object of the API, for people: what a Secret holds is not shown.
+fn api_object(object: &v1::ApiObject) -> Json {
+    let mut shown: Json = serde_json::from_slice(&object.json).unwrap_or_default();
+    if shown["kind"] == "Secret" {
+        for field in ["data", "stringData"] {
+            for value in shown[field].as_object_mut().into_iter().flat_map(|map| map.values_mut()) {
+                *value = json!(format!("({} characters)", value.as_str().map_or(0, str::len)));
+            }
+        }
+        // It may hold the whole object once more.
+        if let Some(annotations) = shown["metadata"]["annotations"].as_object_mut() {
+            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        }
+    }
+    shown
 }
 
 #[cfg(test)]

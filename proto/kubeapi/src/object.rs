@@ -92,6 +92,11 @@ impl Object {
         &self.inner.labels
     }
 
+    /// Fields that a field selector may name, besides name and namespace, by their paths.
+    pub fn fields(&self) -> &BTreeMap<String, String> {
+        &self.inner.fields
+    }
+
     /// The value of a field that a field selector may name; `None` when it may not.
     pub fn field(&self, path: &str) -> Option<&str> {
         match path {

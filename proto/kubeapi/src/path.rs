@@ -91,7 +91,7 @@ fn resource(group: &str, version: &str, rest: &[&str]) -> Target {
 }
 
 /// Undoes percent-encoding (RFC 3986, section 2.1).
-fn unescape(segment: &str) -> Option<String> {
+pub(crate) fn unescape(segment: &str) -> Option<String> {
     if !segment.contains('%') {
         return Some(segment.to_owned());
     }

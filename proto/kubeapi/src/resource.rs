@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::error::ApiError;
 use crate::schema::Schema;
 
 /// `group/version` and the plural name: what a path names. The core group is the empty string.
@@ -82,8 +83,9 @@ pub enum ColumnSource {
     Age,
     /// A JSONPath of `additionalPrinterColumns`, such as `.spec.replicas`.
     JsonPath(String),
-    /// Computed from the object, for built-in kinds whose columns no path can express.
-    Computed(fn(&Value) -> Value),
+    /// Computed from the object and the wall clock (microseconds since 1970), for built-in kinds whose columns no path can
+    /// express.
+    Computed(fn(&Value, i64) -> Value),
 }
 
 /// The `scale` subresource: JSON paths as in a CRD.
@@ -219,8 +221,70 @@ impl Registry {
         self.converters.get(resource)
     }
 
+    /// Turns `object`, which is one of `resource`, into `version`.
+    ///
+    /// # Errors
+    /// `BadRequest`, when it cannot be expressed in that version.
+    pub fn convert(&self, resource: &Resource, mut object: Value, version: &str) -> Result<Value, ApiError> {
+        let wanted = api_version(&resource.gvr.group, version);
+        if object["apiVersion"] == wanted.as_str() {
+            return Ok(object);
+        }
+        match self.converters.get(&resource.group_resource()) {
+            Some(converter) => converter.convert(object, version).map_err(|why| {
+                ApiError::bad_request(format!(
+                    "conversion of {} to {wanted} failed: {why}",
+                    resource.kind
+                ))
+            }),
+            None => {
+                object["apiVersion"] = wanted.into();
+                Ok(object)
+            }
+        }
+    }
+
     /// Everything, by group, version and name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.by_gvr.values()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A kind for tests.
+    pub(crate) fn widgets() -> Resource {
+        Resource {
+            gvr: Gvr {
+                group: "example.com".to_owned(),
+                version: "v1".to_owned(),
+                resource: "widgets".to_owned(),
+            },
+            kind: "Widget".to_owned(),
+            list_kind: "WidgetList".to_owned(),
+            singular: "widget".to_owned(),
+            short_names: vec!["wd".to_owned()],
+            categories: Vec::new(),
+            scope: Scope::Namespaced,
+            status: true,
+            scale: Some(Scale {
+                spec_replicas: ".spec.replicas".to_owned(),
+                status_replicas: ".status.replicas".to_owned(),
+                selector: None,
+            }),
+            verbs: Vec::new(),
+            schema: Arc::new(Schema {
+                preserve_unknown: true,
+                ..Schema::default()
+            }),
+            published: None,
+            columns: Vec::new(),
+            selectable: Vec::new(),
+            storage: true,
+            custom: true,
+            deprecated: None,
+        }
     }
 }

@@ -206,6 +206,8 @@ fn effect_of(kind: RecordKind) -> Option<(Table, Keep)> {
         RecordKind::NodeFence => (Table::NodeFences, Keep::Latest),
         RecordKind::EdgeFence => (Table::EdgeFences, Keep::Latest),
         RecordKind::CloudFence => (Table::CloudFences, Keep::Latest),
+        RecordKind::ApiObject => (Table::ApiObjects, Keep::Latest),
+        RecordKind::ApiObjectDeleted => (Table::ApiObjects, Keep::Remove),
         // A summary is about samples that were folded when they were there.
         RecordKind::SampleSummary
         | RecordKind::DeviceEvent

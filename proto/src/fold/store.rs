@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::table::{Table, scope_prefix};
-use crate::ids::{Lane, Scope};
+use crate::ids::Scope;
 
 /// A sorted map of bytes, to read.
 pub trait Read {
@@ -35,7 +35,7 @@ pub fn state_hash<S: Read>(store: &S, scope: &Scope) -> Result<[u8; 32], S::Erro
     let mut hasher = blake3::Hasher::new();
     let prefix = scope_prefix(scope);
     store.scan(&prefix, &mut |key, value| {
-        if Table::of_key(&key[prefix.len()..]).is_some_and(|table| table.lane() == Lane::Local) {
+        if Table::of_key(&key[prefix.len()..]).is_some_and(|table| !table.lane().is_replicated()) {
             return;
         }
         for part in [key, value] {

@@ -36,11 +36,15 @@ pub enum Table {
     EdgeFences = 0x42,
     /// On the cloud: leadership and restore generation ([`crate::v1::CloudFence`]).
     CloudFences = 0x43,
+    /// How far `api` is folded.
+    ApiStream = 0x50,
+    /// Objects of the embedded Kubernetes API: `group/resource/namespace/name` to [`crate::v1::ApiObject`].
+    ApiObjects = 0x51,
 }
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Table; 15] = [
+    pub const ALL: [Table; 17] = [
         Table::DownStream,
         Table::Devices,
         Table::Desired,
@@ -56,6 +60,8 @@ impl Table {
         Table::NodeFences,
         Table::EdgeFences,
         Table::CloudFences,
+        Table::ApiStream,
+        Table::ApiObjects,
     ];
 
     /// The one lane whose records write this table.
@@ -69,6 +75,7 @@ impl Table {
             | Table::NodeStates => Lane::UpState,
             Table::UpDataStream | Table::LatestSamples | Table::Gaps => Lane::UpData,
             Table::LocalStream | Table::NodeFences | Table::EdgeFences | Table::CloudFences => Lane::Local,
+            Table::ApiStream | Table::ApiObjects => Lane::Api,
         }
     }
 
@@ -91,6 +98,7 @@ impl Table {
             Lane::UpState => Table::UpStateStream,
             Lane::UpData => Table::UpDataStream,
             Lane::Local => Table::LocalStream,
+            Lane::Api => Table::ApiStream,
         }
     }
 }

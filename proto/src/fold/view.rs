@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::table::{Table, key as table_key};
 use super::{FoldError, Read, decode};
-use crate::ids::{Epoch, Lane, Position, Scope, Seq};
+use crate::ids::{Epoch, Position, Scope, Seq};
 use crate::v1;
 
 /// The latest record about something: its content and where it came from.
@@ -163,7 +163,7 @@ pub fn scopes<S: Read>(store: &S) -> Result<Vec<Scope>, S::Error> {
     let mut names = BTreeSet::new();
     store.scan(b"", &mut |key, _| {
         if let Some(end) = key.iter().position(|byte| *byte == 0)
-            && Table::of_key(&key[end + 1..]).is_none_or(|table| table.lane() != Lane::Local)
+            && Table::of_key(&key[end + 1..]).is_none_or(|table| table.lane().is_replicated())
             && let Ok(name) = std::str::from_utf8(&key[..end])
             && let Ok(scope) = Scope::from_wire(name)
         {

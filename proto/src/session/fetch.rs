@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Event, Message, Phase, Session, SessionError, key_of};
-use crate::ids::{Lane, Seq, StreamKey};
+use crate::ids::{Seq, StreamKey};
 use crate::limits;
 use crate::v1;
 
@@ -76,7 +76,7 @@ impl Session {
         let (first, last) = (Seq(fetch.first_seq), Seq(fetch.last_seq));
         // Only what one of the two ends writes, and so the other may hold: never another node's.
         let between_us =
-            key.id.lane != Lane::Local && (self.sends.contains(&key) || self.accepts.contains(&key));
+            key.id.lane.is_replicated() && (self.sends.contains(&key) || self.accepts.contains(&key));
         if !between_us || first > last || first == Seq::ZERO {
             return Err(SessionError::Protocol(format!(
                 "FETCH of {key} from {first} to {last}"

@@ -32,7 +32,7 @@ fn priority(lane: Lane) -> i32 {
         Lane::Down => 25,
         Lane::UpState => 20,
         // `local` is not replicated.
-        Lane::UpData | Lane::Local => 0,
+        Lane::UpData | Lane::Local | Lane::Api => 0,
     }
 }
 

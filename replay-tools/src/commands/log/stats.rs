@@ -171,7 +171,7 @@ fn known_before(view: &LogView, streams: &mut BTreeMap<StreamKey, Measure>) -> R
             continue;
         };
         for (key, measure) in streams.iter_mut().filter(|(key, _)| key.id.scope == scope) {
-            if key.incarnation != view.identity().incarnation || key.id.lane == Lane::Local {
+            if key.incarnation != view.identity().incarnation || !key.id.lane.is_replicated() {
                 continue;
             }
             let acked = fence.content.acknowledged.iter().find(|acked| {

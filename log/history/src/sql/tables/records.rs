@@ -70,7 +70,9 @@ fn subject(record: &v1::Record) -> (Option<&str>, Option<&str>) {
             | K::NodeState
             | K::NodeFence
             | K::EdgeFence
-            | K::CloudFence,
+            | K::CloudFence
+            | K::ApiObject
+            | K::ApiObjectDeleted,
         )
         | None => (None, None),
     }
