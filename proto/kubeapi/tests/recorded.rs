@@ -305,3 +305,21 @@ fn schemas() {
         assert_eq!(ours, expected, "{}", case["schema"]);
     }
 }
+
+#[test]
+fn rules() {
+    let recorded = read(include_str!("recorded/rules.json"));
+    let schema = Schema::parse(&recorded[0]["schema"]).unwrap();
+    for case in recorded.as_array().unwrap().iter().skip(1) {
+        let object = |spec: &Value| json!({"apiVersion": "recorded.example/v1", "kind": "Ruled", "metadata": {"name": case["name"]}, "spec": spec});
+        let old = (!case["old"].is_null()).then(|| object(&case["old"]));
+        let ours = causes(schema::check(&schema, &object(&case["new"]), old.as_ref()));
+        assert_eq!(
+            ours,
+            recorded_causes(&case["result"]),
+            "{} {}",
+            case["old"],
+            case["new"]
+        );
+    }
+}

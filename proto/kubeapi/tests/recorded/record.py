@@ -344,6 +344,64 @@ def definitions_refused():
     return out
 
 
+RULES = {"type": "object", "properties": {"spec": {"type": "object", "properties": {
+    "named": {"type": "array", "maxItems": 5, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "items": {
+        "type": "object", "required": ["name"], "properties": {
+            "name": {"type": "string", "maxLength": 9},
+            "n": {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf", "message": "n only grows"}]}}}},
+    "texts": {"type": "object", "maxProperties": 5, "additionalProperties": {
+        "type": "string", "maxLength": 9, "x-kubernetes-validations": [{"rule": "self.matches('^[a-z]+$')"}]}},
+    "set": {"type": "array", "maxItems": 5, "x-kubernetes-list-type": "set", "items": {"type": "string", "maxLength": 9},
+            "x-kubernetes-validations": [{"rule": "self.all(x, x in oldSelf)", "message": "nothing may be added"}]},
+    "either": {"x-kubernetes-int-or-string": True, "maxLength": 9, "x-kubernetes-validations": [{"rule": "self != 0", "message": "not zero"}, {"rule": "type(self) == int ? self < 100 : self.endsWith('%')", "message": "neither small nor a share"}]},
+    "size": {"type": "string", "maxLength": 9,
+             "x-kubernetes-validations": [{"rule": "quantity(self).isGreaterThan(quantity('1Gi'))", "message": "too small"}]},
+    "when": {"type": "string", "format": "date-time", "x-kubernetes-validations": [{"rule": "self > timestamp('2024-01-01T00:00:00Z')", "message": "too early"}]},
+    "once": {"type": "string", "maxLength": 9},
+    "late": {"type": "string", "maxLength": 9, "x-kubernetes-validations": [
+        {"rule": "oldSelf.hasValue() || self == 'first'", "optionalOldSelf": True, "message": "has to begin with first"}]},
+    "odd": {"type": "object", "properties": {"x_y": {"type": "integer"}, "x-y": {"type": "integer"}, "x__y": {"type": "integer"}, "f": {"type": "number"}, "d": {"type": "string", "format": "duration"}, "b": {"type": "string", "format": "byte", "maxLength": 9}},
+            "x-kubernetes-validations": [{"rule": "!has(self.x_y) || self.x_y == 1"}, {"rule": "!has(self.x__dash__y) || self.x__dash__y == 2"}, {"rule": "!has(self.x__underscores__y) || self.x__underscores__y == 3"},
+                                         {"rule": "!has(self.f) || self.f / 2.0 < 1.0"}, {"rule": "!has(self.d) || self.d < duration('1m')"}, {"rule": "!has(self.b) || size(self.b) == 3"}]},
+    "part": {"type": "object", "properties": {"a": {"type": "integer"}, "in": {"type": "integer"}}, "x-kubernetes-validations": [
+        {"rule": "!has(self.a) || self.a < 10", "fieldPath": ".a", "reason": "FieldValueRequired", "message": "a is too large"},
+        {"rule": "!has(self.__in__) || self.__in__ == 1 / 1", "message": "in is one"},
+        {"rule": "!has(self.a) || 10 / self.a > 0"}]},
+}, "x-kubernetes-validations": [{"rule": "has(oldSelf.once) == has(self.once)", "message": "once is there from the beginning or never"}]}},
+    "x-kubernetes-validations": [{"rule": "self.metadata.name.startsWith('r')", "message": "a name begins with r"}]}
+
+
+def rules():
+    where = "/apis/recorded.example/v1/namespaces/default/ruleds"
+    cases = [
+        (None, {"named": [{"name": "a", "n": 3}]}),
+        ({"named": [{"name": "a", "n": 3}, {"name": "b", "n": 1}]}, {"named": [{"name": "b", "n": 0}, {"name": "a", "n": 4}, {"name": "c", "n": 0}]}),
+        (None, {"texts": {"a": "x", "b": "X", "c": "1"}}),
+        ({"set": ["a", "b"]}, {"set": ["b"]}), ({"set": ["a", "b"]}, {"set": ["c"]}),
+        (None, {"either": 0}), (None, {"either": "0"}), (None, {"either": 200}), (None, {"either": "5%"}),
+        (None, {"odd": {"x_y": 2, "x-y": 1, "x__y": 1, "f": 4, "d": "2m", "b": "aGVsbG8="}}), (None, {"odd": {"x_y": 1, "x-y": 2, "x__y": 3, "f": 1, "d": "2s", "b": "aGV5"}}), (None, {"size": "2Gi"}), (None, {"size": "2Mi"}),
+        (None, {"when": "2023-01-01T00:00:00Z"}), (None, {"when": "2025-01-01T00:00:00Z"}),
+        ({}, {"once": "x"}), ({"once": "x"}, {"once": "y"}),
+        (None, {"late": "x"}), (None, {"late": "first"}), ({"late": "first"}, {"late": "x"}),
+        (None, {"part": {"a": 10}}), (None, {"part": {"a": 11, "in": 2}}), (None, {"part": {"a": 0}}), (None, {"part": {"in": 1}}),
+        ("x", {}),
+    ]
+    out = []
+    for old, new in cases:
+        name = "x" if old == "x" else "r"
+        old = None if old == "x" else old
+        body = {"apiVersion": "recorded.example/v1", "kind": "Ruled", "metadata": {"name": name}}
+        if old is not None:
+            code, live = ask("POST", where, {**body, "spec": old})
+            assert code == 201, live
+            code, result = ask("PUT", f"{where}/{name}", {**live, "spec": new})
+            ask("DELETE", f"{where}/{name}")
+        else:
+            code, result = ask("POST", where + "?dryRun=All", {**body, "spec": new})
+        out.append(dict(name=name, old=old, new=new, code=code, result=result))
+    return out
+
+
 def definitions():
     """The definitions that the stories need, without descriptions, and of pods only some fields."""
     keep = {
@@ -394,9 +452,12 @@ def write(name, value):
             file.write("{\n" + ",\n".join(lines) + "\n}\n")
 
 
-ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd(THING))
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+for definition in [crd(THING), crd(RULES, "ruleds", "Ruled")]:
+    code, result = ask("POST", CRDS, definition)
+    assert code == 201, result
 for _ in range(60):
-    if ask("GET", GROUP)[0] == 200:
+    if ask("GET", GROUP)[0] == 200 and ask("GET", GROUP.replace("things", "ruleds"))[0] == 200:
         break
     time.sleep(0.5)
 time.sleep(3)
@@ -404,4 +465,6 @@ write("definitions", definitions())
 write("stories", [*deployments(), *services(), *config_maps(), *things()])
 write("objects", [dict(schema=THING), *invalid()])
 write("schemas", definitions_refused())
-ask("DELETE", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.recorded.example")
+write("rules", [dict(schema=RULES), *rules()])
+for plural in ["things", "ruleds"]:
+    ask("DELETE", f"{CRDS}/{plural}.recorded.example")
