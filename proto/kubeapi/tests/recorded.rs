@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ledge_kubeapi::apply::{self, Writer};
 use ledge_kubeapi::error::{ApiError, Cause};
-use ledge_kubeapi::{Schema, patch, schema};
+use ledge_kubeapi::{Schema, builtin, patch, schema};
 use serde_json::{Value, json};
 
 /// Fields that the real server fills in by itself, and that are not this crate's business.
@@ -52,16 +52,12 @@ fn read(text: &str) -> Value {
 }
 
 fn schema_of(kind: &str) -> Arc<Schema> {
-    let definitions = read(include_str!("recorded/definitions.json"));
-    let definitions = definitions.as_object().unwrap();
-    match kind {
-        "Thing" => {
-            let objects = read(include_str!("recorded/objects.json"));
-            Arc::new(Schema::parse(&objects[0]["schema"]).unwrap())
-        }
-        "Deployment" => Schema::from_definitions(definitions, "io.k8s.api.apps.v1.Deployment"),
-        other => Schema::from_definitions(definitions, &format!("io.k8s.api.core.v1.{other}")),
+    if kind == "Thing" {
+        let objects = read(include_str!("recorded/objects.json"));
+        return Arc::new(Schema::parse(&objects[0]["schema"]).unwrap());
     }
+    let mut resources = builtin::resources().into_iter();
+    resources.find(|resource| resource.kind == kind).unwrap().schema
 }
 
 /// `expected` is what the real server made of `ours`, which knows no defaults of built-in kinds.

@@ -402,46 +402,6 @@ def rules():
     return out
 
 
-def definitions():
-    """The definitions that the stories need, without descriptions, and of pods only some fields."""
-    keep = {
-        "io.k8s.api.core.v1.PodSpec": {"containers", "initContainers", "volumes", "nodeSelector", "restartPolicy", "dnsPolicy", "schedulerName",
-                                       "securityContext", "terminationGracePeriodSeconds", "imagePullSecrets"},
-        "io.k8s.api.core.v1.Container": {"name", "image", "env", "ports", "args", "command", "resources", "volumeMounts", "imagePullPolicy",
-                                         "terminationMessagePath", "terminationMessagePolicy"},
-        "io.k8s.api.core.v1.Volume": {"name", "emptyDir", "configMap"},
-        "io.k8s.api.core.v1.PodSecurityContext": {"runAsUser", "sysctls"},
-        "io.k8s.api.core.v1.EnvVar": {"name", "value"},
-    }
-    out = {}
-    found = {}
-    for path in ["/openapi/v3/apis/apps/v1", "/openapi/v3/api/v1"]:
-        found.update(ask("GET", path)[1]["components"]["schemas"])
-
-    def visit(name):
-        if name in out or name.endswith("meta.v1.ObjectMeta"):
-            return
-        schema = found[name]
-        if name in keep:
-            schema = {**schema, "properties": {k: v for k, v in schema["properties"].items() if k in keep[name]}}
-        out[name] = None
-        out[name] = strip(schema)
-
-    def strip(value):
-        if isinstance(value, dict):
-            if isinstance(value.get("$ref"), str):
-                visit(value["$ref"].rsplit("/", 1)[-1])
-            return {k: strip(v) for k, v in value.items()
-                    if not (k == "description" and isinstance(v, str)) and k != "x-kubernetes-group-version-kind"}
-        if isinstance(value, list):
-            return [strip(v) for v in value]
-        return value
-
-    for name in ["apps.v1.Deployment", "core.v1.Service", "core.v1.ConfigMap"]:
-        visit("io.k8s.api." + name)
-    return out
-
-
 def write(name, value):
     with open(f"{OUTPUT}/{name}.json", "w") as file:
         if isinstance(value, list):
@@ -461,7 +421,6 @@ for _ in range(60):
         break
     time.sleep(0.5)
 time.sleep(3)
-write("definitions", definitions())
 write("stories", [*deployments(), *services(), *config_maps(), *things()])
 write("objects", [dict(schema=THING), *invalid()])
 write("schemas", definitions_refused())
