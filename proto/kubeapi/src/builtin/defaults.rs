@@ -1,53 +1,100 @@
-//! What the API server fills in where a client says nothing, kind by kind, and the form it keeps values in: quantities
-//! canonical, `stringData` of secrets as data, nulls gone.
+//! What the API server fills in, and the form it gives to what it stores.
 //!
-//! Not here: what admission adds to pods (service account, tolerations, priority), addresses and node ports of services,
-//! and pod-level resources made from those of containers.
-//!
-//! Runs before validation, so nothing is taken for granted about types: what has the wrong one is left for validation to
-//! report.
-//!
-//! Source: `pkg/apis/*/v1/defaults.go` and `zz_generated.defaults.go` of Kubernetes.
+//! Source: the `defaults.go` of each group in `k8s.io/kubernetes/pkg/apis`. Reading order: this file, [`form`] (quantities,
+//! empty lists), [`pod`], [`workload`], [`core`].
 
 mod core;
-mod fields;
+mod form;
 mod pod;
-#[cfg(test)]
-mod tests;
-mod volume;
 mod workload;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::resource::Resource;
+use crate::schema;
 
-/// Fills in what a client may leave out of an object of a built-in kind, as the API server does. Doing it twice changes
-/// nothing more. Kinds it knows nothing of are left alone.
+/// Fills in what a client may leave out, and gives quantities their canonical form, as the API server does for its own
+/// kinds. What is no object, or is of a wrong type, stays as it is: validation comes after.
 pub fn default(resource: &Resource, object: &mut Value) {
-    let Value::Object(fields) = object else { return };
-    if resource.gvr.group != "apiextensions.k8s.io" {
-        fields::drop_nulls(fields, 0);
+    if !object.is_object() {
+        return;
     }
-    match (resource.gvr.group.as_str(), resource.kind.as_str()) {
-        ("", "Pod") => pod::pod(fields),
-        ("", "Namespace") => core::namespace(fields),
-        ("", "Node") => core::node(fields),
-        ("", "Secret") => core::secret(fields),
-        ("", "Service") => core::service(fields),
-        ("", "Endpoints") => core::endpoints(fields),
-        ("", "PersistentVolume") => volume::persistent(fields),
-        ("", "PersistentVolumeClaim") => volume::claim(fields),
-        ("apps", "Deployment") => workload::deployment(fields),
-        ("apps", "ReplicaSet") => workload::replica_set(fields),
-        ("apps", "DaemonSet") => workload::daemon_set(fields),
-        ("apps", "StatefulSet") => workload::stateful_set(fields),
-        ("batch", "Job") => workload::job(fields),
-        ("batch", "CronJob") => workload::cron_job(fields),
-        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => core::binding(fields),
-        ("storage.k8s.io", "StorageClass") => core::storage_class(fields),
-        ("discovery.k8s.io", "EndpointSlice") => core::endpoint_slice(fields),
-        ("networking.k8s.io", "NetworkPolicy") => core::network_policy(fields),
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => core::definition(fields),
+    schema::default(&resource.schema, object);
+    form::tidy(&resource.schema, object);
+    match resource.gvr.resource.as_str() {
+        "namespaces" => core::namespace(object),
+        "nodes" => core::node(object),
+        "pods" => pod::pod(object),
+        "secrets" => core::secret(object),
+        "services" => core::service(object),
+        "endpoints" => core::endpoints(object),
+        "endpointslices" => core::endpoint_slice(object),
+        "events" => core::event(object),
+        "persistentvolumes" => core::volume(object),
+        "persistentvolumeclaims" => core::claim(object),
+        "storageclasses" => core::storage_class(object),
+        "roles" | "clusterroles" => core::role(object),
+        "rolebindings" | "clusterrolebindings" => core::binding(object),
+        "certificatesigningrequests" => ensure(object, "status", json!({})),
+        "customresourcedefinitions" => core::definition(object),
+        "deployments" => workload::deployment(object),
+        "replicasets" => workload::replica_set(object),
+        "daemonsets" => workload::daemon_set(object),
+        "statefulsets" => workload::stateful_set(object),
+        "jobs" => workload::job(object),
+        "cronjobs" => workload::cron_job(object),
         _ => {}
     }
 }
+
+/// A field that is an object.
+fn fields<'v>(value: &'v mut Value, name: &str) -> Option<&'v mut Map<String, Value>> {
+    value.get_mut(name)?.as_object_mut()
+}
+
+/// The elements of a list.
+fn each<'v>(value: &'v mut Value, name: &str) -> impl Iterator<Item = &'v mut Value> {
+    let list = value.get_mut(name).and_then(Value::as_array_mut);
+    list.into_iter().flatten().filter(|item| item.is_object())
+}
+
+/// Puts a value where there is none.
+fn ensure(value: &mut Value, name: &str, default: Value) {
+    if let Value::Object(fields) = value {
+        fields.entry(name).or_insert(default);
+    }
+}
+
+/// Puts a value where there is none, or nothing but an empty text.
+fn ensure_text(value: &mut Value, name: &str, default: &str) {
+    if let Value::Object(fields) = value {
+        let field = fields.entry(name).or_insert(Value::Null);
+        if field.is_null() || field.as_str() == Some("") {
+            *field = default.into();
+        }
+    }
+}
+
+/// Puts a number where there is none, or zero.
+fn ensure_number(value: &mut Value, name: &str, default: i64) {
+    if let Value::Object(fields) = value {
+        let field = fields.entry(name).or_insert(Value::Null);
+        if field.is_null() || field.as_i64() == Some(0) {
+            *field = default.into();
+        }
+    }
+}
+
+/// The object in a field, put there where there is none. `None` where something else stands.
+fn object<'v>(value: &'v mut Value, name: &str) -> Option<&'v mut Value> {
+    ensure(value, name, json!({}));
+    value.get_mut(name).filter(|field| field.is_object())
+}
+
+/// An object that is there already.
+fn there<'v>(value: &'v mut Value, name: &str) -> Option<&'v mut Value> {
+    value.get_mut(name).filter(|field| field.is_object())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,255 +1,283 @@
-//! Everything that neither makes nor holds pods.
-
-use std::net::IpAddr;
+//! Everything that is no pod and makes none.
 
 use serde_json::{Value, json};
 
-use super::fields::{Fields, canonical_list, each, inner, is_empty, made, put, put_nonzero, text};
+use super::pod::claim_spec;
+use super::{each, ensure, ensure_text, fields, object, there};
 
-/// Seconds for which a client keeps its endpoint, by `ClientIP` affinity.
-const AFFINITY_SECONDS: u32 = 10800;
+const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// The label every namespace has.
-const NAME_LABEL: &str = "kubernetes.io/metadata.name";
-
-/// A Namespace.
-pub(super) fn namespace(object: &mut Fields) {
-    if let Some(metadata) = made(object, "metadata")
-        && let Some(name) = metadata.get("name").cloned()
-        && let Some(labels) = made(metadata, "labels")
+pub(super) fn namespace(value: &mut Value) {
+    if let Some(name) = value["metadata"]["name"]
+        .as_str()
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        && let Some(labels) = there(value, "metadata").and_then(|metadata| object(metadata, "labels"))
     {
-        labels.insert(NAME_LABEL.to_owned(), name);
+        labels["kubernetes.io/metadata.name"] = name.into();
     }
-    made(object, "spec");
-    if let Some(status) = made(object, "status") {
-        put_nonzero(status, "phase", "Active");
+    ensure(value, "spec", json!({}));
+    if let Some(status) = object(value, "status") {
+        ensure_text(status, "phase", "Active");
     }
 }
 
-/// A Node.
-pub(super) fn node(object: &mut Fields) {
-    made(object, "spec");
-    let Some(status) = made(object, "status") else {
+pub(super) fn node(value: &mut Value) {
+    ensure(value, "spec", json!({}));
+    let Some(status) = object(value, "status") else {
         return;
     };
     if let Some(capacity) = status.get("capacity").cloned() {
-        put(status, "allocatable", capacity);
+        ensure(status, "allocatable", capacity);
     }
-    canonical_list(status, "capacity");
-    canonical_list(status, "allocatable");
-}
-
-/// A Secret: `stringData` is written, and read as data.
-pub(super) fn secret(object: &mut Fields) {
-    put_nonzero(object, "type", "Opaque");
-    let Some(Value::Object(texts)) = object.get("stringData") else {
-        return;
-    };
-    if !texts.values().all(Value::is_string) {
-        return;
-    }
-    let Some(Value::Object(texts)) = object.remove("stringData") else {
-        return;
-    };
-    if texts.is_empty() {
-        return;
-    }
-    let Some(data) = made(object, "data") else { return };
-    for (name, value) in texts {
-        let encoded = base64(value.as_str().unwrap_or_default().as_bytes());
-        data.insert(name, encoded.into());
+    ensure(
+        status,
+        "daemonEndpoints",
+        json!({ "kubeletEndpoint": { "Port": 0 } }),
+    );
+    if let Some(info) = object(status, "nodeInfo") {
+        for name in [
+            "architecture",
+            "bootID",
+            "containerRuntimeVersion",
+            "kernelVersion",
+            "kubeProxyVersion",
+            "kubeletVersion",
+            "machineID",
+            "operatingSystem",
+            "osImage",
+            "systemUUID",
+        ] {
+            ensure(info, name, "".into());
+        }
     }
 }
 
-/// Base64 of RFC 4648 with padding.
+/// Text in `stringData` becomes data; what stands there already gives way.
+pub(super) fn secret(value: &mut Value) {
+    ensure_text(value, "type", "Opaque");
+    let Some(secret) = value.as_object_mut() else {
+        return;
+    };
+    match secret.remove("stringData") {
+        Some(Value::Object(texts)) if texts.values().all(Value::is_string) => {
+            let data = secret.entry("data").or_insert_with(|| json!({}));
+            if let Value::Object(data) = data {
+                for (name, text) in texts {
+                    data.insert(name, base64(text.as_str().unwrap_or_default().as_bytes()).into());
+                }
+            }
+        }
+        // Wrong: left for validation to refuse.
+        Some(other) => {
+            secret.insert("stringData".to_owned(), other);
+        }
+        None => {}
+    }
+}
+
 fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let byte = |at: usize| three.get(at).map_or(0, |byte| u32::from(*byte));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            let letter = usize::try_from(bits >> (18 - 6 * place) & 63).unwrap_or_default();
-            out.push(if place > three.len() {
-                '='
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().chain([0, 0].iter()).take(3);
+        let word = word.fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
+        for n in 0..4 {
+            if n <= chunk.len() {
+                out.push(char::from(DIGITS[(word >> (18 - 6 * n) & 63) as usize]));
             } else {
-                char::from(LETTERS[letter])
-            });
+                out.push('=');
+            }
         }
     }
     out
 }
 
-/// A Service.
-pub(super) fn service(object: &mut Fields) {
-    if let Some(spec) = made(object, "spec") {
+pub(super) fn service(value: &mut Value) {
+    if let Some(spec) = object(value, "spec") {
         service_spec(spec);
     }
-    let Some(status) = made(object, "status") else {
-        return;
-    };
-    if let Some(balancer) = made(status, "loadBalancer") {
+    let balanced = value["spec"]["type"] == "LoadBalancer";
+    if let Some(balancer) = object(value, "status").and_then(|status| object(status, "loadBalancer")) {
         for ingress in each(balancer, "ingress") {
-            if !text(ingress, "ip").is_empty() {
-                put(ingress, "ipMode", "VIP");
+            if balanced && ingress["ip"].as_str().is_some_and(|ip| !ip.is_empty()) {
+                ensure(ingress, "ipMode", "VIP".into());
             }
         }
     }
 }
 
-fn service_spec(spec: &mut Fields) {
-    put_nonzero(spec, "sessionAffinity", "None");
-    match text(spec, "sessionAffinity") {
-        "None" => {
-            spec.remove("sessionAffinityConfig");
+fn service_spec(spec: &mut Value) {
+    ensure_text(spec, "sessionAffinity", "None");
+    if spec["sessionAffinity"] == "ClientIP" {
+        let given = spec.pointer("/sessionAffinityConfig/clientIP/timeoutSeconds");
+        if given.is_none() {
+            spec["sessionAffinityConfig"] = json!({ "clientIP": { "timeoutSeconds": 10_800 } });
         }
-        "ClientIP" => {
-            let seconds = spec
-                .get("sessionAffinityConfig")
-                .and_then(|config| config.pointer("/clientIP/timeoutSeconds"));
-            if seconds.is_none() {
-                let config = json!({ "clientIP": { "timeoutSeconds": AFFINITY_SECONDS } });
-                spec.insert("sessionAffinityConfig".to_owned(), config);
-            }
-        }
-        _ => {}
+    } else if spec["sessionAffinity"] == "None"
+        && let Some(spec) = spec.as_object_mut()
+    {
+        spec.remove("sessionAffinityConfig");
     }
-    put_nonzero(spec, "type", "ClusterIP");
+    ensure_text(spec, "type", "ClusterIP");
     for port in each(spec, "ports") {
-        put_nonzero(port, "protocol", "TCP");
-        if let Some(number) = port.get("port").cloned() {
-            put_nonzero(port, "targetPort", number);
+        ensure_text(port, "protocol", "TCP");
+        let target = &port["targetPort"];
+        if target.is_null() || *target == 0 || *target == "" {
+            port["targetPort"] = port["port"].clone();
         }
     }
-    let kind = text(spec, "type").to_owned();
-    let inside = matches!(kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer");
-    let outside = match kind.as_str() {
-        "NodePort" | "LoadBalancer" => true,
-        _ => inside && !is_empty(spec, "externalIPs"),
-    };
-    if outside {
-        put_nonzero(spec, "externalTrafficPolicy", "Cluster");
+    let kind = spec["type"].as_str().unwrap_or_default().to_owned();
+    let outside = spec["externalIPs"].as_array().is_some_and(|ips| !ips.is_empty());
+    let reached = matches!(kind.as_str(), "LoadBalancer" | "NodePort") || (kind == "ClusterIP" && outside);
+    if reached {
+        ensure_text(spec, "externalTrafficPolicy", "Cluster");
     }
-    if inside {
-        put(spec, "internalTrafficPolicy", "Cluster");
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer" | "ClusterIP") {
+        ensure(spec, "internalTrafficPolicy", "Cluster".into());
         families(spec);
     }
     if kind == "LoadBalancer" {
-        put(spec, "allocateLoadBalancerNodePorts", true);
+        ensure(spec, "allocateLoadBalancerNodePorts", true.into());
     }
 }
 
-/// Families follow from the addresses, where there are any.
-fn families(spec: &mut Fields) {
-    let address = text(spec, "clusterIP").to_owned();
-    if address.is_empty() {
+/// Families follow from the address, where there is one.
+fn families(spec: &mut Value) {
+    let Some(address) = spec["clusterIP"].as_str().filter(|text| !text.is_empty()) else {
         return;
-    }
-    if is_empty(spec, "clusterIPs") {
-        spec.insert("clusterIPs".to_owned(), json!([address]));
-    }
-    if !is_empty(spec, "ipFamilies") {
-        return;
-    }
-    let (families, policy) = if address == "None" {
-        if is_empty(spec, "selector") {
-            (json!(["IPv4", "IPv6"]), "RequireDualStack")
-        } else {
-            (json!(["IPv4"]), "SingleStack")
-        }
-    } else {
-        let addresses = spec.get("clusterIPs").and_then(Value::as_array);
-        let families: Vec<Value> = addresses.into_iter().flatten().map(family).collect();
-        let policy = if families.len() == 1 {
-            "SingleStack"
-        } else {
-            "RequireDualStack"
-        };
-        (Value::Array(families), policy)
     };
-    spec.insert("ipFamilies".to_owned(), families);
-    put(spec, "ipFamilyPolicy", policy);
+    let address = address.to_owned();
+    ensure(spec, "clusterIPs", json!([address]));
+    if spec.get("ipFamilies").is_some() {
+        return;
+    }
+    let selects = spec["selector"]
+        .as_object()
+        .is_some_and(|labels| !labels.is_empty());
+    let families = match address.as_str() {
+        // Nobody knows what will stand behind it.
+        "None" if !selects => json!(["IPv4", "IPv6"]),
+        "None" => json!(["IPv4"]),
+        _ => spec["clusterIPs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(family)
+            .collect(),
+    };
+    let one = families.as_array().is_some_and(|families| families.len() == 1);
+    let policy = if one { "SingleStack" } else { "RequireDualStack" };
+    ensure(spec, "ipFamilies", families);
+    ensure(spec, "ipFamilyPolicy", policy.into());
 }
 
 fn family(address: &Value) -> Value {
-    let address: Option<IpAddr> = address.as_str().and_then(|text| text.parse().ok());
-    match address {
-        Some(IpAddr::V6(_)) => "IPv6".into(),
-        _ => "IPv4".into(),
-    }
+    let sixth = address.as_str().is_some_and(|text| text.contains(':'));
+    if sixth { "IPv6" } else { "IPv4" }.into()
 }
 
-/// Endpoints.
-pub(super) fn endpoints(object: &mut Fields) {
-    for subset in each(object, "subsets") {
+pub(super) fn endpoints(value: &mut Value) {
+    for subset in each(value, "subsets") {
         for port in each(subset, "ports") {
-            put_nonzero(port, "protocol", "TCP");
+            ensure_text(port, "protocol", "TCP");
         }
     }
 }
 
-/// An EndpointSlice.
-pub(super) fn endpoint_slice(object: &mut Fields) {
-    for endpoint in each(object, "endpoints") {
-        made(endpoint, "conditions");
+pub(super) fn endpoint_slice(value: &mut Value) {
+    for endpoint in each(value, "endpoints") {
+        ensure(endpoint, "conditions", json!({}));
     }
-    for port in each(object, "ports") {
-        put(port, "name", "");
-        put(port, "protocol", "TCP");
+    for port in each(value, "ports") {
+        ensure(port, "name", "".into());
+        ensure(port, "protocol", "TCP".into());
     }
 }
 
-/// A RoleBinding or ClusterRoleBinding.
-pub(super) fn binding(object: &mut Fields) {
-    const GROUP: &str = "rbac.authorization.k8s.io";
-    if let Some(role) = inner(object, "roleRef") {
-        put_nonzero(role, "apiGroup", GROUP);
+pub(super) fn event(value: &mut Value) {
+    ensure(value, "source", json!({}));
+    ensure(value, "reportingComponent", "".into());
+    ensure(value, "reportingInstance", "".into());
+}
+
+pub(super) fn volume(value: &mut Value) {
+    if let Some(spec) = object(value, "spec") {
+        ensure_text(spec, "persistentVolumeReclaimPolicy", "Retain");
+        ensure_text(spec, "volumeMode", "Filesystem");
+        if let Some(path) = there(spec, "hostPath") {
+            ensure(path, "type", "".into());
+        }
     }
-    for subject in each(object, "subjects") {
-        if matches!(text(subject, "kind"), "User" | "Group") {
-            put_nonzero(subject, "apiGroup", GROUP);
+    if let Some(status) = object(value, "status") {
+        ensure_text(status, "phase", "Pending");
+    }
+}
+
+pub(super) fn claim(value: &mut Value) {
+    if let Some(spec) = object(value, "spec") {
+        claim_spec(spec);
+    }
+    if let Some(status) = object(value, "status") {
+        ensure_text(status, "phase", "Pending");
+    }
+}
+
+pub(super) fn storage_class(value: &mut Value) {
+    ensure_text(value, "reclaimPolicy", "Delete");
+    ensure_text(value, "volumeBindingMode", "Immediate");
+}
+
+pub(super) fn role(value: &mut Value) {
+    for rule in each(value, "rules") {
+        ensure(rule, "verbs", json!([]));
+    }
+}
+
+pub(super) fn binding(value: &mut Value) {
+    if let Some(role) = there(value, "roleRef") {
+        ensure_text(role, "apiGroup", RBAC);
+    }
+    for subject in each(value, "subjects") {
+        if matches!(subject["kind"].as_str(), Some("User" | "Group")) {
+            ensure_text(subject, "apiGroup", RBAC);
         }
     }
 }
 
-/// A StorageClass.
-pub(super) fn storage_class(object: &mut Fields) {
-    put(object, "reclaimPolicy", "Delete");
-    put(object, "volumeBindingMode", "Immediate");
-}
-
-/// A NetworkPolicy.
-pub(super) fn network_policy(object: &mut Fields) {
-    let Some(spec) = made(object, "spec") else { return };
-    if is_empty(spec, "policyTypes") {
-        let types = if is_empty(spec, "egress") {
-            json!(["Ingress"])
-        } else {
-            json!(["Ingress", "Egress"])
-        };
-        spec.insert("policyTypes".to_owned(), types);
-    }
-    for direction in ["ingress", "egress"] {
-        for rule in each(spec, direction) {
-            for port in each(rule, "ports") {
-                put(port, "protocol", "TCP");
+pub(super) fn definition(value: &mut Value) {
+    let mut stored = None;
+    if let Some(spec) = object(value, "spec") {
+        if let Some(names) = object(spec, "names") {
+            let kind = names["kind"].as_str().unwrap_or_default().to_owned();
+            ensure_text(names, "singular", &kind.to_lowercase());
+            if !kind.is_empty() {
+                ensure_text(names, "listKind", &format!("{kind}List"));
             }
         }
-    }
-}
-
-/// A CustomResourceDefinition.
-pub(super) fn definition(object: &mut Fields) {
-    let Some(spec) = made(object, "spec") else { return };
-    if let Some(names) = inner(spec, "names") {
-        let kind = text(names, "kind").to_owned();
-        if !kind.is_empty() {
-            put_nonzero(names, "singular", kind.to_lowercase());
-            put_nonzero(names, "listKind", format!("{kind}List"));
+        ensure(spec, "conversion", json!({ "strategy": "None" }));
+        let service = spec
+            .pointer_mut("/conversion/webhook/clientConfig/service")
+            .filter(|service| service.is_object());
+        if let Some(service) = service {
+            ensure(service, "port", 443.into());
         }
+        stored = each(spec, "versions").find(|version| version["storage"] == true);
+        stored = stored.filter(|version| version["name"].is_string());
     }
-    put(spec, "conversion", json!({ "strategy": "None" }));
-    if let Some(service) = super::fields::at(spec, &["conversion", "webhook", "clientConfig", "service"]) {
-        put(service, "port", 443);
+    let stored = stored.map(|version| version["name"].clone());
+    let Some(stored) = stored else {
+        return;
+    };
+    ensure(value, "status", json!({}));
+    if let Some(status) = fields(value, "status") {
+        let names = json!({ "kind": "", "plural": "" });
+        status.entry("acceptedNames").or_insert(names);
+        let versions = status.entry("storedVersions").or_insert_with(|| json!([]));
+        if let Value::Array(versions) = versions
+            && versions.is_empty()
+        {
+            versions.push(stored);
+        }
     }
 }

@@ -1,183 +1,246 @@
-//! Pods, and the templates they are made from.
+//! Pods, and the pods in templates.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-use super::fields::{Fields, at, canonical_list, each, inner, made, put, put_nonzero, requirements, text};
-use super::volume;
+use serde_json::{Map, Value, json};
 
-/// A pod.
-pub(super) fn pod(pod: &mut Fields) {
-    if let Some(spec) = made(pod, "spec") {
-        spec_of(spec);
-        for list in ["containers", "initContainers"] {
-            each(spec, list).for_each(request_what_is_limited);
-        }
-        put(spec, "enableServiceLinks", true);
-        if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
-            for list in ["containers", "initContainers"] {
-                each(spec, list).for_each(host_ports);
-            }
-        }
-    }
-    let class = quality(pod);
-    if let Some(status) = made(pod, "status") {
-        put_nonzero(status, "phase", "Pending");
-        put_nonzero(status, "qosClass", class);
-    }
-}
+use super::{each, ensure, ensure_number, ensure_text, object, there};
 
-/// The template in field `template`.
-pub(super) fn template(owner: &mut Fields) {
-    let Some(template) = made(owner, "template") else {
+/// Where a container writes why it ended.
+const TERMINATION_PATH: &str = "/dev/termination-log";
+const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
+/// The mode of files in volumes: 0644.
+const FILE_MODE: i64 = 0o644;
+
+/// A pod: what a template has, and what only pods have.
+pub(super) fn pod(pod: &mut Value) {
+    let spec = object(pod, "spec");
+    let Some(spec) = spec else {
         return;
     };
-    made(template, "metadata");
-    if let Some(spec) = made(template, "spec") {
-        spec_of(spec);
-    }
-}
-
-fn spec_of(spec: &mut Fields) {
-    put_nonzero(spec, "dnsPolicy", "ClusterFirst");
-    put_nonzero(spec, "restartPolicy", "Always");
-    put(spec, "securityContext", json!({}));
-    put(spec, "terminationGracePeriodSeconds", 30);
-    put_nonzero(spec, "schedulerName", "default-scheduler");
-    canonical_list(spec, "overhead");
-    if let Some(resources) = inner(spec, "resources") {
-        canonical_list(resources, "limits");
-        canonical_list(resources, "requests");
-    }
-    service_account(spec);
-    each(spec, "volumes").for_each(volume::volume);
-    for list in ["containers", "initContainers", "ephemeralContainers"] {
-        each(spec, list).for_each(container);
-    }
-}
-
-/// Two fields say the same: the newer one counts.
-fn service_account(spec: &mut Fields) {
-    let name = match text(spec, "serviceAccountName") {
-        "" => text(spec, "serviceAccount"),
-        name => name,
-    };
-    if !name.is_empty() {
-        let name = name.to_owned();
-        spec.insert("serviceAccount".to_owned(), name.clone().into());
-        spec.insert("serviceAccountName".to_owned(), name.into());
-    }
-}
-
-fn container(container: &mut Fields) {
-    let policy = pull_policy(text(container, "image"));
-    put_nonzero(container, "imagePullPolicy", policy);
-    put_nonzero(container, "terminationMessagePath", "/dev/termination-log");
-    put_nonzero(container, "terminationMessagePolicy", "File");
-    requirements(container, "resources");
-    for port in each(container, "ports") {
-        put_nonzero(port, "protocol", "TCP");
-    }
-    for variable in each(container, "env") {
-        if let Some(source) = inner(variable, "valueFrom") {
-            volume::selectors(source);
-            if let Some(file) = inner(source, "fileKeyRef") {
-                put(file, "optional", false);
+    pod_spec(spec);
+    ensure(spec, "enableServiceLinks", true.into());
+    let host_network = spec["hostNetwork"] == true;
+    for list in ["containers", "initContainers"] {
+        for container in each(spec, list) {
+            requests_from_limits(container);
+            // On the host's network a container's port is the host's.
+            for port in each(container, "ports").filter(|_| host_network) {
+                if let Some(number) = port["containerPort"].as_i64() {
+                    ensure_number(port, "hostPort", number);
+                }
             }
         }
     }
-    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(found) = inner(container, name) {
-            probe(found);
-        }
-    }
-    for path in [["lifecycle", "postStart"], ["lifecycle", "preStop"]] {
-        if let Some(handler) = at(container, &path) {
-            http_get(handler);
-        }
+    let class = qos(spec);
+    if let Some(status) = object(pod, "status") {
+        ensure_text(status, "phase", "Pending");
+        ensure_text(status, "qosClass", class);
     }
 }
 
-/// What is pulled: always when the tag is `latest`, said or not; a digest never changes.
-pub(super) fn pull_policy(image: &str) -> &'static str {
-    let tagged = image.split_once('@').map_or(image, |(name, _)| name);
-    let last = tagged.rsplit('/').next().unwrap_or_default();
-    let latest = match last.split_once(':') {
-        Some((_, tag)) => tag == "latest",
-        None => !image.contains('@') && !last.is_empty(),
-    };
-    if latest { "Always" } else { "IfNotPresent" }
-}
-
-fn probe(probe: &mut Fields) {
-    put_nonzero(probe, "timeoutSeconds", 1);
-    put_nonzero(probe, "periodSeconds", 10);
-    put_nonzero(probe, "successThreshold", 1);
-    put_nonzero(probe, "failureThreshold", 3);
-    http_get(probe);
-    if let Some(grpc) = inner(probe, "grpc") {
-        put(grpc, "service", "");
-    }
-}
-
-fn http_get(handler: &mut Fields) {
-    if let Some(get) = inner(handler, "httpGet") {
-        put_nonzero(get, "path", "/");
-        put_nonzero(get, "scheme", "HTTP");
-    }
-}
-
-fn request_what_is_limited(container: &mut Fields) {
-    let Some(resources) = inner(container, "resources") else {
+/// What is limited and not requested is requested as far as it is limited.
+fn requests_from_limits(container: &mut Value) {
+    let Some(resources) = there(container, "resources") else {
         return;
     };
     let Some(Value::Object(limits)) = resources.get("limits").cloned() else {
         return;
     };
-    let Some(requests) = made(resources, "requests") else {
-        return;
-    };
-    for (name, limit) in limits {
-        requests.entry(name).or_insert(limit);
-    }
-    if requests.is_empty() {
-        resources.remove("requests");
-    }
-}
-
-fn host_ports(container: &mut Fields) {
-    for port in each(container, "ports") {
-        if let Some(inside) = port.get("containerPort").cloned() {
-            put_nonzero(port, "hostPort", inside);
+    ensure(resources, "requests", json!({}));
+    if let Some(requests) = resources["requests"].as_object_mut() {
+        for (name, limit) in limits {
+            requests.entry(name).or_insert(limit);
         }
     }
 }
 
-/// How sure a pod is of its resources. Source: `pkg/apis/core/v1/helper/qos`.
-fn quality(pod: &Fields) -> &'static str {
-    let Some(spec) = pod.get("spec") else {
-        return "BestEffort";
-    };
+/// The class of a pod by what its containers ask for. Source: `k8s.io/kubernetes/pkg/apis/core/helper/qos`.
+fn qos(spec: &Value) -> &'static str {
     let containers = ["containers", "initContainers"]
         .iter()
-        .filter_map(|list| spec.get(list)?.as_array())
-        .flatten();
-    let mut guaranteed = true;
+        .flat_map(|list| spec[list].as_array());
+    let containers: Vec<&Value> = containers.flatten().collect();
+    let asked = |container: &Value, list: &str| -> BTreeMap<String, Value> {
+        let found = container["resources"][list]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
+        let counted = |name: &str, amount: &Value| matches!(name, "cpu" | "memory") && *amount != "0";
+        Map::into_iter(found)
+            .filter(|(name, amount)| counted(name, amount))
+            .collect()
+    };
+    let mut guaranteed = !containers.is_empty();
     let mut any = false;
     for container in containers {
-        let amount = |kind: &str, name: &str| {
-            container
-                .pointer(&format!("/resources/{kind}/{name}"))
-                .filter(|amount| amount.as_str().is_some_and(|text| text != "0"))
-        };
-        for name in ["cpu", "memory"] {
-            let (limit, request) = (amount("limits", name), amount("requests", name));
-            any |= limit.is_some() || request.is_some();
-            guaranteed &= limit.is_some() && limit == request;
-        }
+        let (limits, requests) = (asked(container, "limits"), asked(container, "requests"));
+        any |= !limits.is_empty() || !requests.is_empty();
+        guaranteed &= limits.len() == 2 && limits == requests;
     }
     match (any, guaranteed) {
         (false, _) => "BestEffort",
         (true, true) => "Guaranteed",
         (true, false) => "Burstable",
     }
+}
+
+/// The template at `template`: its spec, and the metadata that is always there.
+pub(super) fn template(value: &mut Value) {
+    let Some(template) = object(value, "template") else {
+        return;
+    };
+    ensure(template, "metadata", json!({}));
+    if let Some(spec) = object(template, "spec") {
+        pod_spec(spec);
+    }
+}
+
+fn pod_spec(spec: &mut Value) {
+    ensure_text(spec, "dnsPolicy", "ClusterFirst");
+    ensure_text(spec, "restartPolicy", "Always");
+    ensure(spec, "securityContext", json!({}));
+    ensure(spec, "terminationGracePeriodSeconds", 30.into());
+    ensure_text(spec, "schedulerName", "default-scheduler");
+    // One name is the old spelling of the other.
+    let account = |name: &str| spec[name].as_str().unwrap_or_default().to_owned();
+    let (new, old) = (account("serviceAccountName"), account("serviceAccount"));
+    let account = if new.is_empty() { old } else { new };
+    if !account.is_empty() {
+        spec["serviceAccountName"] = account.as_str().into();
+        spec["serviceAccount"] = account.into();
+    }
+    for list in CONTAINERS {
+        each(spec, list).for_each(container);
+    }
+    each(spec, "volumes").for_each(volume);
+}
+
+fn container(container: &mut Value) {
+    let policy = pull_policy(container["image"].as_str().unwrap_or_default());
+    ensure_text(container, "imagePullPolicy", policy);
+    ensure_text(container, "terminationMessagePath", TERMINATION_PATH);
+    ensure_text(container, "terminationMessagePolicy", "File");
+    ensure(container, "resources", json!({}));
+    for port in each(container, "ports") {
+        ensure_text(port, "protocol", "TCP");
+    }
+    for variable in each(container, "env") {
+        if let Some(from) = there(variable, "valueFrom") {
+            field_source(from);
+        }
+    }
+    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if let Some(probe) = there(container, name) {
+            ensure_number(probe, "timeoutSeconds", 1);
+            ensure_number(probe, "periodSeconds", 10);
+            ensure_number(probe, "successThreshold", 1);
+            ensure_number(probe, "failureThreshold", 3);
+            http_get(probe);
+            if let Some(grpc) = there(probe, "grpc") {
+                ensure(grpc, "service", "".into());
+            }
+        }
+    }
+    if let Some(lifecycle) = there(container, "lifecycle") {
+        for name in ["postStart", "preStop"] {
+            if let Some(handler) = there(lifecycle, name) {
+                http_get(handler);
+            }
+        }
+    }
+}
+
+fn http_get(handler: &mut Value) {
+    if let Some(get) = there(handler, "httpGet") {
+        ensure_text(get, "path", "/");
+        ensure_text(get, "scheme", "HTTP");
+    }
+}
+
+/// `fieldRef` and `resourceFieldRef`.
+fn field_source(from: &mut Value) {
+    if let Some(field) = there(from, "fieldRef") {
+        ensure_text(field, "apiVersion", "v1");
+    }
+    if let Some(resource) = there(from, "resourceFieldRef") {
+        ensure(resource, "divisor", "0".into());
+    }
+}
+
+/// `Always` for the tag `latest`, which an image without tag and digest has.
+fn pull_policy(image: &str) -> &'static str {
+    let (name, digest) = image
+        .split_once('@')
+        .map_or((image, None), |(name, digest)| (name, Some(digest)));
+    // A colon before the last slash is that of a port.
+    let last = name.rsplit('/').next().unwrap_or_default();
+    let tag = last.split_once(':').map(|(_, tag)| tag);
+    match (tag, digest) {
+        (Some("latest"), _) | (None, None) => "Always",
+        _ => "IfNotPresent",
+    }
+}
+
+fn volume(volume: &mut Value) {
+    let sources = volume
+        .as_object()
+        .map_or(0, |fields| fields.keys().filter(|name| *name != "name").count());
+    if sources == 0 {
+        ensure(volume, "emptyDir", json!({}));
+    }
+    for name in ["secret", "configMap", "downwardAPI", "projected"] {
+        if let Some(source) = there(volume, name) {
+            ensure(source, "defaultMode", FILE_MODE.into());
+            downward(source);
+            for projected in each(source, "sources") {
+                if let Some(token) = there(projected, "serviceAccountToken") {
+                    ensure(token, "expirationSeconds", 3600.into());
+                }
+                if let Some(downward_api) = there(projected, "downwardAPI") {
+                    downward(downward_api);
+                }
+            }
+        }
+    }
+    if let Some(path) = there(volume, "hostPath") {
+        ensure(path, "type", "".into());
+    }
+    if let Some(image) = there(volume, "image") {
+        let policy = pull_policy(image["reference"].as_str().unwrap_or_default());
+        ensure_text(image, "pullPolicy", policy);
+    }
+    if let Some(template) = there(volume, "ephemeral").and_then(|source| there(source, "volumeClaimTemplate"))
+    {
+        ensure(template, "metadata", json!({}));
+        if let Some(spec) = object(template, "spec") {
+            claim_spec(spec);
+        }
+    }
+}
+
+fn downward(source: &mut Value) {
+    each(source, "items").for_each(field_source);
+}
+
+/// The spec of a claim on a volume.
+pub(super) fn claim_spec(spec: &mut Value) {
+    ensure_text(spec, "volumeMode", "Filesystem");
+    ensure(spec, "resources", json!({}));
+    // Two fields for one thing, as far as the older one can say it.
+    match (spec.get("dataSource"), spec.get("dataSourceRef")) {
+        (Some(old), None) if old_source(old) => ensure(spec, "dataSourceRef", old.clone()),
+        (None, Some(new)) if old_source(new) => ensure(spec, "dataSource", new.clone()),
+        _ => {}
+    }
+}
+
+/// Whether `dataSource` can name it: a claim or a snapshot in the same namespace.
+fn old_source(source: &Value) -> bool {
+    let text = |name: &str| source.get(name).and_then(Value::as_str).unwrap_or_default();
+    let known = matches!(
+        (text("apiGroup"), text("kind")),
+        ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+    );
+    known && text("namespace").is_empty()
 }

@@ -1,149 +1,176 @@
-//! Against what a Kubernetes API server made of the same objects (`tests/defaults`).
+//! What is filled in, against what a real API server stored of the same objects (`tests/fixtures`).
 
 use proptest::prelude::*;
-use serde_json::{Value, json};
 
 use super::*;
 use crate::builtin::resources;
-use crate::resource::{Gvr, tests::widgets};
 
-const RECORDED: &str = include_str!("../../../tests/defaults/kept.json");
+const RECORDED: [&str; 2] = [
+    include_str!("../../../tests/fixtures/defaults.json"),
+    include_str!("../../../tests/fixtures/corners.json"),
+];
 
-/// A resource of which only group and kind count.
-fn named(group: &str, kind: &str) -> Resource {
-    Resource {
-        gvr: Gvr {
-            group: group.to_owned(),
-            ..widgets().gvr
-        },
-        kind: kind.to_owned(),
-        ..widgets()
+/// What the server adds that is no default: addresses it gives out, times, what admission adds, who asked.
+const NOT_DEFAULTS: [&str; 15] = [
+    "/metadata/annotations/deprecated.daemonset.template.generation",
+    "/spec/groups",
+    "/spec/uid",
+    "/spec/username",
+    "/spec/taints/1",
+    "/status/lastPhaseTransitionTime",
+    "/spec/clusterIP",
+    "/spec/clusterIPs",
+    "/spec/ipFamilies",
+    "/spec/ipFamilyPolicy",
+    "/spec/finalizers",
+    "/metadata/namespace",
+    "/metadata/finalizers",
+    "/metadata/generation",
+    "/metadata/generateName",
+];
+
+/// Takes away what is compared by nobody, and nulls, which say no more than absence.
+fn comparable(value: &mut Value) {
+    // Addresses that the client chose.
+    let chosen = ["headless", "headless-alone", "fixed"].map(Value::from);
+    let chosen = chosen.contains(&value["metadata"]["name"]);
+    for pointer in NOT_DEFAULTS {
+        if chosen && (pointer.contains("clusterIP") || pointer.contains("ipFamil")) {
+            continue;
+        }
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        match value.pointer_mut(parent) {
+            Some(Value::Object(fields)) => drop(fields.remove(name)),
+            Some(Value::Array(items)) => items.truncate(name.parse().unwrap()),
+            _ => {}
+        }
     }
+    for port in value
+        .pointer_mut("/spec/ports")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        port.as_object_mut().unwrap().remove("nodePort");
+    }
+    if value["metadata"]["annotations"] == json!({})
+        && let Some(metadata) = value["metadata"].as_object_mut()
+    {
+        metadata.remove("annotations");
+    }
+    without_nulls(value);
 }
 
-fn of(object: &Value) -> Resource {
-    let version = object["apiVersion"].as_str().unwrap_or_default();
-    let group = version.split_once('/').map_or("", |(group, _)| group);
-    named(group, object["kind"].as_str().unwrap_or_default())
-}
-
-fn defaulted(mut object: Value) -> Value {
-    default(&of(&object), &mut object);
-    object
-}
-
-/// Takes out what this is not about: what is allocated, generated, or made by a controller.
-fn only_defaults(object: &mut Value) {
-    let (kind, headless) = (object["kind"].clone(), object["spec"]["clusterIP"] == "None");
-    let fixed = object["metadata"]["name"] == "fixed";
-    let take = |object: &mut Value, path: &str, name: &str| {
-        if let Some(Value::Object(fields)) = object.pointer_mut(path) {
-            fields.remove(name);
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(without_nulls);
         }
-    };
-    take(object, "/metadata", "namespace");
-    match kind.as_str().unwrap_or_default() {
-        "Service" => {
-            if !headless && !fixed {
-                for name in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                    take(object, "/spec", name);
-                }
-            }
-            for port in object["spec"]["ports"].as_array_mut().into_iter().flatten() {
-                take(port, "", "nodePort");
-            }
-        }
-        "Job" => {
-            take(object, "/spec", "selector");
-            take(object, "/spec/template/metadata", "labels");
-            take(object, "/metadata", "labels");
-        }
-        "DaemonSet" => take(object, "/metadata", "annotations"),
-        "Namespace" => take(object, "/spec", "finalizers"),
-        "PersistentVolume" => take(object, "/status", "lastPhaseTransitionTime"),
-        "Node" => take(object, "", "status"),
-        "CustomResourceDefinition" => take(object, "", "status"),
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
         _ => {}
     }
-    fields::drop_nulls(object.as_object_mut().unwrap(), 0);
-    drop_empty(object);
 }
 
-/// Empty metadata and the like are written by some versions and not by others.
-fn drop_empty(object: &mut Value) {
-    if let Value::Object(fields) = object {
-        for name in ["metadata", "overhead", "annotations", "status"] {
-            if fields.get(name).is_some_and(|value| *value == json!({})) {
-                fields.remove(name);
+fn difference(path: &str, ours: &Value, theirs: &Value, out: &mut Vec<String>) {
+    match (ours, theirs) {
+        (Value::Object(a), Value::Object(b)) => {
+            let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for name in names {
+                let (a, b) = (a.get(name), b.get(name));
+                let (a, b) = (a.unwrap_or(&Value::Null), b.unwrap_or(&Value::Null));
+                difference(&format!("{path}.{name}"), a, b, out);
             }
         }
-        fields.values_mut().for_each(drop_empty);
-    } else if let Value::Array(elements) = object {
-        elements.iter_mut().for_each(drop_empty);
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (n, (a, b)) in a.iter().zip(b).enumerate() {
+                difference(&format!("{path}[{n}]"), a, b, out);
+            }
+        }
+        (a, b) if a != b => out.push(format!("{path}: ours {a}, theirs {b}")),
+        _ => {}
     }
 }
 
 #[test]
-fn as_the_api_server_keeps_them() {
-    let recorded: Vec<Value> = serde_json::from_str(RECORDED).unwrap();
-    assert!(recorded.len() > 40);
-    let mut wrong = String::new();
-    for pair in recorded {
-        let name = format!("{} {}", pair["given"]["kind"], pair["given"]["metadata"]["name"]);
-        let mut ours = defaulted(pair["given"].clone());
-        let again = defaulted(ours.clone());
-        assert_eq!(again, ours, "{name}: a second time changes nothing");
-        let kept = defaulted(pair["kept"].clone());
-        let mut theirs = pair["kept"].clone();
-        only_defaults(&mut ours);
-        only_defaults(&mut theirs);
-        if ours != theirs {
-            wrong.push_str(&format!("{name}\nours:   {ours}\ntheirs: {theirs}\n"));
-        }
-        let mut kept = kept;
-        only_defaults(&mut kept);
-        if kept != theirs {
-            wrong.push_str(&format!(
-                "{name}: what is kept is not complete\n{kept}\n{theirs}\n"
-            ));
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong}");
-}
-
-#[test]
-fn what_is_recorded_has_known_kinds_and_fields() {
+fn as_the_api_server_stores_them() {
+    let recorded = RECORDED.map(|text| serde_json::from_str::<Vec<Value>>(text).unwrap());
+    let recorded = recorded.concat();
+    assert!(recorded.len() > 90);
     let resources = resources();
-    for pair in serde_json::from_str::<Vec<Value>>(RECORDED).unwrap() {
-        let mut object = defaulted(pair["given"].clone());
-        let wanted = of(&object);
-        let Some(resource) = resources
-            .iter()
-            .find(|found| found.kind == wanted.kind && found.gvr.group == wanted.gvr.group)
-        else {
-            continue;
-        };
+    let mut wrong = Vec::new();
+    for pair in &recorded {
+        let (mut given, mut stored) = (pair["given"].clone(), pair["stored"].clone());
+        let kind = given["kind"].as_str().unwrap().to_owned();
+        let resource = resources.iter().find(|resource| resource.kind == kind).unwrap();
+        default(resource, &mut given);
+        let once = given.clone();
+        default(resource, &mut given);
+        assert_eq!(given, once, "{kind}: again");
         assert_eq!(
-            crate::schema::prune(&resource.schema, &mut object),
-            Vec::<String>::new()
+            schema::prune(&resource.schema, &mut given),
+            Vec::<String>::new(),
+            "{kind}"
         );
-        let causes = crate::schema::validate(&resource.schema, &object, None);
-        assert!(causes.is_empty(), "{} {causes:?}", object["metadata"]["name"]);
+        let causes = schema::validate(&resource.schema, &given, None);
+        assert!(causes.is_empty(), "{kind}: {causes:?}");
+        let causes = schema::check_rules(&resource.schema, &given, None);
+        assert!(causes.is_empty(), "{kind}: {causes:?}");
+        comparable(&mut given);
+        comparable(&mut stored);
+        let name = format!("{kind}/{}", given["metadata"]["name"].as_str().unwrap());
+        difference(&name, &given, &stored, &mut wrong);
+        // What is stored already has nothing to be filled in.
+        let mut again = stored.clone();
+        default(resource, &mut again);
+        comparable(&mut again);
+        difference(&format!("stored {name}"), &again, &stored, &mut wrong);
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Whatever a client sends, filling in neither panics nor makes it an object of another type.
 #[test]
-fn images_that_are_always_pulled() {
-    for (image, policy) in [
-        ("nginx", "Always"),
-        ("nginx:latest", "Always"),
-        ("localhost:5000/nginx", "Always"),
-        ("localhost:5000/nginx:1", "IfNotPresent"),
-        ("nginx@sha256:00", "IfNotPresent"),
-        ("nginx:latest@sha256:00", "Always"),
-        ("", "IfNotPresent"),
-    ] {
-        assert_eq!(pod::pull_policy(image), policy, "{image}");
+fn nonsense_stays() {
+    let nonsense = [
+        json!(null),
+        json!(1),
+        json!("a"),
+        json!([]),
+        json!([[1], {}]),
+        json!({}),
+    ];
+    for resource in resources() {
+        for value in &nonsense {
+            for field in [
+                "metadata",
+                "spec",
+                "status",
+                "data",
+                "stringData",
+                "rules",
+                "subjects",
+                "ports",
+            ] {
+                let mut object = json!({ field: value });
+                default(&resource, &mut object);
+            }
+            for field in [
+                "template",
+                "containers",
+                "volumes",
+                "ports",
+                "strategy",
+                "names",
+                "jobTemplate",
+            ] {
+                let mut object =
+                    json!({ "spec": { field: value, "template": { "spec": { field: value } } } });
+                default(&resource, &mut object);
+            }
+            let mut object = value.clone();
+            default(&resource, &mut object);
+        }
     }
 }
 
@@ -217,15 +244,7 @@ fn anything() -> impl Strategy<Value = Value> {
 proptest! {
     /// Whatever has the wrong type is left alone, and once is as good as twice.
     #[test]
-    fn any_object_is_defaulted_once(object in anything(), of in prop::sample::select(vec![
-        ("", "Pod"), ("", "Namespace"), ("", "Node"), ("", "Secret"), ("", "Service"), ("", "Endpoints"),
-        ("", "PersistentVolume"), ("", "PersistentVolumeClaim"), ("apps", "Deployment"), ("apps", "ReplicaSet"),
-        ("apps", "DaemonSet"), ("apps", "StatefulSet"), ("batch", "Job"), ("batch", "CronJob"),
-        ("rbac.authorization.k8s.io", "RoleBinding"), ("storage.k8s.io", "StorageClass"),
-        ("discovery.k8s.io", "EndpointSlice"), ("networking.k8s.io", "NetworkPolicy"),
-        ("apiextensions.k8s.io", "CustomResourceDefinition"),
-    ])) {
-        let resource = named(of.0, of.1);
+    fn any_object_is_defaulted_once(object in anything(), resource in prop::sample::select(resources())) {
         let mut once = object;
         default(&resource, &mut once);
         let mut twice = once.clone();

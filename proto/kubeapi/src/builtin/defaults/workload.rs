@@ -1,37 +1,58 @@
 //! What makes pods.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::fields::{Fields, each, inner, is_empty, made, put, put_nonzero};
-use super::{pod, volume};
+use super::pod::{claim_spec, template};
+use super::{each, ensure, ensure_text, fields, object, there};
 
-/// A Deployment.
-pub(super) fn deployment(object: &mut Fields) {
-    let Some(spec) = made(object, "spec") else { return };
-    put(spec, "replicas", 1);
-    rolling(spec, "strategy", json!("25%"), json!("25%"));
-    put(spec, "revisionHistoryLimit", 10);
-    put(spec, "progressDeadlineSeconds", 600);
-    pod::template(spec);
-    made(object, "status");
+/// What every one of them has: a spec with a template, and a status.
+fn with_template(value: &mut Value) -> Option<&mut Value> {
+    ensure(value, "status", json!({}));
+    let spec = object(value, "spec")?;
+    template(spec);
+    Some(spec)
 }
 
-/// A ReplicaSet.
-pub(super) fn replica_set(object: &mut Fields) {
-    let Some(spec) = made(object, "spec") else { return };
-    put(spec, "replicas", 1);
-    pod::template(spec);
-    counts(object, &["replicas"]);
+/// Which way a strategy goes; the default is a rolling update.
+fn rolling<'v>(spec: &'v mut Value, name: &str) -> Option<&'v mut Value> {
+    let strategy = object(spec, name)?;
+    ensure_text(strategy, "type", "RollingUpdate");
+    (strategy["type"] == "RollingUpdate").then_some(strategy)
 }
 
-/// A DaemonSet.
-pub(super) fn daemon_set(object: &mut Fields) {
-    let Some(spec) = made(object, "spec") else { return };
-    rolling(spec, "updateStrategy", json!(1), json!(0));
-    put(spec, "revisionHistoryLimit", 10);
-    pod::template(spec);
-    counts(
-        object,
+pub(super) fn deployment(value: &mut Value) {
+    let Some(spec) = with_template(value) else {
+        return;
+    };
+    ensure(spec, "replicas", 1.into());
+    ensure(spec, "revisionHistoryLimit", 10.into());
+    ensure(spec, "progressDeadlineSeconds", 600.into());
+    if let Some(update) = rolling(spec, "strategy").and_then(|strategy| object(strategy, "rollingUpdate")) {
+        ensure(update, "maxUnavailable", "25%".into());
+        ensure(update, "maxSurge", "25%".into());
+    }
+}
+
+pub(super) fn replica_set(value: &mut Value) {
+    if let Some(spec) = with_template(value) {
+        ensure(spec, "replicas", 1.into());
+    }
+    ensure_status(value, &["replicas"]);
+}
+
+pub(super) fn daemon_set(value: &mut Value) {
+    let Some(spec) = with_template(value) else {
+        return;
+    };
+    ensure(spec, "revisionHistoryLimit", 10.into());
+    if let Some(update) =
+        rolling(spec, "updateStrategy").and_then(|strategy| object(strategy, "rollingUpdate"))
+    {
+        ensure(update, "maxUnavailable", 1.into());
+        ensure(update, "maxSurge", 0.into());
+    }
+    ensure_status(
+        value,
         &[
             "currentNumberScheduled",
             "desiredNumberScheduled",
@@ -41,114 +62,120 @@ pub(super) fn daemon_set(object: &mut Fields) {
     );
 }
 
-/// A StatefulSet.
-pub(super) fn stateful_set(object: &mut Fields) {
-    let Some(spec) = made(object, "spec") else { return };
-    put_nonzero(spec, "podManagementPolicy", "OrderedReady");
-    if let Some(strategy) = made(spec, "updateStrategy") {
-        if is_empty(strategy, "type") || strategy.get("type") == Some(&json!("")) {
-            put_nonzero(strategy, "type", "RollingUpdate");
-            made(strategy, "rollingUpdate");
+pub(super) fn stateful_set(value: &mut Value) {
+    let Some(spec) = with_template(value) else {
+        return;
+    };
+    ensure_text(spec, "podManagementPolicy", "OrderedReady");
+    ensure(spec, "serviceName", "".into());
+    ensure(spec, "replicas", 1.into());
+    ensure(spec, "revisionHistoryLimit", 10.into());
+    let named = spec["updateStrategy"]["type"]
+        .as_str()
+        .is_some_and(|name| !name.is_empty());
+    if let Some(strategy) = rolling(spec, "updateStrategy") {
+        // Only a strategy that nobody chose gets its parameters filled in.
+        if !named {
+            ensure(strategy, "rollingUpdate", json!({}));
         }
-        if strategy.get("type") == Some(&json!("RollingUpdate"))
-            && let Some(rolling) = inner(strategy, "rollingUpdate")
-        {
-            put(rolling, "partition", 0);
+        if let Some(update) = there(strategy, "rollingUpdate") {
+            ensure(update, "partition", 0.into());
         }
     }
-    if let Some(policy) = made(spec, "persistentVolumeClaimRetentionPolicy") {
-        put_nonzero(policy, "whenDeleted", "Retain");
-        put_nonzero(policy, "whenScaled", "Retain");
+    if let Some(policy) = object(spec, "persistentVolumeClaimRetentionPolicy") {
+        ensure_text(policy, "whenDeleted", "Retain");
+        ensure_text(policy, "whenScaled", "Retain");
     }
-    put(spec, "replicas", 1);
-    put(spec, "revisionHistoryLimit", 10);
-    put(spec, "serviceName", "");
-    pod::template(spec);
-    each(spec, "volumeClaimTemplates").for_each(volume::claim_template);
-    counts(object, &["availableReplicas", "replicas"]);
+    for claim in each(spec, "volumeClaimTemplates") {
+        ensure_text(claim, "apiVersion", "v1");
+        ensure_text(claim, "kind", "PersistentVolumeClaim");
+        ensure(claim, "metadata", json!({}));
+        if let Some(spec) = object(claim, "spec") {
+            claim_spec(spec);
+        }
+        if let Some(status) = object(claim, "status") {
+            ensure_text(status, "phase", "Pending");
+        }
+    }
+    ensure_status(value, &["availableReplicas", "replicas"]);
 }
 
-/// A Job.
-pub(super) fn job(object: &mut Fields) {
-    let Some(spec) = made(object, "spec") else { return };
-    if !spec.contains_key("completions") && !spec.contains_key("parallelism") {
-        put(spec, "completions", 1);
-    }
-    put(spec, "parallelism", 1);
-    let attempts = if spec.contains_key("backoffLimitPerIndex") {
-        i32::MAX
-    } else {
-        6
+pub(super) fn job(value: &mut Value) {
+    let Some(spec) = with_template(value) else {
+        return;
     };
-    put(spec, "backoffLimit", attempts);
-    put(spec, "completionMode", "NonIndexed");
-    put(spec, "suspend", false);
-    let replacement = if spec.contains_key("podFailurePolicy") {
+    job_spec(spec);
+    ensure_text(spec, "completionMode", "NonIndexed");
+    ensure(spec, "suspend", false.into());
+    ensure(spec, "manualSelector", false.into());
+    ensure(spec, "parallelism", 1.into());
+    let many = spec.get("backoffLimitPerIndex").is_some();
+    ensure(
+        spec,
+        "backoffLimit",
+        if many { i32::MAX.into() } else { 6.into() },
+    );
+    let on_failure = spec.get("podFailurePolicy").is_some();
+    let policy = if on_failure {
         "Failed"
     } else {
         "TerminatingOrFailed"
     };
-    put(spec, "podReplacementPolicy", replacement);
-    put(spec, "manualSelector", false);
-    job_parts(spec);
-    // A job without labels takes those of its pods.
-    let labels = spec
-        .get("template")
-        .and_then(|template| template.pointer("/metadata/labels"))
-        .cloned();
-    if let Some(labels) = labels
-        && let Some(metadata) = made(object, "metadata")
-        && is_empty(metadata, "labels")
+    ensure_text(spec, "podReplacementPolicy", policy);
+    // A job without labels has those of its pods.
+    let labels = spec.pointer("/template/metadata/labels").cloned();
+    let labelled = value.pointer("/metadata/labels").and_then(Value::as_object);
+    if let (Some(labels), true) = (labels, labelled.is_none_or(serde_json::Map::is_empty))
+        && let Some(metadata) = fields(value, "metadata")
     {
         metadata.insert("labels".to_owned(), labels);
     }
-    made(object, "status");
 }
 
-/// A CronJob.
-pub(super) fn cron_job(object: &mut Fields) {
-    let Some(spec) = made(object, "spec") else { return };
-    put_nonzero(spec, "concurrencyPolicy", "Allow");
-    put(spec, "suspend", false);
-    put(spec, "successfulJobsHistoryLimit", 3);
-    put(spec, "failedJobsHistoryLimit", 1);
-    if let Some(template) = made(spec, "jobTemplate") {
-        made(template, "metadata");
-        if let Some(spec) = made(template, "spec") {
-            job_parts(spec);
-        }
+/// What is filled in wherever a job is described.
+fn job_spec(spec: &mut Value) {
+    if spec.get("completions").is_none() && spec.get("parallelism").is_none() {
+        ensure(spec, "completions", 1.into());
+        ensure(spec, "parallelism", 1.into());
     }
-    made(object, "status");
+    pod_failure_policy(spec);
 }
 
-/// What is filled in within the spec of a job, in a CronJob too.
-fn job_parts(spec: &mut Fields) {
-    pod::template(spec);
-    if let Some(policy) = inner(spec, "podFailurePolicy") {
-        for rule in each(policy, "rules") {
-            for condition in each(rule, "onPodConditions") {
-                put_nonzero(condition, "status", "True");
-            }
+fn pod_failure_policy(spec: &mut Value) {
+    let Some(policy) = there(spec, "podFailurePolicy") else {
+        return;
+    };
+    for rule in each(policy, "rules") {
+        for pattern in each(rule, "onPodConditions") {
+            ensure_text(pattern, "status", "True");
         }
     }
 }
 
-fn rolling(spec: &mut Fields, name: &str, unavailable: serde_json::Value, surge: serde_json::Value) {
-    let Some(strategy) = made(spec, name) else { return };
-    put_nonzero(strategy, "type", "RollingUpdate");
-    if strategy.get("type") == Some(&json!("RollingUpdate"))
-        && let Some(rolling) = made(strategy, "rollingUpdate")
-    {
-        put(rolling, "maxUnavailable", unavailable);
-        put(rolling, "maxSurge", surge);
+pub(super) fn cron_job(value: &mut Value) {
+    ensure(value, "status", json!({}));
+    let Some(spec) = object(value, "spec") else {
+        return;
+    };
+    ensure_text(spec, "concurrencyPolicy", "Allow");
+    ensure(spec, "suspend", false.into());
+    ensure(spec, "successfulJobsHistoryLimit", 3.into());
+    ensure(spec, "failedJobsHistoryLimit", 1.into());
+    if let Some(job) = object(spec, "jobTemplate") {
+        ensure(job, "metadata", json!({}));
+        if let Some(spec) = object(job, "spec") {
+            // The rest of a job is filled in when it is made.
+            template(spec);
+            pod_failure_policy(spec);
+        }
     }
 }
 
-/// Numbers of a status that are there even when they are zero.
-fn counts(object: &mut Fields, names: &[&str]) {
-    if let Some(status) = made(object, "status") {
-        for name in names {
-            put(status, name, 0);
+/// Counts that a status always has.
+fn ensure_status(value: &mut Value, counts: &[&str]) {
+    if let Some(status) = object(value, "status") {
+        for count in counts {
+            ensure(status, count, 0.into());
         }
     }
 }
