@@ -131,10 +131,7 @@ impl Call<'_> {
         }
         self.api.extension.admit(&resource, old, &mut new).await?;
         let mut causes = meta::validate(&resource, old, &new);
-        causes.extend(schema::validate(&resource.schema, &new, old));
-        if causes.is_empty() {
-            causes.extend(schema::check_rules(&resource.schema, &new, old));
-        }
+        causes.extend(schema::check(&resource.schema, &new, old));
         if !causes.is_empty() {
             let name = new["metadata"]["name"].as_str().unwrap_or_default();
             return Err(ApiError::invalid(
@@ -190,7 +187,8 @@ impl Call<'_> {
             set(new, "status", status);
             set(&mut new["metadata"], "managedFields", managed);
             set(&mut new["metadata"], "resourceVersion", version);
-        } else {
+        } else if old.is_some() || self.resource.kind != "Node" {
+            // A node says how it is when it registers.
             let status = old.and_then(|old| old.get("status")).cloned();
             set(new, "status", status);
         }
