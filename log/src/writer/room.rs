@@ -101,9 +101,14 @@ impl Writer {
     }
 
     /// Keeps the last of the room for who must go on: refuses telemetry where the reserve begins, and everything but
-    /// snapshots in its last half, since without a base no segment could ever go. Returns the requests that go on.
+    /// what retention writes in its last half: without a record of what goes, and a base, no segment could ever go.
+    /// Returns the requests that go on.
     pub(super) fn admit(&mut self, requests: Vec<Request>) -> Vec<Request> {
-        let is_frame = |request: &Request| !matches!(request.work, Work::Held { .. } | Work::Snapshot { .. });
+        let is_frame = |request: &Request| match request.work {
+            Work::Records { reserved, .. } => !reserved,
+            Work::Frame { .. } => true,
+            Work::Held { .. } | Work::Snapshot { .. } => false,
+        };
         let is_data = |request: &Request| request.stream.key.id.lane == Lane::UpData && is_frame(request);
         let requests = self.keep_back(requests, 1, is_data);
         self.keep_back(requests, 2, is_frame)
