@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::Log;
 use crate::catalog::{Catalog, Quarantined};
-use crate::error::{ReadError, RecycleError};
+use crate::error::{OpenError, ReadError, RecycleError};
 use crate::ids::{BlockNo, SegmentNo};
 use crate::writer::room::Room;
 
@@ -51,6 +51,19 @@ impl Log {
     /// Tells when the next segment can no longer be had without giving up the oldest, and when it can again.
     pub fn subscribe_room(&self) -> watch::Receiver<Room> {
         self.handle.room.clone()
+    }
+
+    /// Changes [`crate::Options::max_bytes`], and the length of segments made from now on. A log that is over the new limit
+    /// says so ([`Room::blocked`]) until its oldest segments went; nothing that is held goes by itself. Files kept to be
+    /// written over go at once where they do not fit.
+    ///
+    /// Waits for a commit that is under way.
+    ///
+    /// # Errors
+    /// [`OpenError::Options`] when three segments do not fit, or a segment would be shorter than this log's blocks need;
+    /// nothing was changed.
+    pub fn set_limit(&self, max_bytes: Option<u64>, segment_bytes: u64) -> Result<Room, OpenError> {
+        self.shared().writer().set_limit(max_bytes, segment_bytes)
     }
 
     /// The oldest segment, unless it is the one being written.
