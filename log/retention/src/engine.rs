@@ -75,6 +75,11 @@ impl Retention {
         }
     }
 
+    /// Changes what the operator decided.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
     /// Gives up the oldest segment if it has to go; call again while it says [`Outcome::GaveUp`].
     ///
     /// `archived` says how far telemetry is archived: for streams this log writes, what lies beyond is recorded as a gap;

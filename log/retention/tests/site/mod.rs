@@ -206,8 +206,9 @@ impl Site {
 
     /// Every gap record ever written.
     pub(crate) fn gaps(&self) -> Vec<v1::Gap> {
-        self.own_data()
-            .flat_map(|frame| frame.records().unwrap())
+        let told = |frame: &&Frame| matches!(frame.key().id.lane, Lane::UpData | Lane::Local);
+        let told = self.frames.iter().filter(told);
+        told.flat_map(|frame| frame.records().unwrap())
             .filter_map(|item| match Payload::decode(&item.unwrap().1).unwrap() {
                 Payload::Gap(gap) => Some(gap),
                 _ => None,
