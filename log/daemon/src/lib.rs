@@ -11,5 +11,6 @@ pub mod http;
 pub mod log_metrics;
 pub mod logging;
 pub mod retention;
+pub mod settings;
 pub mod signal;
 pub mod tasks;

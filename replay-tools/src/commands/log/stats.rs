@@ -7,7 +7,7 @@ use clap::Args;
 use ledge_log::LogView;
 use ledge_proto::fold::{State, view};
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Lane, StreamKey};
+use ledge_proto::ids::{Lane, StreamId, StreamKey};
 use ledge_proto::record::{Payload, RecordKind};
 use ledge_proto::v1;
 use ledge_retention::replay;
@@ -32,7 +32,8 @@ Examples:
 ///
 /// Reads the whole log. RATIO is the size of the records before compression to that of the frames as stored, headers
 /// included. RATE is records per second between the earliest and the latest wall clock in the stream. GAPS and DROPPED
-/// count what the stream's gap records say was dropped, also where those records themselves are gone. LAG is the number of
+/// count what the stream's gap records say was dropped, also where those records themselves are gone: a node tells in its
+/// `up.data`, cloudcore, of what it held of the node, in `local`. LAG is the number of
 /// records that the other end is not known to have archived, with the age of the oldest of them, as far as this log
 /// knows: of a node's own streams.
 ///
@@ -167,6 +168,15 @@ fn known_before(view: &LogView, streams: &mut BTreeMap<StreamKey, Measure>) -> R
     let mut local = State::new();
     replay::fold_of(view, &mut local, &|id| id.lane == Lane::Local).map_err(|err| bad(&err))?;
     for scope in local.scopes() {
+        let given_up = view::given_up(&local, &scope).map_err(|err| bad(&err))?;
+        let told_in = StreamKey {
+            id: StreamId::new(scope.clone(), Lane::Local),
+            incarnation: view.identity().incarnation,
+        };
+        if let Some(measure) = streams.get_mut(&told_in) {
+            measure.gaps += given_up.len() as u64;
+            measure.dropped += given_up.iter().map(|(_, gap)| dropped(&gap.content)).sum::<u64>();
+        }
         let Some(fence) = view::edge_fence(&local, &scope).map_err(|err| bad(&err))? else {
             continue;
         };
