@@ -140,13 +140,20 @@ fn count(given_up: &GivenUp) {
     metrics::counter!("ledge_retention_segments_total", "reason" => reason).increment(1);
     metrics::counter!("ledge_retention_dropped_records_total", "reason" => reason)
         .increment(given_up.dropped);
+    metrics::counter!("ledge_retention_unreadable_records_total").increment(given_up.unreadable);
     metrics::counter!("ledge_retention_gap_records_total", "reason" => reason).increment(given_up.gaps);
     metrics::counter!("ledge_retention_summaries_total", "reason" => reason).increment(given_up.summaries);
     let (first, last) = given_up.blocks;
+    if given_up.unreadable > 0 {
+        tracing::error!(
+            %first, %last, unreadable = given_up.unreadable,
+            "records that could not be read were given up; gap records of reason Corrupt tell which"
+        );
+    }
     if given_up.dropped > 0 {
         tracing::warn!(
             %first, %last, reason, dropped = given_up.dropped, gaps = given_up.gaps, summaries = given_up.summaries,
-            "telemetry was given up before it was archived; a gap record tells which"
+            "telemetry that is nowhere else was given up; a gap record tells which"
         );
     } else {
         tracing::info!(%first, %last, reason, bases = given_up.bases, "the oldest segment of the log was given up");
