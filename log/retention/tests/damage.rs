@@ -87,8 +87,10 @@ fn goes_on(site: &mut Site, what: &str, seen: &mut Seen) -> Result<(), Stop> {
     Ok(())
 }
 
-fn harms() -> Vec<(&'static str, fn(&mut [u8]))> {
-    vec![
+type Harm = fn(&mut [u8]);
+
+fn harms() -> [(&'static str, Harm); 3] {
+    [
         ("zeroed", |sector| sector.fill(0)),
         ("a bit in the head", |sector| sector[20] ^= 4),
         ("a bit further on", |sector| sector[150] ^= 1),
