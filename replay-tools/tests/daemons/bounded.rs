@@ -17,7 +17,7 @@ use crate::support::place::{NOWHERE, Place, SEGMENT, node, until};
 
 const MIB: u64 = 1 << 20;
 /// What an edge's projection may grow to.
-const PROJECTION: u64 = 80 * MIB;
+const PROJECTION: u64 = 68 * MIB;
 const LOG_LEAST: u64 = 3 * SEGMENT + 64 * 1024;
 const HOUR_US: i64 = 3_600_000_000;
 
@@ -89,15 +89,16 @@ fn fill_log(place: &Place, bytes: u64, from_us: i64) -> i64 {
     at_us
 }
 
-/// Runs `ledge` on a data directory and takes its JSON.
-fn ledge(place: &Place, args: &[&str]) -> serde_json::Value {
+/// Runs `ledge` on a data directory and takes its JSON documents.
+fn ledge(place: &Place, args: &[&str]) -> Vec<serde_json::Value> {
     let output = Command::new(place.site.ledge())
         .args(args)
         .args(["-o", "json"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{args:?}: {output:?}");
-    serde_json::from_slice(&output.stdout).unwrap()
+    let documents = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+    documents.collect::<Result<_, _>>().unwrap()
 }
 
 fn sql(place: &Place, dir: &Path, query: &str) -> Vec<serde_json::Value> {
