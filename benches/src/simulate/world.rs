@@ -17,7 +17,7 @@ use super::plan::{CLOUD_SEGMENT, Mix, Plan, around};
 use super::trace::Trace;
 use super::violation::{Checked, Violation};
 use super::workload::ids;
-use ledge_retention::{Policy, Retention};
+use ledge_retention::{Keeper, Policy, Retention};
 
 /// Adds a line to the trace.
 macro_rules! note {
@@ -224,6 +224,10 @@ impl World {
                 .map_or(String::new(), |at| format!(", torn at {at}")),
         );
         let policy = Policy {
+            keeper: match self.machines[id].scope {
+                Some(_) => Keeper::Node,
+                None => Keeper::Cloud,
+            },
             degrade: self.mix.degrade,
             ..Policy::default()
         };

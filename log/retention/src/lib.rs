@@ -18,4 +18,4 @@ mod state;
 
 pub use engine::{GivenUp, Outcome, Retention};
 pub use error::RetentionError;
-pub use policy::{Degrade, Policy, Reason};
+pub use policy::{Degrade, Keeper, Policy, Reason};

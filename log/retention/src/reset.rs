@@ -5,8 +5,8 @@
 //! stream meanwhile.
 
 use ledge_log::{AppendError, BlockNo, Log, ReadError, SnapshotRef};
+use ledge_proto::fold::State;
 use ledge_proto::fold::snapshot::{self, SnapshotError};
-use ledge_proto::fold::{FOLD_VERSION, State};
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Epoch, Lane, Mark, Position, Seq, StreamId, StreamKey};
 use ledge_proto::record::Payload;
@@ -265,7 +265,7 @@ fn prepare(log: &Log, reset: &Reset) -> Result<Prepared, ResetError> {
     let superseded_after = reset.common.map_or(Seq::ZERO, |common| common.seq);
     let parts = snapshot::extract(&state, key, Purpose::Rebase)
         .map_err(|err| ResetError::Fold(err.to_string()))?
-        .unwrap_or_else(|| vec![nothing(key)]);
+        .unwrap_or_else(|| vec![snapshot::nothing(key, Purpose::Rebase)]);
     let parts = parts.into_iter().map(|part| v1::Snapshot {
         epoch: reset.epoch.0,
         seq: reset.base.position.seq.0,
@@ -274,17 +274,4 @@ fn prepare(log: &Log, reset: &Reset) -> Result<Prepared, ResetError> {
         ..part
     });
     Ok((parts.collect(), again))
-}
-
-/// The snapshot of a stream of which nothing is folded.
-fn nothing(key: &StreamKey) -> v1::Snapshot {
-    v1::Snapshot {
-        scope: key.id.scope.as_wire().to_owned(),
-        lane: key.id.lane.as_wire(),
-        incarnation: key.incarnation.0.to_vec(),
-        parts: 1,
-        fold_version: FOLD_VERSION,
-        purpose: Purpose::Rebase.into(),
-        ..Default::default()
-    }
 }

@@ -80,12 +80,10 @@ impl Writer {
         let held = match held {
             Some(Ok(mark)) => mark,
             Some(Err(frame)) => crate::read::mark_of_frame(&self.catalog, &stream.key, frame)?,
-            None => {
-                return Err(refuse(format!(
-                    "no frame held ends at its mark {}",
-                    head.mark.position
-                )));
-            }
+            // Where the oldest segment's part of the stream ends, if that end cannot be read.
+            None => crate::read::stood_after_oldest(&self.catalog, &stream.key)
+                .filter(|mark| mark.position == head.mark.position)
+                .ok_or_else(|| refuse(format!("no frame held ends at its mark {}", head.mark.position)))?,
         };
         if held == head.mark {
             Ok(())

@@ -36,11 +36,13 @@ pub enum Table {
     EdgeFences = 0x42,
     /// On the cloud: leadership and restore generation ([`crate::v1::CloudFence`]).
     CloudFences = 0x43,
+    /// On the cloud: what it gave up of a node's telemetry; the gap's key to [`crate::v1::Gap`].
+    GivenUp = 0x44,
 }
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Table; 15] = [
+    pub const ALL: [Table; 16] = [
         Table::DownStream,
         Table::Devices,
         Table::Desired,
@@ -56,6 +58,7 @@ impl Table {
         Table::NodeFences,
         Table::EdgeFences,
         Table::CloudFences,
+        Table::GivenUp,
     ];
 
     /// The one lane whose records write this table.
@@ -68,7 +71,11 @@ impl Table {
             | Table::WriteResults
             | Table::NodeStates => Lane::UpState,
             Table::UpDataStream | Table::LatestSamples | Table::Gaps => Lane::UpData,
-            Table::LocalStream | Table::NodeFences | Table::EdgeFences | Table::CloudFences => Lane::Local,
+            Table::LocalStream
+            | Table::NodeFences
+            | Table::EdgeFences
+            | Table::CloudFences
+            | Table::GivenUp => Lane::Local,
         }
     }
 

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bounded;
 mod certificates;
 mod damaged_log;
 mod fencing;
