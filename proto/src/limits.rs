@@ -58,6 +58,9 @@ pub const FENCE_MAX_CLOSED: usize = 64;
 /// Most session tokens of a node that wait for one to be confirmed.
 pub const FENCE_MAX_OUTSTANDING: usize = 16;
 
+/// Most marks of a stream named in WELCOME for the edge to find the last record both ends hold.
+pub const SESSION_MAX_CANDIDATES: usize = 256;
+
 /// Most requests for lost frames that may be open at once.
 pub const SESSION_MAX_FETCHES: usize = 64;
 

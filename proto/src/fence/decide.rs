@@ -4,6 +4,7 @@ use super::advance::{counter, none, takes};
 use super::facts::{position_of, seq_of};
 use super::{HelloFacts, Ours, StreamFacts, WelcomeFacts};
 use crate::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
+use crate::limits;
 use crate::mutants;
 use crate::session::RefuseReason;
 use crate::v1;
@@ -44,7 +45,8 @@ pub struct Reset {
     /// The cloud's end: the new epoch follows it.
     pub base: Mark,
     /// The last record both ends are known to hold, [`Position::ZERO`] meaning that the edge's log began empty;
-    /// `None` when that is not known: then everything the edge holds stands.
+    /// `None` when that is not known. The edge may find a later one, see [`candidates`]; when there is none at all,
+    /// everything it holds goes again.
     pub common: Option<Position>,
 }
 
@@ -60,6 +62,9 @@ pub struct CloudLost {
     /// Whether the edge showed our receipt for it; `None` without a key to tell.
     pub verified: Option<bool>,
 }
+
+/// How many records [`candidates`] looks at.
+const CANDIDATES_LOOK: u64 = 1 << 16;
 
 /// Whether two marks of the same record stand in the same history.
 pub(crate) fn same_chain(a: Mark, b: Mark) -> bool {
@@ -111,6 +116,40 @@ fn relation(stream: &StreamFacts, ours: &dyn Ours) -> Relation {
     } else {
         Relation::Behind { common }
     }
+}
+
+/// Marks of our history among which the edge finds the last record both ends hold, in its order: from the furthest record
+/// it named that is in our history, or else towards the end of what both may hold. A record between two of them can be
+/// common only where there are more than [`limits::SESSION_MAX_CANDIDATES`].
+pub fn candidates(stream: &StreamFacts, ours: &dyn Ours) -> Vec<Mark> {
+    let Some(end) = ours.durable(&stream.key) else {
+        return Vec::new();
+    };
+    let last = end.position.seq.min(seq_of(stream.end));
+    let at = |seq: u64| ours.mark_at(&stream.key, Seq(seq));
+    let acked = stream.acked.map(|acked| acked.durable);
+    let named = [stream.opened, acked].into_iter().flatten();
+    let known = named
+        .filter(|theirs| theirs.position.seq <= last)
+        .filter(|theirs| at(theirs.position.seq.0).is_some_and(|here| same_chain(here, *theirs)))
+        .max_by_key(|theirs| theirs.position.seq);
+    if let Some(known) = known {
+        let first = known.position.seq.0;
+        let until = last.0.min(first.saturating_add(CANDIDATES_LOOK));
+        return (first..=until)
+            .filter_map(at)
+            .take(limits::SESSION_MAX_CANDIDATES)
+            .collect();
+    }
+    let first = ours.held_after(&stream.key).0.max(1);
+    let first = first.max(last.0.saturating_sub(CANDIDATES_LOOK));
+    let mut marks: Vec<Mark> = (first..=last.0)
+        .rev()
+        .filter_map(at)
+        .take(limits::SESSION_MAX_CANDIDATES)
+        .collect();
+    marks.reverse();
+    marks
 }
 
 /// What the cloud does about a HELLO. `node` is the fence of the node its certificate names, as last handed to the
