@@ -412,9 +412,19 @@ impl Case<'_> {
                     .to_owned(),
             );
         }
+        // What another disk said since is what is shown of the node: this one says all of its own again.
+        let returns = self
+            .node
+            .closed
+            .iter()
+            .any(|closed| *closed == self.hello.incarnation.0);
         self.accept(|stream, relation| {
             let reset = |common| self.reset(stream, common);
             Ok(match relation {
+                Relation::Whole if returns => {
+                    let end = self.ours.durable(&stream.key).map(|end| end.position);
+                    reset(end).map_or(Action::Resume { if_diverged: None }, Action::Reset)
+                }
                 Relation::Whole => Action::Resume { if_diverged: None },
                 Relation::Ahead => Action::Resume {
                     if_diverged: reset(None),

@@ -43,7 +43,12 @@ impl Session {
         let decision = fence::decide(&node, &cloud, &facts, held, held.other_session());
         let (streams, lost) = match decision {
             Decision::Accept { streams, lost } => (streams, lost),
-            Decision::Refuse(reason, message) => return refuse(reason, message),
+            Decision::Refuse(reason, message) => {
+                if let Some(shown) = fence::shown(&cloud, facts.restore_generation_seen) {
+                    self.events.push_back(Event::Note(FenceUpdate::Cloud(shown)));
+                }
+                return refuse(reason, message);
+            }
             Decision::Quarantine(reason, message) => {
                 self.quarantine(&node, reason, message, facts.incarnation, &facts.token);
                 return Ok(());
