@@ -1,6 +1,6 @@
 //! Writing: what devices and operators have recorded, and what the oracle learns of it.
 
-use ledge_log::{AppendError, ReadError};
+use ledge_log::AppendError;
 use ledge_proto::ids::{Epoch, Lane, Mark, Scope, StreamId};
 
 use super::events::Event;
@@ -160,22 +160,12 @@ impl World {
             |mark| mark,
         );
         let mut reader = process.log.read_stream(&key, last.position.seq);
-        // Of what an operator decided against, one frame may stay: see the open findings.
-        let decided = self.decided.contains(&key.id.scope);
         loop {
             let frame = match reader.next() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
-                Err(ReadError::Jump { .. }) if decided => {
-                    reader.skip_jump();
-                    continue;
-                }
                 Err(err) => return Err(Violation::new("I1-dense", format!("{key}: {err}"))),
             };
-            if frame.first_seq() <= last.position.seq && decided {
-                self.oracle.write(&frame, last.chain);
-                continue;
-            }
             ensure(frame.first_seq() == last.position.seq.next(), "I1-dense", || {
                 format!("{key}: frame {} after {}", frame.first_seq(), last.position)
             })?;

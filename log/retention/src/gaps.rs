@@ -7,11 +7,16 @@ use std::collections::BTreeMap;
 
 use ledge_log::{Log, ReadError};
 use ledge_proto::fold::{State, snapshot, view};
-use ledge_proto::ids::{Epoch, Seq, StreamKey};
+use ledge_proto::ids::{Epoch, Lane, Mark, Seq, StreamKey};
 use ledge_proto::record::{Payload, RecordKind};
+use ledge_proto::stamp::Stamp;
 use ledge_proto::v1;
 
 use crate::error::RetentionError;
+
+/// Reason of gap records about telemetry that a cloud had acknowledged, that the one there is now does not hold, and that
+/// is no longer held here either.
+pub const CLOUD_LOST: &str = "CloudLost";
 
 /// A stretch of a stream that is recorded as given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,27 +33,40 @@ struct Stretch {
 pub(crate) struct Recorded {
     /// By epoch and first record.
     stretches: BTreeMap<(Epoch, Seq), Stretch>,
+    /// How far the stream was read for them.
+    read: Option<Seq>,
 }
 
 impl Recorded {
     /// Reads what the log holds: the gap records folded into the base, and those in the records held.
     pub(crate) fn read(log: &Log, key: &StreamKey) -> Result<Recorded, RetentionError> {
         let mut recorded = Recorded::default();
-        let mut at = Seq::ZERO;
-        if let Some(base) = log.bases().into_iter().find(|base| base.key == *key) {
+        recorded.read_on(log, key)?;
+        Ok(recorded)
+    }
+
+    /// Reads what came since it was read last.
+    fn read_on(&mut self, log: &Log, key: &StreamKey) -> Result<(), RetentionError> {
+        let mut at = self.read.unwrap_or(Seq::ZERO);
+        if self.read.is_none()
+            && let Some(base) = log.bases().into_iter().find(|base| base.key == *key)
+        {
             let mut state = State::new();
             let parts = log.read_snapshot(&base)?;
             let fold = |source| RetentionError::fold(key, source);
             snapshot::load(&mut state, &parts).map_err(fold)?;
             for (name, gap) in view::gaps(&state, &key.id.scope).map_err(fold)? {
-                recorded.take(key, &name, &gap.content);
+                self.take(key, &name, &gap.content);
             }
             at = base.mark.position.seq;
         }
         let mut reader = log.read_stream(key, at);
         loop {
             match reader.next() {
-                Ok(None) => return Ok(recorded),
+                Ok(None) => {
+                    self.read = Some(reader.position());
+                    return Ok(());
+                }
                 Ok(Some(frame)) => {
                     let unreadable = |source| RetentionError::frame(key, source);
                     for item in frame.records().map_err(unreadable)? {
@@ -56,7 +74,7 @@ impl Recorded {
                         if record.kind == RecordKind::Gap.as_wire()
                             && let Ok(Payload::Gap(gap)) = Payload::decode(&record)
                         {
-                            recorded.take(key, &record.key, &gap);
+                            self.take(key, &record.key, &gap);
                         }
                     }
                 }
@@ -86,6 +104,27 @@ impl Recorded {
     pub(crate) fn covers(&self, epoch: Epoch, seq: Seq) -> bool {
         let before = self.stretches.range(..=(epoch, seq)).next_back();
         before.is_some_and(|((of, _), stretch)| *of == epoch && stretch.last >= seq)
+    }
+
+    /// The first stretch of `first` to `last` that no gap record is about, under whatever epoch.
+    fn first_missing(&self, mut first: Seq, last: Seq) -> Option<(Seq, Seq)> {
+        // Epochs may use numbers again, so stretches may overlap: until none moves the beginning any more.
+        while let Some(until) = self
+            .stretches
+            .iter()
+            .filter(|((_, from), stretch)| *from <= first && stretch.last >= first)
+            .map(|(_, stretch)| stretch.last)
+            .max()
+        {
+            first = until.next();
+        }
+        if first > last {
+            return None;
+        }
+        let next = self.stretches.keys().map(|(_, from)| *from);
+        let next = next.filter(|from| *from > first).min();
+        let until = next.map_or(last, |next| Seq(next.0 - 1).min(last));
+        Some((first, until))
     }
 
     /// The record for a stretch that is about to go, and its key: that of the stretch before, where this one continues it,
@@ -127,5 +166,53 @@ impl Recorded {
     /// As [`Recorded::take`], for what was just written.
     pub(crate) fn wrote(&mut self, stream: &StreamKey, name: &str, gap: &v1::Gap) {
         self.take(stream, name, gap);
+    }
+}
+
+/// Declares what a peer will never get of a stream of telemetry this log writes, before a snapshot goes there in the
+/// place of records.
+///
+/// What was given up unarchived is recorded already. What a cloud had acknowledged was given up without a word; where
+/// the cloud there is now is an older copy, or another one, it does not hold that.
+#[derive(Debug)]
+pub struct PeerGaps {
+    key: StreamKey,
+    recorded: Recorded,
+}
+
+impl PeerGaps {
+    /// For one stream of one opening of a log.
+    pub fn new(key: StreamKey) -> PeerGaps {
+        PeerGaps {
+            key,
+            recorded: Recorded::default(),
+        }
+    }
+
+    /// Appends a gap record for what is in none yet of the records after `after`, the last one the peer has, up to
+    /// `at`, where the snapshot stands; they are durable when this returns. Returns how many records that is: 0 for
+    /// streams of state, which the snapshot says all of, and for streams of others.
+    ///
+    /// # Errors
+    /// When the log cannot be read or takes nothing.
+    pub fn declare(&mut self, log: &Log, after: Seq, at: Mark, now: Stamp) -> Result<u64, RetentionError> {
+        let key = &self.key;
+        let own = key.incarnation == log.identity().incarnation;
+        let last = at.position.seq;
+        if key.id.lane != Lane::UpData || !own || last <= after {
+            return Ok(0);
+        }
+        self.recorded.read_on(log, key)?;
+        let (boot, mut count) = (log.identity().boot, 0);
+        while let Some(stretch) = self.recorded.first_missing(after.next(), last) {
+            let (name, gap) =
+                self.recorded
+                    .describe(key, at.position.epoch, stretch, CLOUD_LOST, v1::Replacement::None);
+            let record = now.record(boot, name.clone(), &Payload::Gap(gap.clone()));
+            log.append_blocking(&key.id, vec![record])?;
+            count += gap.count;
+            self.recorded.wrote(key, &name, &gap);
+        }
+        Ok(count)
     }
 }
