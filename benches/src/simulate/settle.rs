@@ -193,9 +193,10 @@ impl World {
             .fences
             .nodes
             .iter()
-            .filter(|(_, fence)| fence.quarantine.is_some())
+            .filter(|(scope, fence)| fence.quarantine.is_some() || self.superseded.contains(*scope))
             .map(|(scope, fence)| (scope.clone(), fence.clone()))
             .collect();
+        self.superseded.clear();
         for (scope, fence) in waiting {
             self.resolve(CLOUD, &scope, fence)?;
         }

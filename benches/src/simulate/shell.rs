@@ -508,11 +508,12 @@ impl World {
         };
         let id = found.machine(side);
         note!(self, "{}: session {link} ends: {err}", self.machines[id].label);
-        let refused =
-            matches!(&err, SessionError::Refusing { reason, .. } if *reason == RefuseReason::CloudRolledBack);
-        if self.calm && refused && id == CLOUD {
+        if let (SessionError::Refusing { reason, .. }, true, CLOUD) = (&err, self.calm, id) {
             // The operator does what the message says.
-            self.restored = true;
+            self.restored |= *reason == RefuseReason::CloudRolledBack;
+            if *reason == RefuseReason::Superseded {
+                self.superseded.extend(self.node_of(link));
+            }
         }
         // What it still wants is done: a quarantine is noted.
         let taken = self

@@ -57,6 +57,8 @@ pub(super) struct World {
     pub(super) calm: bool,
     /// The cloud's data was put back, and it was not started as such.
     pub(super) restored: bool,
+    /// Nodes whose disk was refused because an operator decided for another one.
+    pub(super) superseded: BTreeSet<Scope>,
     pub(super) next_record: u64,
 }
 
@@ -107,6 +109,7 @@ impl World {
             reached: BTreeMap::new(),
             calm: false,
             restored: false,
+            superseded: BTreeSet::new(),
             next_record: 0,
             rng,
         }

@@ -92,8 +92,13 @@ fn relation(stream: &StreamFacts, ours: &dyn Ours) -> Relation {
     let Some(end) = ours.durable(&stream.key) else {
         return Relation::Whole;
     };
+    // An edge that has not heard of the epoch our end began cannot go on in it.
     let at_end = |mark: Option<Mark>| {
-        mark.is_some_and(|mark| mark.position.seq == end.position.seq && same_chain(mark, end))
+        mark.is_some_and(|mark| {
+            mark.position.seq == end.position.seq
+                && mark.position.epoch >= end.position.epoch
+                && same_chain(mark, end)
+        })
     };
     if at_end(stream.end) || at_end(stream.opened) {
         return Relation::Whole;
@@ -420,11 +425,10 @@ impl Case<'_> {
             .any(|closed| *closed == self.hello.incarnation.0);
         self.accept(|stream, relation| {
             let reset = |common| self.reset(stream, common);
+            let must = |common| reset(common).map_or(Action::Resume { if_diverged: None }, Action::Reset);
             Ok(match relation {
-                Relation::Whole if returns => {
-                    let end = self.ours.durable(&stream.key).map(|end| end.position);
-                    reset(end).map_or(Action::Resume { if_diverged: None }, Action::Reset)
-                }
+                Relation::Behind { common } if returns => must(Some(common)),
+                Relation::Whole | Relation::Ahead if returns => must(None),
                 Relation::Whole => Action::Resume { if_diverged: None },
                 Relation::Ahead => Action::Resume {
                     if_diverged: reset(None),
@@ -432,12 +436,8 @@ impl Case<'_> {
                 Relation::Behind { common } => Action::Resume {
                     if_diverged: reset(Some(common)),
                 },
-                Relation::Shorter { common } => {
-                    reset(Some(common)).map_or(Action::Resume { if_diverged: None }, Action::Reset)
-                }
-                Relation::TooOld | Relation::Foreign => {
-                    reset(None).map_or(Action::Resume { if_diverged: None }, Action::Reset)
-                }
+                Relation::Shorter { common } => must(Some(common)),
+                Relation::TooOld | Relation::Foreign => must(None),
             })
         })
     }
