@@ -2,12 +2,13 @@
 
 use ledge_log::AppendError;
 use ledge_proto::ids::{Epoch, Lane, Mark, Scope, StreamId};
+use ledge_retention::Degrade;
 
 use super::events::Event;
 use super::machine::{CLOUD, MachineId};
 use super::plan::around;
 use super::violation::{Checked, Violation, ensure};
-use super::workload::{Moment, record};
+use super::workload::{Moment, check_summaries, record};
 use super::world::{World, note};
 
 impl World {
@@ -136,6 +137,7 @@ impl World {
         let Some(process) = &machine.process else {
             return Ok(());
         };
+        let summarized = self.mix.degrade == Degrade::Averages;
         let key = process.log.own_key(stream);
         let mut known = machine.harvested.get(&key).copied();
         let end = process.log.durable(&key);
@@ -172,6 +174,9 @@ impl World {
             frame
                 .follows(last.chain)
                 .map_err(|err| Violation::new("I1-dense", format!("{key} {}: {err}", frame.first_seq())))?;
+            if summarized && key.id.lane == Lane::UpData {
+                check_summaries(&frame)?;
+            }
             self.oracle.write(&frame, last.chain);
             last = frame.mark();
         }
