@@ -351,11 +351,11 @@ fn archived(hub: Option<&HubClient>) -> retention::Archived {
 
 /// Completes new epochs that a crash cut off.
 fn finish_epochs(log: &Log, scope: &Scope) -> Result<(), ResetError> {
-    for lane in [Lane::UpState, Lane::UpData] {
-        let key = log.own_key(&StreamId::new(scope.clone(), lane));
-        let missing = reset::finish(log, &key)?;
-        if missing > 0 {
-            tracing::warn!(stream = %key.id, missing, "a new epoch was cut off; its records are appended now");
+    let keys = [Lane::UpState, Lane::UpData].map(|lane| log.own_key(&StreamId::new(scope.clone(), lane)));
+    for done in reset::finish(log, &keys, SystemClock.stamp())? {
+        let missing = done.appended_again;
+        if missing > 0 || done.records.is_some() {
+            tracing::warn!(stream = %done.key.id, missing, "a new epoch was cut off; it is completed now");
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use ledge_log::{AppendError, Log, ReadError, Skipped};
 use ledge_proto::fold::{State, snapshot, view};
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Epoch, Lane, Scope, Seq, StreamId, StreamKey};
+use ledge_proto::ids::{Epoch, Lane, Mark, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::record::{Payload, RecordKind};
 use ledge_proto::stamp::Stamp;
 use ledge_proto::{mutants, v1};
@@ -52,24 +52,42 @@ struct Stretch {
 /// What gap records say about one stream.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorded {
+    keeper: Keeper,
     about: StreamKey,
     prefix: String,
     /// By epoch and first record.
     stretches: BTreeMap<(Epoch, Seq), Stretch>,
+    /// How far the stream was read for them.
+    read: Option<Seq>,
 }
 
 impl Recorded {
-    /// Reads what the log holds: the gap records folded into the base, and those in the records held. One that cannot be
-    /// read is written again.
-    pub(crate) fn read(log: &Log, keeper: Keeper, about: &StreamKey) -> Result<Recorded, RetentionError> {
-        let key = log.own_key(&told_in(log, keeper, about));
-        let mut recorded = Recorded {
+    /// Nothing is read yet.
+    fn new(keeper: Keeper, about: &StreamKey) -> Recorded {
+        Recorded {
+            keeper,
             about: about.clone(),
             prefix: key_prefix(keeper, about),
             stretches: BTreeMap::new(),
-        };
-        let mut at = Seq::ZERO;
-        if let Some(base) = log.bases().into_iter().find(|base| base.key == key) {
+            read: None,
+        }
+    }
+
+    /// Reads what the log holds: the gap records folded into the base, and those in the records held. One that cannot be
+    /// read is written again.
+    pub(crate) fn read(log: &Log, keeper: Keeper, about: &StreamKey) -> Result<Recorded, RetentionError> {
+        let mut recorded = Recorded::new(keeper, about);
+        recorded.read_on(log)?;
+        Ok(recorded)
+    }
+
+    /// Reads what came since it was read last.
+    fn read_on(&mut self, log: &Log) -> Result<(), RetentionError> {
+        let key = log.own_key(&told_in(log, self.keeper, &self.about));
+        let mut at = self.read.unwrap_or(Seq::ZERO);
+        if self.read.is_none()
+            && let Some(base) = log.bases().into_iter().find(|base| base.key == key)
+        {
             let mut state = State::new();
             let fold = |source| RetentionError::fold(&key, source);
             match log.read_snapshot(&base) {
@@ -77,20 +95,23 @@ impl Recorded {
                 Err(ReadError::Damaged { .. }) => {}
                 Err(err) => return Err(err.into()),
             }
-            let gaps = match keeper {
+            let gaps = match self.keeper {
                 Keeper::Node => view::gaps(&state, &key.id.scope),
                 Keeper::Cloud => view::given_up(&state, &key.id.scope),
             };
             for (name, gap) in gaps.map_err(fold)? {
-                recorded.take(&name, &gap.content);
+                self.take(&name, &gap.content);
             }
             at = base.mark.position.seq;
         }
         let mut reader = log.read_stream(&key, at);
         loop {
             match reader.next() {
-                Ok(None) => return Ok(recorded),
-                Ok(Some(frame)) => recorded.take_frame(&frame),
+                Ok(None) => {
+                    self.read = Some(reader.position());
+                    return Ok(());
+                }
+                Ok(Some(frame)) => self.take_frame(&frame),
                 Err(ReadError::Jump { .. }) => reader.skip_jump(),
                 Err(err @ ReadError::Damaged { .. }) => {
                     if reader.skip_damage().is_none() {
@@ -142,6 +163,27 @@ impl Recorded {
         before
             .filter(|((of, _), stretch)| *of == epoch && stretch.last >= seq)
             .map(|(_, stretch)| stretch.last)
+    }
+
+    /// The first stretch of `first` to `last` that no gap record is about, under whatever epoch.
+    fn first_missing(&self, mut first: Seq, last: Seq) -> Option<(Seq, Seq)> {
+        // Epochs may use numbers again, so stretches may overlap: until none moves the beginning any more.
+        while let Some(until) = self
+            .stretches
+            .iter()
+            .filter(|((_, from), stretch)| *from <= first && stretch.last >= first)
+            .map(|(_, stretch)| stretch.last)
+            .max()
+        {
+            first = until.next();
+        }
+        if first > last {
+            return None;
+        }
+        let next = self.stretches.keys().map(|(_, from)| *from);
+        let next = next.filter(|from| *from > first).min();
+        let until = next.map_or(last, |next| Seq(next.0 - 1).min(last));
+        Some((first, until))
     }
 
     /// The record for a stretch that is about to go, and its key: that of the stretch before, where this one continues it,
@@ -330,5 +372,54 @@ impl<'a> GapWriter<'a> {
         self.given_up.summaries += summaries;
         self.recorded.take(&name, &gap);
         Ok(())
+    }
+}
+
+/// Declares what a peer will never get of a stream of telemetry this log writes, before a snapshot goes there in the
+/// place of records.
+///
+/// What was given up unarchived is recorded already. What a cloud had acknowledged was given up without a word; where
+/// the cloud there is now is an older copy, or another one, it does not hold that.
+#[derive(Debug)]
+pub struct PeerGaps {
+    key: StreamKey,
+    recorded: Recorded,
+}
+
+impl PeerGaps {
+    /// For one stream of one opening of a log.
+    pub fn new(key: StreamKey) -> PeerGaps {
+        PeerGaps {
+            recorded: Recorded::new(Keeper::Node, &key),
+            key,
+        }
+    }
+
+    /// Appends a gap record for what is in none yet of the records after `after`, the last one the peer has, up to
+    /// `at`, where the snapshot stands; they are durable when this returns. Returns how many records that is: 0 for
+    /// streams of state, which the snapshot says all of, and for streams of others.
+    ///
+    /// # Errors
+    /// When the log cannot be read or takes nothing.
+    pub fn declare(&mut self, log: &Log, after: Seq, at: Mark, now: Stamp) -> Result<u64, RetentionError> {
+        let key = &self.key;
+        let own = key.incarnation == log.identity().incarnation;
+        let last = at.position.seq;
+        if key.id.lane != Lane::UpData || !own || last <= after {
+            return Ok(0);
+        }
+        self.recorded.read_on(log)?;
+        let (boot, mut count) = (log.identity().boot, 0);
+        while let Some(stretch) = self.recorded.first_missing(after.next(), last) {
+            let reason = Reason::CloudLost;
+            let (name, gap) =
+                self.recorded
+                    .describe(at.position.epoch, stretch, reason, v1::Replacement::None);
+            let record = now.record(boot, name.clone(), &Payload::Gap(gap.clone()));
+            log.append_blocking(&key.id, vec![record])?;
+            count += gap.count;
+            self.recorded.take(&name, &gap);
+        }
+        Ok(count)
     }
 }

@@ -93,6 +93,8 @@ pub enum Reason {
     MaxAge,
     /// It cannot be read.
     Corrupt,
+    /// A cloud had acknowledged it, so it went without a word; the cloud there is now does not hold it.
+    CloudLost,
 }
 
 impl Reason {
@@ -103,6 +105,7 @@ impl Reason {
             Reason::DiskFull => "DiskFull",
             Reason::MaxAge => "MaxAge",
             Reason::Corrupt => "Corrupt",
+            Reason::CloudLost => "CloudLost",
         }
     }
 }

@@ -24,9 +24,9 @@ pub mod facts;
 pub mod receipt;
 
 pub use advance::{
-    Resolution, begin_leadership, confirm, offer, quarantine, raise_restore_generation, resolve,
+    Resolution, begin_leadership, confirm, offer, quarantine, raise_restore_generation, resolve, shown,
 };
-pub use decide::{Action, CloudLost, Decision, Reset, decide, judge_welcome};
+pub use decide::{Action, CloudLost, Decision, Reset, candidates, decide, judge_welcome};
 pub use facts::{Acked, HelloFacts, Ours, StreamFacts, WelcomeFacts};
 
 use crate::ids::{Lane, Scope, StreamId};

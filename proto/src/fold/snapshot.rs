@@ -183,7 +183,7 @@ fn take_out<S: Read>(
         parts: count,
         fold_version: FOLD_VERSION,
         purpose: purpose.into(),
-        superseded_after: 0,
+        superseded_after: None,
         raw_len: u32::try_from(body.len()).unwrap_or(u32::MAX),
         // Into memory: zstd only fails when its output has no room.
         entries: zstd::bulk::compress(&body, 1).unwrap_or_default().into(),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ledge_proto::fence::FenceUpdate;
 use ledge_proto::ids::{Mark, Seq, StreamKey};
 use ledge_proto::session::{Event, Holdings, Session, SessionError, wire};
 use ledge_proto::stamp::Stamp;
@@ -108,8 +109,8 @@ struct Driver {
     inputs: mpsc::Receiver<Input>,
     inputs_in: mpsc::Sender<Input>,
     control_out: SendStream,
-    /// Streams that begin with a snapshot, and where it stands.
-    snapshots_first: BTreeMap<StreamKey, Mark>,
+    /// Streams that begin with a snapshot: the last record the peer has, and where the snapshot stands.
+    snapshots_first: BTreeMap<StreamKey, (Seq, Mark)>,
     meter: UdpMeter,
     receiving: bool,
 }
@@ -196,7 +197,13 @@ impl Driver {
                 }
             };
             let boot = link.log.identity().boot;
-            let ticket = order.note(&link.log, &update, now_us(), boot).await?;
+            let ticket = match &update {
+                FenceUpdate::Cloud(_) => {
+                    let order = link.cloud.order().await;
+                    order.note(&link.log, &update, now_us(), boot).await?
+                }
+                _ => order.note(&link.log, &update, now_us(), boot).await?,
+            };
             if waits {
                 let inputs = self.inputs_in.clone();
                 self.tasks.spawn(async move {
@@ -233,8 +240,8 @@ impl Driver {
                     base,
                     common,
                 }),
-                Event::SendSnapshot { key, at, .. } => {
-                    self.snapshots_first.insert(key, at);
+                Event::SendSnapshot { key, after, at } => {
+                    self.snapshots_first.insert(key, (after, at));
                 }
                 Event::SendFrom { key, after } => {
                     if hinted(&key) {
@@ -321,7 +328,7 @@ async fn begin_epochs(
     Ok(())
 }
 
-fn now() -> Stamp {
+pub(super) fn now() -> Stamp {
     Stamp {
         wall_us: now_us(),
         clock: ClockQuality::ClockUnknown,
