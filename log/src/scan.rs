@@ -216,6 +216,7 @@ pub(crate) fn scan(
     for (n, (segment, next)) in segments.iter().zip(nexts).enumerate() {
         let mut reader = SegmentScan {
             segment,
+            segments: &segments,
             streams: &mut streams,
             tail: &mut tail,
             assembly: &mut assembly,

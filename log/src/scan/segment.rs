@@ -27,6 +27,8 @@ const HEADER_READ: usize = BLOCK_HEADER_BYTES + 7 * 28;
 /// Scans one segment into the catalog's tables.
 pub(crate) struct SegmentScan<'a> {
     pub(crate) segment: &'a Segment,
+    /// All of them.
+    pub(crate) segments: &'a VecDeque<Segment>,
     pub(crate) streams: &'a mut Streams,
     pub(crate) tail: &'a mut Tail,
     /// The snapshot whose parts are coming.
@@ -440,6 +442,14 @@ impl SegmentScan<'_> {
                 self.streams.get_or_create(&key)
             }
         };
+        let again = {
+            let have = stream.state().durable.position;
+            self.on_hole == OnHole::Skip && entry.first_seq <= have.seq
+        };
+        if again {
+            // Its end could not be read when the log was opened before, and was written again.
+            super::lose_end(self.segments, &stream, self.damages)?;
+        }
         let mut state = stream.state();
         let have = state.durable.position;
         self.damages.suspects.remove(&entry.slot);
