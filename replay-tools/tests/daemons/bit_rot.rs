@@ -130,7 +130,7 @@ async fn heals(place: &Place, dir: &Path, before: &[u8], at: usize) {
 async fn telemetry_that_rots_on_the_edge_comes_back_from_the_cloud() {
     let (place, _, _device) = lived().await;
     let dir = place.site.edge_dir();
-    let at = frame_of(&dir, Lane::UpData, 20) + 60;
+    let at = frame_of(&dir, Lane::UpData, 3) + 60;
     let before = flip(&dir, at);
     heals(&place, &dir, &before, at).await;
 }
@@ -139,7 +139,7 @@ async fn telemetry_that_rots_on_the_edge_comes_back_from_the_cloud() {
 async fn a_directory_that_rots_is_noticed_at_the_start() {
     let (place, _, _device) = lived().await;
     let dir = place.site.edge_dir();
-    let at = header_of(&dir, frame_of(&dir, Lane::UpData, 20)) + 64 + 9;
+    let at = header_of(&dir, frame_of(&dir, Lane::UpData, 3)) + 64 + 9;
     let before = flip(&dir, at);
     let edge = place.start_edge(NOWHERE).await;
     place
