@@ -9,8 +9,8 @@ use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::settings::{Load, Settings};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, disk, log_metrics, retention, signal};
-use ledge_log::{DiskStorage, Log, Options};
+use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal};
+use ledge_log::{DiskStorage, Log, OnDamage, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::fence::receipt::ReceiptKey;
 use ledge_proto::ids::{Scope, Seq};
@@ -146,10 +146,12 @@ impl Daemon {
             segment_bytes: budget.segment_bytes,
             max_bytes: budget.log_bytes,
             reserve_bytes: config.disk.reserve_bytes,
+            on_damage: OnDamage::Quarantine,
             ..Options::new(cluster, "cloud".to_owned())
         };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(%cluster, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
+        damage::tell(&log);
         let followed = log.clone();
         let keeper = retention::Parts {
             log: log.clone(),
@@ -253,6 +255,7 @@ impl Daemon {
         };
         tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
         tasks.spawn("retention", retention::run(keeper, settings, shutdown.clone()));
+        tasks.spawn("damage", damage::look_for(log.clone(), shutdown.clone()));
         if let Some(watcher) = &manifests {
             let controller = DeviceController {
                 log: log.clone(),

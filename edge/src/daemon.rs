@@ -9,8 +9,8 @@ use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::settings::{Load, Settings};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, disk, log_metrics, retention, signal};
-use ledge_log::{DiskStorage, Log, Options};
+use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal};
+use ledge_log::{DiskStorage, Log, OnDamage, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::ids::{Lane, NameError, Scope, Seq, StreamId};
 use ledge_proto::record::Payload;
@@ -162,10 +162,12 @@ impl Daemon {
                 up_data: config.log.linger_data,
                 ..Default::default()
             },
+            on_damage: OnDamage::Quarantine,
             ..Options::new(identity.cluster, node.clone())
         };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(node, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
+        damage::tell(&log);
         if let Some(wall_us) = newest_record_us(&log, &scope) {
             clock.not_before_record(wall_us, identity.validity);
         }
@@ -279,6 +281,7 @@ impl Daemon {
         };
         tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
         tasks.spawn("retention", retention::run(keeper, settings, shutdown.clone()));
+        tasks.spawn("damage", damage::look_for(log.clone(), shutdown.clone()));
         tasks.spawn(
             "clock",
             clock::watch(journal.clone(), log.clone(), scope.clone(), shutdown.clone()),

@@ -1,10 +1,11 @@
 //! What cloudcore and edgecore do alike around their real work.
 //!
-//! Reading order: [`config`], [`disk`], [`logging`], [`tasks`], [`health`], [`http`], [`log_metrics`], [`clock`], [`retention`], [`settings`], [`signal`], [`closing`].
+//! Reading order: [`config`], [`disk`], [`damage`], [`logging`], [`tasks`], [`health`], [`http`], [`log_metrics`], [`clock`], [`retention`], [`settings`], [`signal`], [`closing`].
 
 pub mod clock;
 pub mod closing;
 pub mod config;
+pub mod damage;
 pub mod disk;
 pub mod health;
 pub mod http;

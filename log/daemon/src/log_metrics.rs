@@ -68,6 +68,13 @@ fn refresh(of: &Measured, began: (Instant, u64)) {
         let seconds = stats.sync_time.quantile_us(of) as f64 / 1e6;
         metrics::gauge!("ledge_log_fsync_seconds", "quantile" => quantile).set(seconds);
     }
+    metrics::gauge!("ledge_log_damaged_blocks").set(stats.damaged as f64);
+    let lost = of.log.quarantined();
+    let records = lost
+        .iter()
+        .map(|lost| lost.last.0 - lost.first.0 + 1)
+        .sum::<u64>();
+    metrics::gauge!("ledge_log_quarantined_records").set(records as f64);
     metrics::gauge!("ledge_log_queue_bytes").set(stats.queue_bytes as f64);
     let mut lanes: BTreeMap<Lane, LaneFigures> = BTreeMap::new();
     for stream in of.log.streams() {

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bit_rot;
 mod bounded;
 mod certificates;
 mod damaged_log;

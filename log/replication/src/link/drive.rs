@@ -72,6 +72,8 @@ pub(super) async fn run(
         drain: parts.drain,
         acked: Mutex::new(parts.sends.iter().map(|key| (key.clone(), Seq::ZERO)).collect()),
         gate: watch::Sender::new(!parts.sends.iter().any(hinted)),
+        not_held: Mutex::default(),
+        refilled: Notify::new(),
     });
     let (inputs_in, inputs) = mpsc::channel(16);
     let mut tasks = JoinSet::new();
@@ -126,6 +128,7 @@ impl Driver {
                 // Lanes are taken only once the peer is known to be who it should be.
                 self.receiving = true;
                 self.tasks.spawn(lanes::accept(self.link.clone()));
+                self.tasks.spawn(fetch::ask(self.link.clone()));
             }
             let deadline = { self.link.session().poll_timeout() };
             // In this order: a message that arrived before its stream ended (a refusal) is heard before the ending.
@@ -275,7 +278,8 @@ impl Driver {
                         .spawn(fetch::answer(link.clone(), id, key, first, last));
                 }
                 Event::NotHeld { id } => {
-                    tracing::warn!(id, "the other end does not hold what was lost here either")
+                    link.not_held().push(id);
+                    link.refilled.notify_one();
                 }
             }
         }

@@ -17,7 +17,7 @@ use super::drive::now;
 use super::items::{Item, ItemStream, write_frame, write_part};
 use super::observer::{Direction, Traffic};
 use super::snapshots::{Collector, PartError, Whole};
-use super::{Link, LinkError, blocking};
+use super::{Link, LinkError, blocking, fetch};
 use crate::reset::ResetError;
 
 /// Frames of one lane that may wait for fsync at once. With quinn's windows this bounds the memory of a link.
@@ -299,9 +299,27 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
             let frame = Frame::parse(bytes)?;
             frame.check_dictionary()?;
             let key = frame.key().clone();
-            link.allowed(&key)?;
             let records = u64::from(frame.count());
             let end = frame.mark();
+            let fetched = { link.session().fetches(&key, frame.first_seq(), frame.last_seq()) };
+            if link.log.is_quarantined(&key, frame.first_seq()) && (fetched || link.session().accepts(&key)) {
+                let whole = fetch::put_back(&link, &frame).await?;
+                link.session().handle_activity(link.now());
+                link.observer.received(&key, records, len);
+                if whole && link.session().accepts(&key) && link.log.durable(&key) == Some(end) {
+                    // Its end was lost: the stream has it again.
+                    link.observer.durable(&key, end);
+                    link.session().handle_durable(&key, end, link.now());
+                    link.wake.notify_one();
+                    previous = Some(end);
+                }
+                if whole || fetched {
+                    continue;
+                }
+            } else if fetched && !link.session().accepts(&key) {
+                continue; // It came back another way meanwhile.
+            }
+            link.allowed(&key)?;
             let ticket = match previous {
                 // Hashed here, on this connection's share of the processor; the log only compares chains.
                 Some(before) if frame.first_seq() == before.position.seq.next() => {
