@@ -1,6 +1,7 @@
 //! What was folded but not yet committed: one fjall batch or bulk load, readable while it grows.
 
 use bytes::Bytes;
+use fjall::UserValue;
 use ledge_proto::fold::{Read, Store};
 
 use crate::pending::Pending;
@@ -66,8 +67,8 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn set(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        let (key_len, len) = (key.len(), value.as_ref().map_or(0, Vec::len));
+    fn set(&mut self, key: Vec<u8>, value: Option<UserValue>) {
+        let (key_len, len) = (key.len(), value.as_ref().map_or(0, |value| value.len()));
         self.bytes += match self.pending.insert(key, value) {
             Some(before) => {
                 self.bytes -= before.map_or(0, |before| before.len());
@@ -113,7 +114,7 @@ impl Read for Batch<'_> {
 
 impl Store for Batch<'_> {
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.set(key, Some(value));
+        self.set(key, Some(value.into()));
     }
 
     fn remove(&mut self, key: Vec<u8>) {

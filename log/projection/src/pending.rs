@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
-use fjall::UserKey;
+use fjall::{UserKey, UserValue};
 
 /// A sorted map: for each key the value to be written, or `None` to remove it.
 ///
 /// A key begins with its scope and a zero byte, and a frame is of one scope. So each scope has a map of its own, small enough
-/// to stay in the processor's cache while its frame is folded. A value is kept as the fold made it: a rebuild writes most of
-/// them again before any is handed over.
+/// to stay in the processor's cache while its frame is folded. Keys and values are fjall's own from the start, so that handing
+/// them over copies nothing, and what the fold made is given back while it is still in the cache.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     scopes: Vec<OfScope>,
@@ -21,7 +21,7 @@ pub(crate) struct Pending {
 #[derive(Debug)]
 struct OfScope {
     scope: Box<[u8]>,
-    writes: BTreeMap<UserKey, Option<Vec<u8>>>,
+    writes: BTreeMap<UserKey, Option<UserValue>>,
 }
 
 /// What of a key tells its scope: up to and with the first zero byte, or all of it.
@@ -35,7 +35,7 @@ fn scope_of(key: &[u8]) -> &[u8] {
 
 impl Pending {
     /// Returns what was to be written under `key` before.
-    pub(crate) fn insert(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Option<Option<Vec<u8>>> {
+    pub(crate) fn insert(&mut self, key: Vec<u8>, value: Option<UserValue>) -> Option<Option<UserValue>> {
         let scope = scope_of(&key);
         self.last = match self.find(scope) {
             Some(at) => at,
@@ -56,7 +56,7 @@ impl Pending {
         }
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Option<UserValue>> {
         self.scopes[self.find(scope_of(key))?].writes.get(key)
     }
 
@@ -64,7 +64,7 @@ impl Pending {
     pub(crate) fn range<'a>(
         &'a self,
         prefix: &'a [u8],
-    ) -> impl Iterator<Item = (&'a UserKey, &'a Option<Vec<u8>>)> {
+    ) -> impl Iterator<Item = (&'a UserKey, &'a Option<UserValue>)> {
         let mut scopes: Vec<&OfScope> = if prefix.contains(&0) {
             self.find(scope_of(prefix))
                 .map(|at| &self.scopes[at])
@@ -83,7 +83,7 @@ impl Pending {
     }
 
     /// Everything, sorted.
-    pub(crate) fn into_sorted(mut self) -> impl Iterator<Item = (UserKey, Option<Vec<u8>>)> {
+    pub(crate) fn into_sorted(mut self) -> impl Iterator<Item = (UserKey, Option<UserValue>)> {
         self.scopes.sort_unstable_by(|a, b| a.scope.cmp(&b.scope));
         self.scopes.into_iter().flat_map(|of| of.writes)
     }
@@ -114,9 +114,9 @@ mod tests {
             prefix in key(),
         ) {
             let mut pending = Pending::default();
-            let mut map: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+            let mut map: BTreeMap<Vec<u8>, Option<UserValue>> = BTreeMap::new();
             for (key, value) in writes {
-                let value = value.map(|value| vec![value]);
+                let value = value.map(|value| UserValue::from([value]));
                 prop_assert_eq!(pending.insert(key.clone(), value.clone()), map.insert(key, value));
             }
             prop_assert_eq!(pending.get(&prefix), map.get(&prefix));
