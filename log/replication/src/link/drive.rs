@@ -207,6 +207,11 @@ impl Driver {
             }
         }
         drop(order);
+        if result.is_ok() {
+            // Before any lane begins: the peer reads lanes only once it has what is said here (CONFIRM), and lanes that take all
+            // of the connection's window first would leave no room for it.
+            self.flush().await?;
+        }
         self.carry_out(rest);
         Ok(result?)
     }
