@@ -1,6 +1,6 @@
 //! Fencing: which disk of a node, and which cloud, may go on with which history.
 //!
-//! Everything here is a function of its arguments. [`decide`] is the cloud's decision about a HELLO, [`judge_welcome`]
+//! Everything here is a function of its arguments. [`decide()`] is the cloud's decision about a HELLO, [`judge_welcome`]
 //! the edge's about a WELCOME; [`offer`], [`confirm`], [`quarantine`] and [`resolve`] give the next state to be made
 //! durable. The states are payloads of records on the lane `local`: [`v1::NodeFence`], [`v1::EdgeFence`],
 //! [`v1::CloudFence`].
