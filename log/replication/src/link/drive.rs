@@ -30,7 +30,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Something that the session has to know.
 enum Input {
-    Message(Message),
+    /// Boxed: a queue has room for 32 inputs even while it is empty, and every link has one.
+    Message(Box<Message>),
     Timeout,
     /// What it asked for is durable.
     Persisted,
@@ -152,7 +153,7 @@ impl Driver {
     async fn take(&mut self, input: Input) -> Result<(), LinkError> {
         match input {
             Input::Message(message) => {
-                self.take_events(|session, held, now| session.handle_message(message, held, now))
+                self.take_events(|session, held, now| session.handle_message(*message, held, now))
                     .await
             }
             Input::Timeout => {
@@ -217,6 +218,11 @@ impl Driver {
             }
         }
         drop(order);
+        if result.is_ok() {
+            // Before any lane begins: the peer reads lanes only once it has what is said here (CONFIRM), and lanes that take all
+            // of the connection's window first would leave no room for it.
+            self.flush().await?;
+        }
         self.carry_out(rest);
         Ok(result?)
     }
@@ -358,7 +364,11 @@ async fn read_control(
             .map_err(|err| LinkError::Stream(err.to_string()))?;
         link.observer
             .traffic(Direction::Received, Traffic::Control, 4 + body.len() as u64);
-        if inputs.send(Input::Message(wire::decode(&body)?)).await.is_err() {
+        if inputs
+            .send(Input::Message(Box::new(wire::decode(&body)?)))
+            .await
+            .is_err()
+        {
             return Ok(());
         }
     }
