@@ -13,7 +13,7 @@ pub use self::blocks::{Block, BlockReader, Frames};
 pub use self::stream::{Skipped, StreamReader};
 use crate::catalog::{Catalog, FrameRef, Segment, start_of};
 use crate::error::{OpenError, ReadError};
-use crate::format::block::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, body_crc};
+use crate::format::block::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, seeded_crc};
 use crate::format::streams::StreamTail;
 use crate::ids::{BlockChain, BlockNo, SegmentNo};
 use crate::scan::peek;
@@ -109,7 +109,7 @@ pub(crate) fn stood_after(catalog: &Catalog, segment: SegmentNo, key: &StreamKey
         }
         let mut body = vec![0; header.block_len() - BLOCK_HEADER_BYTES];
         pread_exact(&*next.file, &mut body, u64::from(off) + BLOCK_HEADER_BYTES as u64).ok()?;
-        if body_crc(next.header.seed(), std::iter::once(&body[..])) != header.body_crc {
+        if seeded_crc(next.header.seed(), std::iter::once(&body[..])) != header.body_crc {
             return None;
         }
         let tails = StreamTail::decode_all(&body).ok()?;

@@ -102,14 +102,18 @@ fn ledge(place: &Place, args: &[&str]) -> Vec<serde_json::Value> {
 }
 
 fn sql(place: &Place, dir: &Path, query: &str) -> Vec<serde_json::Value> {
-    let rows = ledge(place, &["sql", dir.to_str().unwrap(), query]);
-    rows.as_array().cloned().unwrap_or_else(|| vec![rows])
+    let documents = ledge(place, &["sql", dir.to_str().unwrap(), query]);
+    let rows = documents.into_iter().flat_map(|document| match document {
+        serde_json::Value::Array(rows) => rows,
+        row => vec![row],
+    });
+    rows.collect()
 }
 
 /// What `ledge log stats` counts as dropped in the stream `lane` of the node.
 fn dropped(place: &Place, dir: &Path, lane: &str) -> u64 {
     let stats = ledge(place, &["log", "stats", dir.to_str().unwrap()]);
-    let streams = stats["streams"].as_array().unwrap().iter();
+    let streams = stats[0]["streams"].as_array().unwrap().iter();
     streams
         .filter(|stream| stream["stream"].as_str().unwrap().ends_with(lane))
         .map(|stream| stream["dropped"].as_u64().unwrap())
