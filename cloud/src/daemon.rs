@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ledge_apiserver::embedded::{self, Embedded};
 use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
@@ -69,6 +70,8 @@ pub enum DaemonError {
     #[error(transparent)]
     Http(#[from] HttpError),
     #[error(transparent)]
+    Kubernetes(#[from] embedded::OpenError),
+    #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
     Manifests(#[from] WatchError),
@@ -81,6 +84,7 @@ pub struct Daemon {
     projection: Projection,
     keeper: retention::Parts,
     http: Option<HttpFace>,
+    kubernetes: Option<Embedded>,
     health: Health,
     hub: Hub,
     manifests: Option<Watcher>,
@@ -210,11 +214,24 @@ impl Daemon {
             fleet,
         };
         let hub = Hub::bind(config.quic_listen, tls, parts)?;
+        let kubernetes = match config.api_listen {
+            Some(listen) => {
+                let config = embedded::Config {
+                    listen,
+                    names: Vec::new(),
+                    data_dir: config.data_dir.clone(),
+                    limits: embedded::Limits::default(),
+                };
+                Some(Embedded::open(config, log.clone(), &projection, &[]).await?)
+            }
+            None => None,
+        };
         Ok(Daemon {
             log,
             projection,
             keeper,
             http,
+            kubernetes,
             health,
             hub,
             manifests,
@@ -232,6 +249,7 @@ impl Daemon {
             projection,
             keeper,
             http,
+            kubernetes,
             health,
             hub,
             manifests,
@@ -247,6 +265,15 @@ impl Daemon {
         if let Some(http) = http {
             http_address = told(http.address());
             tasks.spawn("http", http.serve(shutdown.clone()));
+        }
+        let mut api_address = String::new();
+        if let Some(kubernetes) = kubernetes {
+            api_address = format!(
+                ", Kubernetes API on {} (kubeconfig {})",
+                told(kubernetes.address()),
+                kubernetes.kubeconfig().display()
+            );
+            tasks.spawn("kubernetes-api", kubernetes.run(shutdown.clone()));
         }
         let measured = log_metrics::Measured {
             log: log.clone(),
@@ -267,7 +294,9 @@ impl Daemon {
         }
         let hub_address = told(hub.address());
         tasks.spawn("hub", hub.run(shutdown.clone()));
-        println!("cloudcore ready: edges on {hub_address}, metrics and health on {http_address}");
+        println!(
+            "cloudcore ready: edges on {hub_address}, metrics and health on {http_address}{api_address}"
+        );
         let failure = wait(&stop, &log, &follower, &health).await;
         shutdown.cancel();
         let late = tasks.join(DRAIN).await;

@@ -115,13 +115,7 @@ pub enum Lane {
 
 impl Lane {
     /// Every lane, in the order of their numbers.
-    pub const ALL: [Lane; 5] = [
-        Lane::Down,
-        Lane::UpState,
-        Lane::UpData,
-        Lane::Local,
-        Lane::Api,
-    ];
+    pub const ALL: [Lane; 5] = [Lane::Down, Lane::UpState, Lane::UpData, Lane::Local, Lane::Api];
 
     /// The lanes that are replicated.
     pub const REPLICATED: [Lane; 3] = [Lane::Down, Lane::UpState, Lane::UpData];

@@ -10,7 +10,7 @@ use ledge_kubeapi::serve::Extension;
 use ledge_kubeapi::serve::request::{Method, Request, User};
 use ledge_kubeapi::serve::respond::Response;
 use ledge_kubeapi::store::Store;
-use ledge_kubeapi::{ApiError, Environment, ObjectKey, Reason, Resource, crd, meta};
+use ledge_kubeapi::{ApiError, Environment, ObjectKey, Resource, crd, meta};
 use serde_json::{Value, json};
 
 use crate::environment::SystemEnvironment;
@@ -210,19 +210,6 @@ fn check_immutable(resource: &Resource, old: Option<&Value>, new: &Value) -> Res
             };
             return Err(ApiError::invalid("", &resource.kind, name, vec![cause]));
         }
-    }
-    Ok(())
-}
-
-/// Why a namespace that everything else depends on cannot be removed.
-pub fn check_removal(resource: &GroupResource, name: &str) -> Result<(), ApiError> {
-    let kept = ["default", "kube-system", "kube-public", "kube-node-lease"];
-    if resource.group.is_empty() && resource.resource == "namespaces" && kept.contains(&name) {
-        let why = "this namespace may not be deleted";
-        return Err(ApiError::new(
-            Reason::Forbidden,
-            ApiError::forbidden(resource, name, why).message,
-        ));
     }
     Ok(())
 }

@@ -18,7 +18,13 @@ pub struct BootstrapError {
 /// # Errors
 /// When something is refused or cannot be stored.
 pub async fn run(api: &Api, definitions: &[Value]) -> Result<(), BootstrapError> {
-    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+    for name in [
+        "default",
+        "kube-system",
+        "kube-public",
+        "kube-node-lease",
+        "kubeedge",
+    ] {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         create(api, "/api/v1/namespaces", &namespace).await?;
     }

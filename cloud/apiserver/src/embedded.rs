@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ledge_kubeapi::objects::Limits;
+pub use ledge_kubeapi::objects::Limits;
 use ledge_kubeapi::serve::Api;
 use ledge_kubeapi::{Object, Registry, builtin, crd};
 use ledge_log::Log;

@@ -21,6 +21,9 @@ pub struct Args {
     /// Address of metrics and health, or `off` [file: ledge.httpAddress] [default: 127.0.0.1:9091]
     #[arg(long, value_name = "IP:PORT", env = "LEDGE_HTTP_LISTEN")]
     pub http_listen: Option<String>,
+    /// Address of the embedded Kubernetes API, or `off`; its kubeconfig is written to the data directory [file: ledge.apiAddress] [default: off]
+    #[arg(long, value_name = "IP:PORT", env = "LEDGE_API_LISTEN")]
+    pub api_listen: Option<String>,
     /// Directory of Device and DeviceModel manifests [file: ledge.manifestsDir]
     #[arg(long, value_name = "DIR", env = "LEDGE_MANIFESTS")]
     pub manifests: Option<PathBuf>,

@@ -11,7 +11,14 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section {
         path: "ledge",
-        used: &["dataDir", "manifestsDir", "httpAddress", "logLevel", "logFormat"],
+        used: &[
+            "dataDir",
+            "manifestsDir",
+            "httpAddress",
+            "apiAddress",
+            "logLevel",
+            "logFormat",
+        ],
         inert: &[],
     },
     Section {

@@ -47,6 +47,7 @@ impl Config {
                 &["ledge.httpAddress", "commonConfig.monitorServer.bindAddress"],
                 HTTP_LISTEN,
             )?,
+            api_listen: file.api_listen(args.api_listen.as_deref(), "ledge.apiAddress")?,
             manifests: manifests.or_else(|| file.settings.text("ledge.manifestsDir").map(PathBuf::from)),
             tls: file.tls(
                 [args.ca.as_deref(), args.cert.as_deref(), args.key.as_deref()],

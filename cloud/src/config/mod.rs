@@ -29,6 +29,8 @@ pub struct Config {
     pub quic_listen: SocketAddr,
     /// Where metrics and health are served; `None` serves neither.
     pub http_listen: Option<SocketAddr>,
+    /// Where the embedded Kubernetes API is served; `None` serves none.
+    pub api_listen: Option<SocketAddr>,
     /// Directory of device manifests; `None` assigns no devices.
     pub manifests: Option<PathBuf>,
     /// Certificates.

@@ -299,7 +299,11 @@ fn api_object(object: &v1::ApiObject) -> Json {
     let mut shown: Json = serde_json::from_slice(&object.json).unwrap_or_default();
     if shown["kind"] == "Secret" {
         for field in ["data", "stringData"] {
-            for value in shown[field].as_object_mut().into_iter().flat_map(|map| map.values_mut()) {
+            for value in shown[field]
+                .as_object_mut()
+                .into_iter()
+                .flat_map(|map| map.values_mut())
+            {
                 *value = json!(format!("({} characters)", value.as_str().map_or(0, str::len)));
             }
         }

@@ -92,7 +92,7 @@ fn every_mistake_is_told_with_its_line() {
         told,
         [
             "cloudcore.yaml cannot be used:",
-            "  line 4: ledge.dataDirectory: unknown key (known here: dataDir, disk, httpAddress, log, logFormat, logLevel, manifestsDir)",
+            "  line 4: ledge.dataDirectory: unknown key (known here: apiAddress, dataDir, disk, httpAddress, log, logFormat, logLevel, manifestsDir)",
             "  line 5: ledge.httpAddress: `here` is not an address such as 127.0.0.1:9091, nor `off`",
             "  line 6: ledge.log.segmentBytes: 1048576 bytes is out of range: from 8388608 bytes to 2147483648 bytes",
             "  line 7: ledge.logLevel: `loud` is not a level: one of off, error, warn, info, debug, trace",
