@@ -2,6 +2,7 @@
 //! something even where absolute figures do not. What each id measures is in `docs/performance.md`.
 
 mod append;
+mod beside;
 mod ends;
 mod fresh;
 mod group;
@@ -57,6 +58,11 @@ pub const BENCHES: &[Bench] = &[
         id: "B1b",
         about: "group commit of 10,000 tasks: raw bytes/s at the same block size",
         run: group::commit,
+    },
+    Bench {
+        id: "B1c",
+        about: "durable records/s beside fjall, JetStream and raft-engine, each syncing every record",
+        run: beside::others,
     },
     Bench {
         id: "B1d",

@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
+use ledge_daemon::settings::{Load, Settings};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, disk, log_metrics, retention, signal};
-use ledge_log::{DiskStorage, Log, Options};
+use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal};
+use ledge_log::{DiskStorage, Log, OnDamage, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::fence::receipt::ReceiptKey;
 use ledge_proto::ids::{Scope, Seq};
@@ -18,8 +19,8 @@ use ledge_replication::certs::{self, CertError, CertFiles};
 use ledge_replication::link::ReplaySlots;
 use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls::{self, TlsError};
-use ledge_retention::Policy;
 use ledge_retention::budget::BudgetError;
+use ledge_retention::{Keeper, Policy};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
@@ -87,11 +88,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// The whole life of the daemon, until a signal or a failed log.
+    /// The whole life of the daemon, until a signal or a failed log. `load` reads the configuration again.
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub fn build_and_run(config: Config) -> Result<(), DaemonError> {
+    pub fn build_and_run(config: Config, load: Load) -> Result<(), DaemonError> {
         logging::init(&config.log_level, config.log_format == LogFormat::Json)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("cloudcore")
@@ -100,12 +101,13 @@ impl Daemon {
             .map_err(DaemonError::Runtime)?;
         runtime.block_on(async {
             let stop = signal::stop_requested();
+            let settings = Settings::new(config.disk.clone(), load);
             let daemon = Daemon::build(config, &stop).await?;
             if stop.is_cancelled() {
                 // The projection may be behind: nothing may act on it.
                 return Ok(closing::close(daemon.projection, daemon.log)?);
             }
-            daemon.run(stop).await
+            daemon.run(stop, settings).await
         })
     }
 
@@ -139,25 +141,22 @@ impl Daemon {
             Some(dir) => Some(Watcher::start(dir, WatchOptions::default()).await?),
             None => None,
         };
-        let segment_bytes = (config.log.segment_bytes, SEGMENT_BYTES);
-        let budget = disk::budget(
-            &config.data_dir,
-            &config.disk,
-            segment_bytes,
-            &ledge_projection::Options::cloud(),
-        )?;
+        let budget = disk::budget(&config.data_dir, &config.disk, shares(&config))?;
         let options = Options {
             segment_bytes: budget.segment_bytes,
             max_bytes: budget.log_bytes,
             reserve_bytes: config.disk.reserve_bytes,
+            on_damage: OnDamage::Quarantine,
             ..Options::new(cluster, "cloud".to_owned())
         };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(%cluster, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
+        damage::tell(&log);
         let followed = log.clone();
         let keeper = retention::Parts {
             log: log.clone(),
             policy: Policy {
+                keeper: Keeper::Cloud,
                 max_age: config.disk.max_age,
                 degrade: config.disk.degrade,
                 ..Policy::default()
@@ -166,6 +165,7 @@ impl Daemon {
             archived: Arc::new(move |key| followed.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq)),
             dir: config.data_dir.clone(),
             budget,
+            shares: shares(&config),
         };
         retention::make_room(&keeper);
         let (projection, opened) = Projection::open(
@@ -226,7 +226,7 @@ impl Daemon {
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn run(self, stop: CancellationToken) -> Result<(), DaemonError> {
+    pub async fn run(self, stop: CancellationToken, settings: Settings) -> Result<(), DaemonError> {
         let Daemon {
             log,
             projection,
@@ -254,7 +254,8 @@ impl Daemon {
             archived: keeper.archived.clone(),
         };
         tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
-        tasks.spawn("retention", retention::run(keeper, shutdown.clone()));
+        tasks.spawn("retention", retention::run(keeper, settings, shutdown.clone()));
+        tasks.spawn("damage", damage::look_for(log.clone(), shutdown.clone()));
         if let Some(watcher) = &manifests {
             let controller = DeviceController {
                 log: log.clone(),
@@ -328,4 +329,13 @@ fn receipt_key(files: &CertFiles) -> Result<ReceiptKey, DaemonError> {
         source,
     })?;
     Ok(ReceiptKey::of_secret(&secret))
+}
+
+/// What the division of the disk depends on besides its limit.
+fn shares(config: &Config) -> disk::Shares {
+    disk::Shares {
+        segment_bytes: config.log.segment_bytes,
+        usual_segment_bytes: SEGMENT_BYTES,
+        projection_bytes: ledge_projection::Options::cloud().disk_bytes(),
+    }
 }

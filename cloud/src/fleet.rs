@@ -16,7 +16,7 @@ use ledge_proto::fold::folded_stream;
 use ledge_proto::ids::{Lane, Mark, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::session::{Peer, RefuseReason};
 use ledge_proto::v1;
-use ledge_replication::link::{Direction, LinkObserver, Traffic};
+use ledge_replication::link::{Direction, LinkObserver, Refill, Traffic};
 use ledge_replication::meters;
 use ledge_replication::reset::LostHistory;
 
@@ -262,6 +262,10 @@ impl LinkObserver for FleetObserver {
 
     fn history_lost(&self, lost: &LostHistory) {
         tracing::warn!(stream = %lost.key.id, epoch = %lost.epoch, "the stream goes on under a new epoch");
+    }
+
+    fn refill(&self, _key: &StreamKey, what: Refill) {
+        meters::refill(what);
     }
 
     fn traffic(&self, direction: Direction, what: Traffic, bytes: u64) {

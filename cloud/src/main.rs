@@ -1,6 +1,7 @@
 //! cloudcore: read the configuration, build, run, drain.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use ledge_cloud::config::{Args, Config};
@@ -27,7 +28,12 @@ fn main() -> ExitCode {
         println!("configuration is valid");
         return ExitCode::SUCCESS;
     }
-    match Daemon::build_and_run(config) {
+    let load = Arc::new(move || {
+        Config::load(&args)
+            .map(|config| config.disk)
+            .map_err(|err| err.to_string())
+    });
+    match Daemon::build_and_run(config, load) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             eprintln!("error: {err}");

@@ -7,9 +7,10 @@ use std::time::Duration;
 use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
+use ledge_daemon::settings::{Load, Settings};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, disk, log_metrics, retention, signal};
-use ledge_log::{DiskStorage, Log, Options};
+use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal};
+use ledge_log::{DiskStorage, Log, OnDamage, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::ids::{Lane, NameError, Scope, Seq, StreamId};
 use ledge_proto::record::Payload;
@@ -95,11 +96,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// The whole life of the daemon, until a signal or a failed log.
+    /// The whole life of the daemon, until a signal or a failed log. `load` reads the configuration again.
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub fn build_and_run(config: Config) -> Result<(), DaemonError> {
+    pub fn build_and_run(config: Config, load: Load) -> Result<(), DaemonError> {
         logging::init(&config.log_level, config.log_format == LogFormat::Json)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -109,12 +110,13 @@ impl Daemon {
             .map_err(DaemonError::Runtime)?;
         runtime.block_on(async {
             let stop = signal::stop_requested();
+            let settings = Settings::new(config.disk.clone(), load);
             let daemon = Daemon::build(config, &stop).await?;
             if stop.is_cancelled() {
                 // The projection may be behind: nothing may act on it.
                 return Ok(closing::close(daemon.projection, daemon.log)?);
             }
-            daemon.run(stop).await
+            daemon.run(stop, settings).await
         })
     }
 
@@ -150,13 +152,7 @@ impl Daemon {
         if let Some(problem) = identity.validity.problem(clock.now()) {
             tracing::error!(cert = %files.cert.display(), "{problem}; cloudcore will refuse it: renew it with `ledge cert node {node}`");
         }
-        let segment_bytes = (config.log.segment_bytes, SEGMENT_BYTES);
-        let budget = disk::budget(
-            &config.data_dir,
-            &config.disk,
-            segment_bytes,
-            &ledge_projection::Options::edge(),
-        )?;
+        let budget = disk::budget(&config.data_dir, &config.disk, shares(&config))?;
         let options = Options {
             segment_bytes: budget.segment_bytes,
             max_bytes: budget.log_bytes,
@@ -166,10 +162,12 @@ impl Daemon {
                 up_data: config.log.linger_data,
                 ..Default::default()
             },
+            on_damage: OnDamage::Quarantine,
             ..Options::new(identity.cluster, node.clone())
         };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(node, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
+        damage::tell(&log);
         if let Some(wall_us) = newest_record_us(&log, &scope) {
             clock.not_before_record(wall_us, identity.validity);
         }
@@ -225,7 +223,7 @@ impl Daemon {
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn run(self, stop: CancellationToken) -> Result<(), DaemonError> {
+    pub async fn run(self, stop: CancellationToken, settings: Settings) -> Result<(), DaemonError> {
         let Daemon {
             config,
             scope,
@@ -253,6 +251,7 @@ impl Daemon {
             archived: archived.clone(),
             dir: config.data_dir.clone(),
             budget,
+            shares: shares(&config),
         };
         // Before anything else is appended, and before a base hides where it was cut off.
         let (first, of, node) = (keeper.clone(), log.clone(), scope.clone());
@@ -281,7 +280,8 @@ impl Daemon {
             archived: archived.clone(),
         };
         tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
-        tasks.spawn("retention", retention::run(keeper, shutdown.clone()));
+        tasks.spawn("retention", retention::run(keeper, settings, shutdown.clone()));
+        tasks.spawn("damage", damage::look_for(log.clone(), shutdown.clone()));
         tasks.spawn(
             "clock",
             clock::watch(journal.clone(), log.clone(), scope.clone(), shutdown.clone()),
@@ -354,11 +354,11 @@ fn archived(hub: Option<&HubClient>) -> retention::Archived {
 
 /// Completes new epochs that a crash cut off.
 fn finish_epochs(log: &Log, scope: &Scope) -> Result<(), ResetError> {
-    for lane in [Lane::UpState, Lane::UpData] {
-        let key = log.own_key(&StreamId::new(scope.clone(), lane));
-        let missing = reset::finish(log, &key)?;
-        if missing > 0 {
-            tracing::warn!(stream = %key.id, missing, "a new epoch was cut off; its records are appended now");
+    let keys = [Lane::UpState, Lane::UpData].map(|lane| log.own_key(&StreamId::new(scope.clone(), lane)));
+    for done in reset::finish(log, &keys, SystemClock.stamp())? {
+        let missing = done.appended_again;
+        if missing > 0 || done.records.is_some() {
+            tracing::warn!(stream = %done.key.id, missing, "a new epoch was cut off; it is completed now");
         }
     }
     Ok(())
@@ -519,5 +519,14 @@ async fn run_mappers(
     }
     if let Some(err) = stopped.journal {
         failed.send_replace(Some(err));
+    }
+}
+
+/// What the division of the disk depends on besides its limit.
+fn shares(config: &Config) -> disk::Shares {
+    disk::Shares {
+        segment_bytes: config.log.segment_bytes,
+        usual_segment_bytes: SEGMENT_BYTES,
+        projection_bytes: ledge_projection::Options::edge().disk_bytes(),
     }
 }

@@ -14,7 +14,7 @@ use ledge_proto::v1;
 use ledge_replication::certs::CLOUD_SERVER_NAME;
 use ledge_replication::fences::Fences;
 use ledge_replication::link::{
-    Direction, Drain, LinkError, LinkObserver, LinkParts, ReplaySlots, Traffic, run_edge,
+    Direction, Drain, LinkError, LinkObserver, LinkParts, Refill, ReplaySlots, Traffic, run_edge,
 };
 use ledge_replication::meters;
 use ledge_replication::reset::{LostHistory, OwnAppends};
@@ -289,6 +289,10 @@ impl LinkObserver for EdgeObserver {
             stream = %lost.key.id, epoch = %lost.epoch, lost = ?lost.records, again = lost.appended_again,
             "this disk is an older state of the node's: the stream goes on under a new epoch"
         );
+    }
+
+    fn refill(&self, _key: &StreamKey, what: Refill) {
+        meters::refill(what);
     }
 
     fn traffic(&self, direction: Direction, what: Traffic, bytes: u64) {

@@ -39,7 +39,7 @@ pub use log::{
 pub use options::{
     Committer, Linger, OnDamage, OnLostData, Options, Random, SEGMENT_MAX_BYTES, SEGMENT_MIN_BYTES,
 };
-pub use read::{Block, BlockReader, Frames, StreamReader};
+pub use read::{Block, BlockReader, Frames, Skipped, StreamReader};
 pub use recovery::Recovery;
 pub use repair::{RepairReport, repair};
 pub use snapshot::SnapshotRef;

@@ -129,7 +129,7 @@ pub struct Options {
     /// `None`: as much as the disk has.
     pub max_bytes: Option<u64>,
     /// Bytes at the end of a segment that `up.data` may not use while there is no file for the next one, for the other
-    /// lanes to go on. The last half of it is for snapshots alone: without bases no segment can be given up. At most a
+    /// lanes to go on. The last half of it is for what retention writes: without it no segment can be given up. At most a
     /// quarter of a segment.
     pub reserve_bytes: u64,
     /// Used segments kept as files to be overwritten, instead of removed.

@@ -157,7 +157,15 @@ impl Log {
     /// [`crate::OnDamage::Quarantine`]. A block of which every frame is still whole is put together again with the next
     /// commit, and is not listed.
     pub fn quarantined(&self) -> Vec<Quarantined> {
-        self.catalog().damages().listed()
+        let mut listed = self.catalog().damages().listed();
+        listed.retain(|lost| !held_again(self.catalog(), lost));
+        listed
+    }
+
+    /// Whether record `seq` of a stream is among [`Log::quarantined`].
+    pub fn is_quarantined(&self, key: &StreamKey, seq: Seq) -> bool {
+        let found = self.catalog().damages().holding(key, seq).cloned();
+        found.is_some_and(|lost| !held_again(self.catalog(), &lost))
     }
 
     /// Takes a frame that is quarantined from a peer that has it too. `true` once the block it was in is whole again
@@ -171,6 +179,30 @@ impl Log {
         let frame = Frame::parse(frame.bytes().clone())?;
         self.shared().writer().refill(frame)
     }
+}
+
+/// Whether records that were in a damaged block are held elsewhere by now: their end of the stream was lost, and it was
+/// written again. To put the block back would have the log hold them twice.
+fn held_again(catalog: &Catalog, lost: &Quarantined) -> bool {
+    let Some(stream) = catalog.stream(&lost.key) else {
+        return false;
+    };
+    let end = catalog
+        .damages()
+        .at(lost.segment, lost.off)
+        .map_or(lost.off, |damage| damage.end);
+    let state = stream.state();
+    let at = state.durable.position.seq;
+    if lost.first <= at && at < lost.last {
+        return true; // A snapshot moved its end to the middle of them.
+    }
+    let from = state
+        .frames
+        .partition_point(|frame| frame.last_seq() < lost.first);
+    state.frames[from..]
+        .iter()
+        .take_while(|frame| frame.first_seq <= lost.last)
+        .any(|frame| frame.segment != lost.segment || !(lost.off..end).contains(&frame.off))
 }
 
 impl Writer {
@@ -254,7 +286,7 @@ impl Writer {
             let damages = self.catalog.damages();
             damages.holding(key, first).cloned().ok_or_else(not_quarantined)?
         };
-        if last > lost.last {
+        if last > lost.last || held_again(&self.catalog, &lost) {
             return Err(not_quarantined());
         }
         if first == lost.first

@@ -10,11 +10,12 @@ use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Mark, Seq, StreamKey};
 
 pub use self::blocks::{Block, BlockReader, Frames};
-pub use self::stream::StreamReader;
+pub use self::stream::{Skipped, StreamReader};
 use crate::catalog::{Catalog, FrameRef, Segment, start_of};
 use crate::error::{OpenError, ReadError};
-use crate::format::block::{BLOCK_HEADER_BYTES, BlockHeader};
-use crate::ids::{BlockChain, BlockNo};
+use crate::format::block::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, seeded_crc};
+use crate::format::streams::StreamTail;
+use crate::ids::{BlockChain, BlockNo, SegmentNo};
 use crate::scan::peek;
 use crate::storage::pread_exact;
 
@@ -78,13 +79,44 @@ pub(crate) fn mark_of_frame(catalog: &Catalog, key: &StreamKey, frame: FrameRef)
             position: frame.last(),
             chain,
         }),
-        Ok((found, _)) => Err(damaged(
-            &segment,
-            frame.off,
-            format!("a frame of {found} where one of {key} belongs"),
-        )),
         Err(OpenError::Io { path, source, .. }) => Err(ReadError::Io { path, source }),
-        Err(other) => Err(damaged(&segment, frame.off, other.to_string())),
+        other => {
+            // The segment after this one began with where every stream stood.
+            let stood = stood_after(catalog, frame.segment, key);
+            if let Some(mark) = stood.filter(|mark| mark.position == frame.last()) {
+                return Ok(mark);
+            }
+            let reason = match other {
+                Err(err) => err.to_string(),
+                Ok((found, _)) => format!("a frame of {found} where one of {key} belongs"),
+            };
+            Err(damaged(&segment, frame.off, reason))
+        }
+    }
+}
+
+/// Where `key` stood at the end of `segment`, as far as the segment after it can be read and says so.
+pub(crate) fn stood_after(catalog: &Catalog, segment: SegmentNo, key: &StreamKey) -> Option<Mark> {
+    let next = catalog.segment(SegmentNo(segment.0.checked_add(1)?))?;
+    let mut no = next.header.first_block;
+    loop {
+        let off = next.offset_of(no)?;
+        let mut head = [0; BLOCK_HEADER_BYTES];
+        pread_exact(&*next.file, &mut head, off.into()).ok()?;
+        let header = BlockHeader::decode(&head, next.header.seed()).ok()?;
+        if header.block_no != no || header.kind != BlockKind::Streams {
+            return None;
+        }
+        let mut body = vec![0; header.block_len() - BLOCK_HEADER_BYTES];
+        pread_exact(&*next.file, &mut body, u64::from(off) + BLOCK_HEADER_BYTES as u64).ok()?;
+        if seeded_crc(next.header.seed(), std::iter::once(&body[..])) != header.body_crc {
+            return None;
+        }
+        let tails = StreamTail::decode_all(&body).ok()?;
+        if let Some(tail) = tails.into_iter().find(|tail| tail.key == *key) {
+            return Some(tail.mark);
+        }
+        no = no.next();
     }
 }
 
@@ -105,6 +137,12 @@ pub(crate) fn chain_of_block(catalog: &Catalog, no: BlockNo) -> Option<BlockChai
     pread_exact(&*segment.file, &mut buf, off.into()).ok()?;
     let header = BlockHeader::decode(&buf, segment.header.seed()).ok()?;
     (header.block_no == next).then_some(header.prev_chain)
+}
+
+/// Where `key` stood at the end of the oldest segment, see [`stood_after`].
+pub(crate) fn stood_after_oldest(catalog: &Catalog, key: &StreamKey) -> Option<Mark> {
+    let oldest = catalog.segments().front().map(|segment| segment.no())?;
+    stood_after(catalog, oldest, key)
 }
 
 pub(crate) fn damaged(segment: &Segment, off: u32, reason: String) -> ReadError {

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 
+use bytes::Bytes;
+use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Chain, Mark};
 
 use self::segment::SegmentScan;
@@ -16,9 +18,7 @@ pub(crate) use self::segment::peek;
 use crate::catalog::{Catalog, Damages, Head, Segment, Stream, Streams, start_of};
 use crate::error::{OpenError, ReadError};
 use crate::format::FormatError;
-use crate::format::block::{
-    BLOCK_HEADER_BYTES, BLOCK_HEADER_LEN, BlockHeader, DirEntry, block_chain, decode_dir,
-};
+use crate::format::block::{BLOCK_HEADER_BYTES, BLOCK_HEADER_LEN, BlockHeader, DirEntry, block_chain};
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_FILES, Superblock};
 use crate::ids::{BlockChain, BlockNo, SegmentNo};
@@ -216,6 +216,7 @@ pub(crate) fn scan(
     for (n, (segment, next)) in segments.iter().zip(nexts).enumerate() {
         let mut reader = SegmentScan {
             segment,
+            segments: &segments,
             streams: &mut streams,
             tail: &mut tail,
             assembly: &mut assembly,
@@ -370,13 +371,23 @@ fn head_of(segments: &VecDeque<Segment>, tail: &Tail, last: &SegmentHeader) -> R
 pub(crate) fn chain_at(segment: &Segment, off: u32, len: usize) -> Result<BlockChain, OpenError> {
     let mut block = vec![0; len];
     pread_exact(&*segment.file, &mut block, off.into()).map_err(OpenError::io("read", &segment.path))?;
+    let block = Bytes::from(block);
     let format = |err| OpenError::format(&segment.path, off.into(), err);
     let header = BlockHeader::decode(&block, segment.header.seed()).map_err(format)?;
     let (head, body) = block.split_at(BLOCK_HEADER_BYTES);
-    let entries = decode_dir(&body[..header.dir_len()], header.dir_len(), body.len()).map_err(format)?;
+    let entries = header.directory(body, segment.header.seed()).map_err(format)?;
     let mut chains = Vec::with_capacity(entries.len());
     for entry in &entries {
-        chains.push(peek(segment, off + BLOCK_HEADER_LEN + entry.off, entry.len)?.1.0);
+        let at = BLOCK_HEADER_BYTES + entry.off as usize;
+        // A wrong chain does not lead to the next block, nor to what the superblock saw.
+        let frame = Frame::parse_trusted(block.slice(at..at + entry.len as usize)).map_err(|err| {
+            OpenError::Damaged {
+                path: segment.path.clone(),
+                offset: (off + BLOCK_HEADER_LEN + entry.off).into(),
+                reason: err.to_string(),
+            }
+        })?;
+        chains.push(frame.chain().0);
     }
     let own = if entries.is_empty() {
         body

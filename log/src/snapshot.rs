@@ -37,7 +37,8 @@ pub(crate) struct SnapshotHead {
     pub(crate) mark: Mark,
     pub(crate) purpose: Purpose,
     pub(crate) parts: u32,
-    pub(crate) superseded_after: Seq,
+    /// Records after this one, of lower epochs, no longer stand; `None`: all of them do.
+    pub(crate) superseded_after: Option<Seq>,
 }
 
 impl SnapshotHead {
@@ -51,7 +52,7 @@ impl SnapshotHead {
         if part.parts == 0 || part.parts > SNAPSHOT_MAX_PARTS || part.part >= part.parts {
             return Err(malformed("the number of a part is out of range"));
         }
-        if part.seq >= u64::MAX / 2 || part.superseded_after >= u64::MAX / 2 {
+        if part.seq >= u64::MAX / 2 || part.superseded_after.unwrap_or_default() >= u64::MAX / 2 {
             return Err(malformed("its sequence number is out of range"));
         }
         if part.raw_len as usize > limits::SNAPSHOT_PART_MAX_BYTES {
@@ -61,7 +62,7 @@ impl SnapshotHead {
             mark: mark_of(part)?,
             purpose: part.purpose(),
             parts: part.parts,
-            superseded_after: Seq(part.superseded_after),
+            superseded_after: part.superseded_after.map(Seq),
             key,
         };
         Ok((head, part.part))
@@ -97,7 +98,7 @@ impl NewSnapshot {
             reason: reason.to_owned(),
         };
         match head.purpose {
-            Purpose::Base if head.superseded_after != Seq::ZERO => {
+            Purpose::Base if head.superseded_after.is_some() => {
                 return Err(refuse("a base supersedes nothing"));
             }
             Purpose::Base | Purpose::Rebase => {}
@@ -268,7 +269,7 @@ mod tests {
         assert!(refused(|s| s.parts = 0));
         assert!(refused(|s| s.epoch = 0));
         assert!(refused(|s| s.chain = vec![1]));
-        assert!(refused(|s| s.superseded_after = 3));
+        assert!(refused(|s| s.superseded_after = Some(3)));
         assert!(refused(|s| s.raw_len = u32::MAX));
         assert!(NewSnapshot::check(&[part(0, 1)], 100).is_err());
         assert!(NewSnapshot::check(&[part(0, 2), part(0, 2)], 1 << 20).is_err());

@@ -21,7 +21,8 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     }
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut cx = Context::from_waker(&waker);
-    let mut future = std::pin::pin!(future);
+    // Inside a task of tokio its budget runs out and is not filled up while this thread waits: do without.
+    let mut future = std::pin::pin!(tokio::task::coop::unconstrained(future));
     loop {
         match future.as_mut().poll(&mut cx) {
             Poll::Ready(output) => return output,

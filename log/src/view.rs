@@ -116,6 +116,27 @@ impl LogView {
         snapshots::read_snapshot(&self.catalog, at)
     }
 
+    /// What is wrong, when records of a stream after `after` may be in blocks that cannot be read: those that are known
+    /// to be there, a stream that begins in the middle, or blocks of which nothing is known.
+    pub fn unreadable(&self, key: &StreamKey, after: Seq) -> Option<ReadError> {
+        let damages = self.catalog.damages();
+        let info = self.streams().into_iter().find(|info| info.key == *key);
+        let begins_late = info.is_some_and(|info| info.first_seq > after.next())
+            && snapshots::snapshot_of(&self.catalog, key).is_none();
+        for damage in &damages.all {
+            let lost = damage.lost.iter().find(|lost| lost.key == *key && lost.last > after);
+            if let Some(lost) = lost {
+                return Some(crate::quarantine::error(&self.catalog, lost));
+            }
+            if begins_late || damage.lost.is_empty() {
+                let segment = self.catalog.segment(damage.segment)?;
+                let reason = format!("blocks {} to {} cannot be read", damage.first, damage.last);
+                return Some(crate::read::damaged(&segment, damage.off, reason));
+            }
+        }
+        None
+    }
+
     /// See [`crate::Log::chain_of_block`].
     pub fn chain_of_block(&self, no: BlockNo) -> Option<BlockChain> {
         chain_of_block(&self.catalog, no)

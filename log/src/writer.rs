@@ -25,7 +25,7 @@ use crate::catalog::{Catalog, Head};
 use crate::error::AppendError;
 use crate::format::block::{
     BLOCK_HEADER_BYTES, BODY_MAX_BYTES, BlockHeader, BlockKind, DIR_ENTRY_BYTES, DirEntry, block_chain,
-    body_crc,
+    seeded_crc,
 };
 use crate::format::superblock::Superblock;
 use crate::ids::{BlockChain, BlockNo};
@@ -166,8 +166,12 @@ impl Writer {
             block_no: self.head.block.next(),
             durable_block: self.synced.block,
             prev_chain: self.head.chain,
-            body_crc: body_crc(seed, std::iter::once(own).chain(frames.iter().copied())),
+            body_crc: seeded_crc(seed, std::iter::once(own).chain(frames.iter().copied())),
             slot,
+            dir_crc: seeded_crc(
+                seed,
+                std::iter::once(&own[..usize::from(dir_count) * DIR_ENTRY_BYTES]),
+            ),
         };
         let encoded = header.encode(seed);
         let span = header.span(active.segment.header.align);

@@ -22,6 +22,7 @@ const CHANGE: usize = 6;
 const MOST_CHANGES: usize = 32;
 const SEGMENT_HEADER: usize = 4096;
 const BLOCK_HEADER: usize = 64;
+const DIR_ENTRY: usize = 28;
 
 /// A closed log of three segments: own streams, a foreign one, SEAL and STREAMS blocks.
 fn log() -> &'static SimDisk {
@@ -93,8 +94,11 @@ fn mend(path: &Path, bytes: &mut [u8], at: usize) {
         .get(block + BLOCK_HEADER..)
         .and_then(|rest| rest.get(..body_len))
     {
-        let crc = crc32c_of(&[&seed, body]);
-        bytes[block + 48..block + 52].copy_from_slice(&crc.to_le_bytes());
+        let dir_len = usize::from(u16::from_le_bytes([bytes[block + 6], bytes[block + 7]])) * DIR_ENTRY;
+        let dir = &body[..dir_len.min(body.len())];
+        let (body, dir) = (crc32c_of(&[&seed, body]), crc32c_of(&[&seed, dir]));
+        bytes[block + 48..block + 52].copy_from_slice(&body.to_le_bytes());
+        bytes[block + 56..block + 60].copy_from_slice(&dir.to_le_bytes());
     }
     let (head, tail) = (block..block + 12, block + 16..block + BLOCK_HEADER);
     let crc = crc32c_of(&[&seed, &bytes[head], &bytes[tail]]);
@@ -157,7 +161,7 @@ fn corpus() {
     std::fs::create_dir_all(&corpus).unwrap();
     let segment_fields = [0, 8, 10, 12, 16, 32, 48, 56, 64, 80, 88, 96, 100, 104, 4092];
     let block_fields = [
-        0, 4, 5, 6, 8, 12, 16, 24, 32, 48, 52, 64, 68, 72, 80, 84, 88, 92, 200,
+        0, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 52, 56, 64, 68, 72, 80, 84, 88, 92, 200,
     ];
     let offsets = segment_fields
         .into_iter()

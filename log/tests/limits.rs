@@ -161,3 +161,98 @@ fn a_limit_of_less_than_three_segments_is_refused() {
         "{err}"
     );
 }
+
+/// Appends until the log is about to be full, giving up nothing.
+fn fill_up(log: &Log) {
+    for n in 0.. {
+        if log
+            .append_blocking(&stream(Lane::UpData), vec![record(n)])
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_limit_is_raised_while_the_log_is_open() {
+    let disk = SimDisk::new();
+    let log = open_limited(&disk, Some(LIMIT));
+    fill_up(&log);
+    let mut room = log.subscribe_room();
+    room.mark_unchanged();
+    let after = log.set_limit(Some(LIMIT + 3 * SEGMENT), SEGMENT).unwrap();
+    assert_eq!((after.blocked, after.limit), (None, Some(LIMIT + 3 * SEGMENT)));
+    assert!(room.has_changed().unwrap(), "whoever waits for it is told");
+    log.append_blocking(&stream(Lane::UpData), vec![record(1)])
+        .unwrap();
+    let (more, _) = fill(&log, Lane::UpData);
+    assert!(more > 10 && used(&disk) > LIMIT && used(&disk) <= LIMIT + 3 * SEGMENT);
+    log.set_limit(None, SEGMENT).unwrap();
+    log.append_blocking(&stream(Lane::UpData), vec![record(1)])
+        .unwrap();
+}
+
+#[test]
+fn a_limit_is_lowered_while_the_log_is_open() {
+    let disk = SimDisk::new();
+    let log = open_limited(&disk, Some(LIMIT + 6 * SEGMENT));
+    fill_up(&log);
+    let low = 4 * SEGMENT;
+    assert!(
+        log.set_limit(Some(2 * SEGMENT), SEGMENT).is_err(),
+        "three segments must fit"
+    );
+    let room = log.set_limit(Some(low), SEGMENT).unwrap();
+    assert!(room.blocked.is_some_and(|reason| reason.contains("limit")));
+    while log.room().blocked.is_some() {
+        give_up_oldest(&log);
+    }
+    assert!(used(&disk) <= low);
+    for n in 0..200 {
+        while log.room().blocked.is_some() {
+            give_up_oldest(&log);
+        }
+        log.append_blocking(&stream(Lane::UpData), vec![record(n)])
+            .unwrap();
+        assert!(used(&disk) <= low);
+    }
+}
+
+/// A segment that is longer than the new limit by itself goes too.
+#[test]
+fn a_limit_is_lowered_below_the_length_of_the_segment_being_written() {
+    let disk = SimDisk::new();
+    let (long, short) = (64 << 20, 8 << 20);
+    let options = Options {
+        max_bytes: Some(4 * long),
+        reserve_bytes: 2048,
+        segment_bytes: long,
+        ..options(1)
+    };
+    let (log, _) = Log::open(storage(&disk), &dir(), options).unwrap();
+    log.append_blocking(&stream(Lane::UpData), vec![record(1)])
+        .unwrap();
+    let limit = 3 * short + (1 << 16);
+    let room = log.set_limit(Some(limit), short).unwrap();
+    assert!(room.blocked.is_some());
+    give_up_oldest(&log);
+    assert_eq!(log.room().blocked, None);
+    assert!(used(&disk) <= limit, "{}", used(&disk));
+    log.append_blocking(&stream(Lane::UpData), vec![record(2)])
+        .unwrap();
+    log.close().unwrap();
+    let options = Options {
+        segment_bytes: short,
+        max_bytes: Some(limit),
+        ..self::options(2)
+    };
+    let (log, _) = Log::open(storage(&disk), &dir(), options).unwrap();
+    assert_eq!(
+        log.durable(&log.own_key(&stream(Lane::UpData)))
+            .unwrap()
+            .position
+            .seq,
+        Seq(2)
+    );
+}

@@ -303,3 +303,50 @@ fn a_crash_while_a_block_is_put_back_loses_nothing() {
         }
     }
 }
+
+/// The end of a stream was lost, and the peer sent it again before it was asked for what was lost: it is not put back
+/// beside that.
+#[test]
+fn an_end_that_was_written_again_is_not_put_back() {
+    let disk = SimDisk::new();
+    let (log, _) = open_tolerant(&disk, 1).unwrap();
+    let mut remote = FrameWriter::new(remote_key(1));
+    let frames: Vec<Frame> = (0..4).map(|_| frame(&mut remote, 3)).collect();
+    for frame in &frames {
+        log.append_frame_blocking(frame.clone()).unwrap();
+    }
+    for n in 0..3 {
+        log.append_blocking(&stream(Lane::UpData), vec![record(n)])
+            .unwrap();
+    }
+    log.close().unwrap();
+    let bytes = disk.read(&segment_path(0)).unwrap();
+    let last = &frames[3].bytes()[..];
+    let at = bytes.windows(last.len()).position(|found| found == last).unwrap();
+    disk.corrupt(&segment_path(0), |bytes| bytes[at + last.len() / 2] ^= 1);
+
+    let sent_again = disk.after_kill();
+    let (log, recovery) = open_tolerant(&sent_again, 2).unwrap();
+    assert_eq!(recovery.quarantined.len(), 1);
+    assert!(log.is_quarantined(&remote_key(1), Seq(10)) && !log.is_quarantined(&remote_key(1), Seq(9)));
+    log.append_frame_blocking(frames[3].clone()).unwrap();
+    assert_eq!(log.quarantined(), []);
+    assert!(matches!(
+        log.refill(frames[3].clone()),
+        Err(RefillError::NotQuarantined { .. })
+    ));
+    log.close().unwrap();
+    let (log, _) = open_tolerant(&sent_again, 3).unwrap();
+    let read = frames_of(&mut log.read_stream(&remote_key(1), Seq::ZERO));
+    assert_eq!(bytes_of(&read), bytes_of(&frames), "once each");
+
+    // Asked for first, it is as if nothing had been.
+    let (log, _) = open_tolerant(&disk, 2).unwrap();
+    assert!(log.refill(frames[3].clone()).unwrap());
+    assert_eq!(
+        log.append_frame_blocking(frames[3].clone()).unwrap(),
+        frames[3].mark()
+    );
+    log.close().unwrap();
+    assert_eq!(verify(&disk).findings, []);
+}

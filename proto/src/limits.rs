@@ -58,6 +58,13 @@ pub const FENCE_MAX_CLOSED: usize = 64;
 /// Most session tokens of a node that wait for one to be confirmed.
 pub const FENCE_MAX_OUTSTANDING: usize = 16;
 
+/// Most marks of a stream named in WELCOME for the edge to find the last record both ends hold.
+pub const SESSION_MAX_CANDIDATES: usize = 256;
+
+/// Highest restore generation of a refused node that is remembered: no clock gives one beyond the year 4000, and numbers
+/// above it stay free.
+pub const FENCE_MAX_SHOWN_GENERATION: u64 = 64_000_000_000;
+
 /// Most requests for lost frames that may be open at once.
 pub const SESSION_MAX_FETCHES: usize = 64;
 

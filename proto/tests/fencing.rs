@@ -386,3 +386,87 @@ fn an_operator_takes_whichever_comes() {
     assert!(established(&meet(&mut new, &mut cloud, 7)));
     in_step(&new, &cloud);
 }
+
+/// Two copies of a running disk went on, and the one whose history the cloud did not take is let in.
+#[test]
+fn what_the_cloud_holds_already_is_not_sent_again() {
+    let (mut edge, mut cloud) = acquainted();
+    let data = edge.key(Lane::UpData);
+    // More than the edge was told of: it goes on without a word of the cloud, and so does its copy.
+    edge.write(Lane::UpData, 200);
+    edge.write(Lane::UpData, 201);
+    let mut first = edge.clone();
+    meet(&mut first, &mut cloud, 2);
+    first.write(Lane::UpData, 300);
+    meet(&mut first, &mut cloud, 3);
+    edge.write(Lane::UpData, 400);
+    let told = meet(&mut edge, &mut cloud, 4);
+    assert!(established(&told) && was_reset(&told), "{told:?}");
+    in_step(&edge, &cloud);
+    let mut says = cloud.says(&data);
+    assert!(says.contains(&400), "{says:?}");
+    let before = says.len();
+    says.sort_unstable();
+    says.dedup();
+    assert_eq!(says.len(), before, "{says:?}");
+}
+
+/// An older state of the disk, from right where the cloud's copy began another epoch.
+#[test]
+fn old_disk_that_lost_nothing_but_an_epoch() {
+    let (mut edge, mut cloud) = acquainted();
+    let backup = edge.clone();
+    edge.write(Lane::UpData, 300);
+    meet(&mut edge, &mut cloud, 2);
+    // Put back once, it goes on in epoch 2 from where the cloud ends.
+    let mut once = backup.clone();
+    once.start(60);
+    assert!(was_reset(&meet(&mut once, &mut cloud, 3)));
+    in_step(&once, &cloud);
+    // What it looked like when its streams had not begun the epoch yet has the same end.
+    let mut again = once.clone();
+    for lane in [Lane::UpState, Lane::UpData] {
+        let key = again.key(lane);
+        let items = again.log.streams.get_mut(&key).unwrap();
+        items.retain(|item| item.mark().position.epoch.0 == 1);
+    }
+    again.log.reopen();
+    cloud.node = fence::resolve(cloud.node.clone(), Resolution::NewIncarnation);
+    let told = meet(&mut again, &mut cloud, 4);
+    assert!(established(&told), "{told:?}");
+    in_step(&again, &cloud);
+}
+
+/// A disk that an operator lets back in after another one took its place says all of its own again: what is shown of
+/// the node is what it says.
+#[test]
+fn a_disk_that_comes_back_begins_an_epoch() {
+    let (mut old, mut cloud) = acquainted();
+    let mut new = Edge::new(3);
+    new.start(50);
+    assert!(established(&meet(&mut new, &mut cloud, 2)));
+    assert!(refusal(&meet(&mut old, &mut cloud, 3)).is_some());
+    cloud.node = fence::resolve(cloud.node.clone(), Resolution::NewIncarnation);
+    let told = meet(&mut old, &mut cloud, 4);
+    assert!(established(&told) && was_reset(&told), "{told:?}");
+    in_step(&old, &cloud);
+    assert_eq!(cloud.end(&old.key(Lane::UpData)).unwrap().position.epoch.0, 2);
+}
+
+/// A clock that was ahead at the first restore does not keep the second one from being followed.
+#[test]
+fn a_cloud_restored_twice_is_above_what_nodes_have_followed() {
+    let (mut edge, mut cloud) = restored();
+    let older = cloud.clone();
+    let ahead_us = 4_000_000_000_000_000;
+    cloud.cloud = fence::raise_restore_generation(cloud.cloud, ahead_us);
+    assert!(established(&meet(&mut edge, &mut cloud, 5)));
+    // The older copy once more, by a clock that is right.
+    let mut cloud = older;
+    cloud.cloud = fence::raise_restore_generation(cloud.cloud, ahead_us / 2);
+    assert_eq!(refusal(&meet(&mut edge, &mut cloud, 6)), Some("CloudRolledBack"));
+    cloud.cloud = fence::raise_restore_generation(cloud.cloud, ahead_us / 2);
+    let told = meet(&mut edge, &mut cloud, 7);
+    assert!(established(&told), "{told:?}");
+    in_step(&edge, &cloud);
+}

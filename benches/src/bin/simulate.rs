@@ -21,7 +21,6 @@ usage: simulate [--seeds N] [--from S]   run N seeds (default 1000) from seed S 
   --steps N       events per seed before faults stop
   --edges N       edges
   --threads N     threads (default: one per processor)
-  --all-faults    also faults with open findings (docs/simulation.md)
   --keep-going    go on after a violation
   --quiet         no progress on standard error";
 
@@ -249,9 +248,6 @@ fn report(outcome: &Outcome, plan: Plan, mutant: Option<&str>) -> Option<ExitCod
     if let Some(name) = mutant {
         again.push_str(&format!(" --mutant {name}"));
     }
-    if plan.all_faults {
-        again.push_str(" --all-faults");
-    }
     eprintln!("again: {again} --trace");
     Some(ExitCode::FAILURE)
 }
@@ -298,7 +294,6 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Option<Args>, String> {
             }
             "--list" => parsed.list = true,
             "--trace" => parsed.plan.trace = true,
-            "--all-faults" => parsed.plan.all_faults = true,
             "--keep-going" => parsed.keep_going = true,
             "--quiet" => parsed.quiet = true,
             "--help" | "-h" => return Ok(None),

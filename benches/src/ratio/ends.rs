@@ -55,7 +55,7 @@ pub(super) fn parts(
     }
 }
 
-/// A node's log, which takes little room.
+/// A log that takes little room, and fills no segment ahead while something is measured.
 pub(super) fn node_log(dir: &Path, cluster: ClusterId, name: &str) -> anyhow::Result<Log> {
     let options = Options {
         segment_bytes: 8 << 20,

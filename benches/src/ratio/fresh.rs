@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use ledge_log::Log;
 use ledge_projection::{Follower, Options, Projection};
-use ledge_proto::ids::{Lane, Scope, StreamId, StreamKey};
+use ledge_proto::ids::{ClusterId, Lane, Scope, StreamId, StreamKey};
 use ledge_proto::record::{Payload, property_key};
 use ledge_proto::v1;
 use ledge_replication::certs::{Authority, CLOUD_SERVER_NAME};
@@ -23,8 +23,10 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::ends::{any, client, node_log, parts};
 use super::harness::{Comparison, Plan, Row, Slice, compare};
-use super::workload::{RawFile, open};
+use super::usage::Usage;
+use super::workload::RawFile;
 
+const CLUSTER: ClusterId = ClusterId([1; 16]);
 const DEVICES: u32 = 100;
 const PER_APPEND: u32 = 4096;
 /// One in so many records of the backlog is a report; the others are samples.
@@ -109,7 +111,7 @@ impl Bench {
         let authority = Authority::create(&pki)?;
         let cloud = authority.issue_cloud(&[], &pki)?;
         let node = authority.issue_node("edge-1", &pki)?;
-        let edge = node_log(&dir.join("edge"), ledge_proto::ids::ClusterId([1; 16]), "edge-1")?;
+        let edge = node_log(&dir.join("edge"), CLUSTER, "edge-1")?;
         let scope = Scope::node("edge-1")?;
         for (lane, count) in [
             (Lane::UpState, backlog / (SAMPLES_PER_REPORT + 1)),
@@ -162,6 +164,7 @@ impl Bench {
         while slice.busy < plan.slice {
             let (cloud, edge) = self.runtime.block_on(self.connect())?;
             plan.begin()?;
+            let used = Usage::now();
             let raw = &mut self.raw;
             let took = self.runtime.block_on(async {
                 let began = Instant::now();
@@ -180,20 +183,23 @@ impl Bench {
                 };
                 Ok::<_, anyhow::Error>(tokio::try_join!(ask, answer)?.0)
             })?;
+            let used = Usage::now() - used;
             plan.end()?;
             edge.close(0u32.into(), b"");
-            add(&mut slice, took);
+            add(&mut slice, took, used);
         }
-        Ok(slice)
+        Ok(slice.with_syncs(self.raw.take_syncs()))
     }
 
     /// Links to a cloud that knows nothing of the node yet.
     fn ours(&mut self, plan: &Plan) -> anyhow::Result<Slice> {
         let mut slice = Slice::default();
+        let mut syncs = 0;
         while slice.busy < plan.slice {
             self.clouds += 1;
+            let edge_syncs = self.edge.stats().syncs;
             let dir = self.dir.join(format!("cloud-{}", self.clouds));
-            let cloud = open(&dir)?;
+            let cloud = node_log(&dir, CLUSTER, "cloud")?;
             let (seen, stop) = (Arc::new(Notify::new()), CancellationToken::new());
             let scope = Scope::node("edge-1")?;
             let incarnation = self.edge.identity().incarnation;
@@ -216,13 +222,16 @@ impl Bench {
             let cloud_parts = parts(&cloud, who, Vec::new(), Arc::new(Arrived(seen.clone())), &stop);
             let (cloud_end, edge_end) = self.runtime.block_on(self.connect())?;
             plan.begin()?;
+            let used = Usage::now();
             let took = self.runtime.block_on(async {
                 let began = Instant::now();
                 let serve = tokio::spawn(run_cloud(cloud_end, cloud_parts));
                 let mut dial = tokio::spawn(run_edge(edge_end, edge_parts, Vec::new()));
                 let took = tokio::select! {
                     () = seen.notified() => began.elapsed(),
-                    ended = &mut dial => anyhow::bail!("the link ended: {:?}", ended?),
+                    ended = &mut dial => {
+                        anyhow::bail!("the link ended: {:?}; the cloud's end: {:?}", ended?, serve.await?)
+                    }
                     () = tokio::time::sleep(Duration::from_secs(20)) => anyhow::bail!("no state within 20 s"),
                 };
                 stop.cancel();
@@ -230,16 +239,19 @@ impl Bench {
                 serve.await?.ok();
                 anyhow::Ok(took)
             })?;
+            let used = Usage::now() - used;
             plan.end()?;
-            drop(cloud);
+            syncs += cloud.stats().syncs + self.edge.stats().syncs - edge_syncs;
+            cloud.close()?;
             std::fs::remove_dir_all(&dir)?;
-            add(&mut slice, took);
+            add(&mut slice, took, used);
         }
-        Ok(slice)
+        Ok(slice.with_syncs(syncs))
     }
 }
 
-fn add(slice: &mut Slice, took: Duration) {
+fn add(slice: &mut Slice, took: Duration, used: Usage) {
+    slice.usage = Some(slice.usage.unwrap_or_default() + used);
     slice.units += 1.0;
     slice.busy += took;
     slice.latencies_us.push(took.as_secs_f64() * 1e6);

@@ -1,6 +1,7 @@
-//! B1b: 10,000 tasks, each with one small frame outstanding.
+//! B1b: 10,000 tasks, each with one small frame outstanding. The same with fewer is a side of B1c.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,25 +15,68 @@ use super::harness::{Comparison, Plan, Row, Slice, compare, repeat};
 use super::usage::Usage;
 use super::workload::{PageBuffer, RawFile, give_up, key, open, payload};
 
-const TASKS: usize = 10_000;
-const RECORDS: u32 = 8;
-const VALUE_BYTES: usize = 256;
-/// Frames each task has ready per slice.
-const READY: usize = 28;
+pub(super) const VALUE_BYTES: usize = 256;
 
-pub(super) fn commit(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    let log = open(&context.dir.join("log"))?;
-    let payload = Arc::new(payload(&mut Rng::new(3), RECORDS, VALUE_BYTES));
-    let mut sources: Vec<Source> = (0..TASKS)
-        .map(|n| Source {
+/// Who writes, and what is ready to be written when a slice begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    /// Tasks, each with one frame outstanding, of a stream of its own.
+    pub(super) tasks: usize,
+    /// Records in a frame.
+    pub(super) records: u32,
+    /// Frames each task has ready per slice.
+    pub(super) ready: usize,
+}
+
+/// 10,000 nodes.
+pub(super) const MANY: Load = Load {
+    tasks: 10_000,
+    records: 8,
+    ready: 28,
+};
+
+/// A log, and tasks that write to it.
+pub(super) struct Group {
+    runtime: tokio::runtime::Runtime,
+    pub(super) log: Log,
+    load: Load,
+    payload: Vec<u8>,
+    sources: Vec<Source>,
+}
+
+impl Group {
+    pub(super) fn new(dir: &Path, load: Load) -> anyhow::Result<Group> {
+        let source = |n| Source {
             writer: FrameWriter::new(key(n)),
             ready: VecDeque::new(),
+        };
+        Ok(Group {
+            runtime: tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?,
+            log: open(dir)?,
+            load,
+            payload: payload(&mut Rng::new(3), load.records, VALUE_BYTES),
+            sources: (0..load.tasks).map(source).collect(),
         })
-        .collect();
+    }
+
+    /// All tasks write for the length of a slice. Units are left to the caller.
+    pub(super) fn slice(&mut self, plan: &Plan) -> anyhow::Result<Run> {
+        give_up(&self.log)?;
+        for source in &mut self.sources {
+            source.fill(&self.load, &self.payload)?;
+        }
+        let sources = std::mem::take(&mut self.sources);
+        let (run, rest) = self.runtime.block_on(run(&self.log, sources, plan))?;
+        self.sources = rest;
+        Ok(run)
+    }
+}
+
+pub(super) fn commit(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
+    let mut group = Group::new(&context.dir.join("log"), MANY)?;
     let mut block_bytes = 1 << 20;
     let mut records_per_s = Vec::new();
     let mut raw_file = RawFile::create(&context.dir.join("raw"), 256 * 1024 * 1024)?;
@@ -49,32 +93,25 @@ pub(super) fn commit(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
         context.plan,
         &mut |plan| {
             let bytes = &noise[..block.get()];
-            repeat(plan, || {
+            let slice = repeat(plan, || {
                 raw_file.append(bytes)?;
                 Ok(mega(bytes.len() as u64))
-            })
+            })?;
+            Ok(slice.of_bytes(1e6).with_syncs(raw_file.take_syncs()))
         },
         &mut |plan| {
-            give_up(&log)?;
-            for source in &mut sources {
-                source.fill(&payload)?;
-            }
-            let (run, rest) = runtime.block_on(run(&log, std::mem::take(&mut sources), plan))?;
-            sources = rest;
-            let Run { slice, before, after } = run;
-            let records = after.records - before.records;
+            let Run { slice, before, after } = group.slice(plan)?;
             let blocks = (after.commits - before.commits).max(1);
             block_bytes = usize::try_from((after.written_bytes - before.written_bytes) / blocks)?;
             block.set(block_bytes.clamp(4096, noise.len()) / 4096 * 4096);
             #[allow(clippy::cast_precision_loss, reason = "a rate")]
-            records_per_s.push(records as f64 / slice.busy.as_secs_f64());
+            records_per_s.push((after.records - before.records) as f64 / slice.busy.as_secs_f64());
             let units = mega(after.payload_bytes - before.payload_bytes);
-            Ok(Slice { units, ..slice })
+            Ok(Slice { units, ..slice }.of_bytes(1e6))
         },
     )?;
-    let stats = log.stats();
+    let stats = group.log.stats();
     let rate = super::harness::median(&mut records_per_s);
-    row.ours_syncs = stats.syncs;
     row.note = format!(
         "{:.2} M durable records/s (target 3), {} KiB per block, {} commits of {} us on average, {} us of it in \
          fdatasync; {} fdatasync ({} beginning segments)",
@@ -87,7 +124,7 @@ pub(super) fn commit(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
         stats.syncs - stats.commits,
     );
     row.met &= rate >= 3e6;
-    log.close()?;
+    group.log.close()?;
     Ok(vec![row])
 }
 
@@ -103,18 +140,18 @@ struct Source {
 }
 
 impl Source {
-    fn fill(&mut self, payload: &[u8]) -> anyhow::Result<()> {
-        while self.ready.len() < READY {
-            self.ready.push_back(self.writer.frame(RECORDS, payload)?);
+    fn fill(&mut self, load: &Load, payload: &[u8]) -> anyhow::Result<()> {
+        while self.ready.len() < load.ready {
+            self.ready.push_back(self.writer.frame(load.records, payload)?);
         }
         Ok(())
     }
 }
 
-struct Run {
-    slice: Slice,
-    before: LogStats,
-    after: LogStats,
+pub(super) struct Run {
+    pub(super) slice: Slice,
+    pub(super) before: LogStats,
+    pub(super) after: LogStats,
 }
 
 /// Runs all tasks and watches them for the length of a slice, once all of them are running. Returns what is left.
@@ -154,13 +191,18 @@ async fn run(log: &Log, sources: Vec<Source>, plan: &Plan) -> anyhow::Result<(Ru
         dry += usize::from(source.ready.is_empty());
         rest.push(source);
     }
-    anyhow::ensure!(dry < TASKS / 2, "the tasks ran out of frames: raise READY");
+    anyhow::ensure!(
+        dry < rest.len().div_ceil(2),
+        "the tasks ran out of frames: more must be ready"
+    );
     let slice = Slice {
         units: 0.0,
         busy,
         latencies_us,
         usage: Some(used),
-    };
+        ..Slice::default()
+    }
+    .with_syncs(after.syncs - before.syncs);
     Ok((Run { slice, before, after }, rest))
 }
 

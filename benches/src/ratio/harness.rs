@@ -80,8 +80,30 @@ pub(super) struct Slice {
     pub(super) busy: Duration,
     /// Latency of each operation, microseconds, where that is of interest.
     pub(super) latencies_us: Vec<f64>,
-    /// What was used in the time that counts; `None`: in all of the slice.
+    /// What was used in the time that counts; `None`: by this process in all of the slice.
     pub(super) usage: Option<Usage>,
+    /// Bytes of payload in all units; 0 where bytes are not what is moved.
+    pub(super) bytes: f64,
+    /// Flushes of a file that made data durable, where they can be counted.
+    pub(super) syncs: Option<u64>,
+}
+
+impl Slice {
+    /// This slice, each of whose units is `bytes` bytes of payload.
+    pub(super) fn of_bytes(self, bytes: f64) -> Slice {
+        Slice {
+            bytes: self.units * bytes,
+            ..self
+        }
+    }
+
+    /// This slice, in which `syncs` flushes were counted.
+    pub(super) fn with_syncs(self, syncs: u64) -> Slice {
+        Slice {
+            syncs: Some(syncs),
+            ..self
+        }
+    }
 }
 
 /// One line of output.
@@ -117,13 +139,62 @@ pub struct Row {
     pub raw_cpu_s_per_unit: f64,
     /// Processor seconds per unit of ours.
     pub ours_cpu_s_per_unit: f64,
-    /// Bytes ours had written to the device.
+    /// Processor seconds per GB of payload, where bytes are what is moved.
+    pub raw_cpu_s_per_gb: Option<f64>,
+    /// Processor seconds per GB of payload, where bytes are what is moved.
+    pub ours_cpu_s_per_gb: Option<f64>,
+    /// Bytes raw had written to the device, in all slices.
+    pub raw_device_write_bytes: u64,
+    /// Bytes ours had written to the device, in all slices.
     pub ours_device_write_bytes: u64,
-    /// `fdatasync` calls of ours that made blocks durable.
-    pub ours_syncs: u64,
+    /// Flushes of a file by raw in all slices; `None` where nobody counts them.
+    pub raw_syncs: Option<u64>,
+    /// Flushes of a file by our log in all slices; `None` where nobody counts them.
+    pub ours_syncs: Option<u64>,
     /// Anything else worth knowing.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// Why there are no figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
+}
+
+impl Row {
+    /// A row without figures yet.
+    pub(super) fn empty(what: Comparison) -> Row {
+        Row {
+            id: what.id,
+            raw: f64::NAN,
+            ours: f64::NAN,
+            ratio: f64::NAN,
+            ratio_min: f64::NAN,
+            target: what.target,
+            met: false,
+            unit: what.unit,
+            flush: what.flush,
+            slices: 0,
+            raw_p99_us: None,
+            ours_p99_us: None,
+            raw_cpu_s_per_unit: f64::NAN,
+            ours_cpu_s_per_unit: f64::NAN,
+            raw_cpu_s_per_gb: None,
+            ours_cpu_s_per_gb: None,
+            raw_device_write_bytes: 0,
+            ours_device_write_bytes: 0,
+            raw_syncs: None,
+            ours_syncs: None,
+            note: String::new(),
+            skipped: None,
+        }
+    }
+
+    /// A row that was not measured, and why.
+    pub(super) fn skipped(what: Comparison, reason: String) -> Row {
+        Row {
+            skipped: Some(reason),
+            ..Row::empty(what)
+        }
+    }
 }
 
 /// What is being compared.
@@ -169,24 +240,25 @@ pub(super) fn compare(
     }
     let [raw, ours] = totals;
     let ratio = median(&mut ratios);
+    let target = what.target;
     Ok(Row {
-        id: what.id,
         raw: round(median(&mut raw.rates.clone())),
         ours: round(median(&mut ours.rates.clone())),
         ratio: round(ratio),
         ratio_min: round(ratios.first().copied().unwrap_or(f64::NAN)),
-        target: what.target,
-        met: ratio >= what.target,
-        unit: what.unit,
-        flush: what.flush,
+        met: ratio >= target,
         slices: plan.rounds * 2,
         raw_p99_us: raw.p99(),
         ours_p99_us: ours.p99(),
-        raw_cpu_s_per_unit: raw.cpu_per_unit(),
-        ours_cpu_s_per_unit: ours.cpu_per_unit(),
+        raw_cpu_s_per_unit: raw.cpu_per(raw.units),
+        ours_cpu_s_per_unit: ours.cpu_per(ours.units),
+        raw_cpu_s_per_gb: raw.cpu_per_gb(),
+        ours_cpu_s_per_gb: ours.cpu_per_gb(),
+        raw_device_write_bytes: raw.usage.device_write_bytes,
         ours_device_write_bytes: ours.usage.device_write_bytes,
-        ours_syncs: 0,
-        note: String::new(),
+        raw_syncs: raw.syncs,
+        ours_syncs: ours.syncs,
+        ..Row::empty(what)
     })
 }
 
@@ -196,6 +268,8 @@ struct Totals {
     latencies_us: Vec<f64>,
     usage: Usage,
     units: f64,
+    bytes: f64,
+    syncs: Option<u64>,
 }
 
 impl Totals {
@@ -204,6 +278,10 @@ impl Totals {
         self.rates.push(rate);
         self.latencies_us.extend(slice.latencies_us);
         self.units += slice.units;
+        self.bytes += slice.bytes;
+        if let Some(syncs) = slice.syncs {
+            self.syncs = Some(self.syncs.unwrap_or(0) + syncs);
+        }
         self.usage = self.usage + usage;
         rate
     }
@@ -214,8 +292,12 @@ impl Totals {
         sorted.get(sorted.len() * 99 / 100).copied().map(round)
     }
 
-    fn cpu_per_unit(&self) -> f64 {
-        self.usage.cpu.as_secs_f64() / self.units
+    fn cpu_per(&self, amount: f64) -> f64 {
+        round(self.usage.cpu.as_secs_f64() / amount)
+    }
+
+    fn cpu_per_gb(&self) -> Option<f64> {
+        (self.bytes > 0.0).then(|| self.cpu_per(self.bytes / 1e9))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use ledge_log::Log;
@@ -15,7 +15,8 @@ use ledge_proto::record::{Payload, property_key};
 use ledge_proto::v1;
 
 use super::Context;
-use super::harness::{Comparison, Row, Slice, compare};
+use super::harness::{Comparison, Plan, Row, Slice, compare};
+use super::usage::Usage;
 use super::workload::{key, open};
 
 const DEVICES: usize = 40;
@@ -136,13 +137,29 @@ fn wipe(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Does `work` on `units` units as a part of the time that counts, and adds it to `total`.
 #[allow(clippy::cast_precision_loss, reason = "counts")]
-fn slice(units: usize, busy: Duration) -> Slice {
-    Slice {
-        units: units as f64,
-        busy,
-        ..Slice::default()
-    }
+fn counted(
+    plan: &Plan,
+    total: &mut Slice,
+    units: usize,
+    work: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    plan.begin()?;
+    let (used, began) = (Usage::now(), Instant::now());
+    work()?;
+    total.busy += began.elapsed();
+    total.usage = Some(total.usage.unwrap_or_default() + (Usage::now() - used));
+    plan.end()?;
+    total.units += units as f64;
+    Ok(())
+}
+
+/// Bytes of an entry on average.
+#[allow(clippy::cast_precision_loss, reason = "sizes")]
+fn entry_bytes(entries: &Entries) -> f64 {
+    let bytes: usize = entries.iter().map(|(key, value)| key.len() + value.len()).sum();
+    bytes as f64 / entries.len() as f64
 }
 
 pub(super) fn rebuild(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
@@ -153,6 +170,7 @@ pub(super) fn rebuild(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
         records += fleet.report(0..nodes)?;
     }
     let entries = fleet.entries()?;
+    let each = entry_bytes(&entries);
     let (raw_dir, our_dir) = (context.dir.join("raw"), context.dir.join("ours"));
     let row = compare(
         Comparison {
@@ -165,28 +183,26 @@ pub(super) fn rebuild(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
         &mut |plan| {
             wipe(&raw_dir)?;
             let (db, state) = keyspace(&raw_dir)?;
-            plan.begin()?;
-            let began = Instant::now();
-            let mut load = state.start_ingestion()?;
-            for (key, value) in &entries {
-                load.write(&key[..], &value[..])?;
-            }
-            load.finish()?;
-            let busy = began.elapsed();
-            plan.end()?;
+            let mut total = Slice::default();
+            counted(plan, &mut total, entries.len(), || {
+                let mut load = state.start_ingestion()?;
+                for (key, value) in &entries {
+                    load.write(&key[..], &value[..])?;
+                }
+                Ok(load.finish()?)
+            })?;
             drop((state, db));
-            Ok(slice(entries.len(), busy))
+            Ok(total.of_bytes(each))
         },
         &mut |plan| {
             wipe(&our_dir)?;
             let (projection, _) = Projection::open(&our_dir, &fleet.log, &Options::cloud())?;
-            plan.begin()?;
-            let began = Instant::now();
-            Follower::catch_up(&fleet.log, &projection, || false)?;
-            let busy = began.elapsed();
-            plan.end()?;
+            let mut total = Slice::default();
+            counted(plan, &mut total, records, || {
+                Ok(Follower::catch_up(&fleet.log, &projection, || false)?)
+            })?;
             anyhow::ensure!(projection.applied().block == fleet.log.durable_block());
-            Ok(slice(records, busy))
+            Ok(total.of_bytes(each))
         },
     )?;
     let note = format!(
@@ -209,6 +225,7 @@ pub(super) fn apply(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
         load.write(&key[..], &value[..])?;
     }
     load.finish()?;
+    let each = entry_bytes(&entries);
     let per_batch = entries.len() / (nodes / NODES_PER_BATCH);
     let mut batches = entries.chunks(per_batch).cycle();
     let at = RefCell::new(0);
@@ -221,36 +238,30 @@ pub(super) fn apply(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
         },
         context.plan,
         &mut |plan| {
-            let mut total = slice(0, Duration::ZERO);
+            let mut total = Slice::default();
             while total.busy < plan.slice {
                 let entries = batches.next().unwrap_or_default();
-                plan.begin()?;
-                let began = Instant::now();
-                let mut batch = db.batch();
-                for (key, value) in entries {
-                    batch.insert(&state, &key[..], &value[..]);
-                }
-                batch.commit()?;
-                total.busy += began.elapsed();
-                plan.end()?;
-                total.units += slice(entries.len(), Duration::ZERO).units;
+                counted(plan, &mut total, entries.len(), || {
+                    let mut batch = db.batch();
+                    for (key, value) in entries {
+                        batch.insert(&state, &key[..], &value[..]);
+                    }
+                    Ok(batch.commit()?)
+                })?;
             }
-            Ok(total)
+            Ok(total.of_bytes(each))
         },
         &mut |plan| {
-            let mut total = slice(0, Duration::ZERO);
+            let mut total = Slice::default();
             while total.busy < plan.slice {
                 let from = *at.borrow();
                 *at.borrow_mut() = (from + NODES_PER_BATCH) % nodes;
                 let records = fleet.report(from..from + NODES_PER_BATCH)?;
-                plan.begin()?;
-                let began = Instant::now();
-                Follower::catch_up(&fleet.log, &projection, || false)?;
-                total.busy += began.elapsed();
-                plan.end()?;
-                total.units += slice(records, Duration::ZERO).units;
+                counted(plan, &mut total, records, || {
+                    Ok(Follower::catch_up(&fleet.log, &projection, || false)?)
+                })?;
             }
-            Ok(total)
+            Ok(total.of_bytes(each))
         },
     )?;
     let note = format!("{per_batch} entries a batch, {} in all", entries.len());

@@ -125,7 +125,7 @@ fn timed(plan: &Plan, mib: u64, mut once: impl FnMut() -> anyhow::Result<Duratio
         let gib = mib as f64 / 1024.0;
         slice.units += gib;
     }
-    Ok(slice)
+    Ok(slice.of_bytes(f64::from(1 << 30)))
 }
 
 fn segments(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -113,8 +113,9 @@ pub(super) fn blocks(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
                     }
                     Ok(giga(data.raw_len))
                 })
+                .map(|slice| slice.of_bytes(1e9))
             },
-            &mut |plan| repeat(plan, || read_blocks(&data, check)),
+            &mut |plan| Ok(repeat(plan, || read_blocks(&data, check))?.of_bytes(1e9)),
         )?;
         rows.push(Row {
             raw_p99_us: None,
@@ -156,6 +157,8 @@ fn read_blocks(data: &Data, check: Check) -> anyhow::Result<f64> {
 pub(super) fn records(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
     let data = prepare(&context.dir, context.plan.quick)?;
     let file = File::open(&data.raw)?;
+    // As they are stored, for a million records.
+    let bytes = giga(data.raw_len) * 1e9 / mega(data.records);
     let row = compare(
         Comparison {
             id: "B2b".to_owned(),
@@ -164,9 +167,9 @@ pub(super) fn records(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
             target: 0.95,
         },
         context.plan,
-        &mut |plan| repeat(plan, || decode_raw(&file, &data)),
+        &mut |plan| Ok(repeat(plan, || decode_raw(&file, &data))?.of_bytes(bytes)),
         &mut |plan| {
-            repeat(plan, || {
+            let slice = repeat(plan, || {
                 let mut reader = data.log.read_stream(&key(1), Seq::ZERO);
                 let mut count = 0;
                 while let Some(frame) = reader.next()? {
@@ -177,7 +180,8 @@ pub(super) fn records(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
                 }
                 anyhow::ensure!(count == data.records, "{count} records of {}", data.records);
                 Ok(mega(count))
-            })
+            })?;
+            Ok(slice.of_bytes(bytes))
         },
     )?;
     Ok(vec![Row {

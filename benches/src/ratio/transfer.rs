@@ -77,10 +77,7 @@ pub(super) fn replicate(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
             &mut |plan| shared.borrow_mut().raw(plan, bytes),
             &mut |plan| shared.borrow_mut().ours(plan, compressible),
         )?;
-        rows.push(Row {
-            ours_syncs: bench.target.stats().syncs,
-            ..row
-        });
+        rows.push(row);
     }
     Ok(rows)
 }
@@ -298,6 +295,7 @@ impl Bench {
             .cloned()
             .context("no stream is left")?;
         self.next += 1;
+        let syncs_before = self.target.stats().syncs;
         let last = self
             .source
             .durable(&stream)
@@ -341,7 +339,8 @@ impl Bench {
             serve.await??.ok();
             anyhow::Ok(busy)
         })?;
-        Ok(slice(if logical { raw } else { stored }, busy))
+        let syncs = self.target.stats().syncs - syncs_before;
+        Ok(slice(if logical { raw } else { stored }, busy).with_syncs(syncs))
     }
 }
 
@@ -351,4 +350,5 @@ fn slice(bytes: u64, busy: Duration) -> Slice {
         busy,
         ..Slice::default()
     }
+    .of_bytes(1e9)
 }

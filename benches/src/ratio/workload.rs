@@ -132,6 +132,7 @@ pub(super) struct RawFile {
     pub(super) file: File,
     len: u64,
     at: u64,
+    syncs: u64,
 }
 
 impl RawFile {
@@ -147,7 +148,17 @@ impl RawFile {
             file.write_all_at(&zeros, at)?;
         }
         file.sync_all()?;
-        Ok(RawFile { file, len, at: 0 })
+        Ok(RawFile {
+            file,
+            len,
+            at: 0,
+            syncs: 0,
+        })
+    }
+
+    /// How many flushes there were since this was asked last.
+    pub(super) fn take_syncs(&mut self) -> u64 {
+        std::mem::take(&mut self.syncs)
     }
 
     /// One pwrite, one fdatasync.
@@ -157,6 +168,7 @@ impl RawFile {
         }
         self.file.write_all_at(bytes, self.at)?;
         self.file.sync_data()?;
+        self.syncs += 1;
         self.at += bytes.len() as u64;
         Ok(())
     }

@@ -27,7 +27,6 @@ impl World {
         let image = machine.images[at.min(1)].clone();
         machine.put(&image);
         if machine.scope.is_none() {
-            self.clouds_differed = true;
             machine.raise_generation |= raise;
             if id == CLOUD {
                 self.restored = !raise;
@@ -76,7 +75,6 @@ impl World {
         let new = self.machines.len();
         copy.label = format!("{}-copy-{new}", original.name);
         if copy.scope.is_none() {
-            self.clouds_differed = true;
             // Data on another machine is an older copy the moment the first one goes on: the new one leads.
             copy.raise_generation = true;
             let first = &mut self.machines[CLOUD];
@@ -163,7 +161,6 @@ impl World {
         let resolved = fence::resolve(fence, Resolution::NewIncarnation);
         note!(self, "the operator lets {scope} in");
         self.count_event("resolved");
-        self.decided.insert(scope.clone());
         let Some(process) = &mut self.machines[id].process else {
             return Ok(());
         };

@@ -5,7 +5,7 @@ use ledge_log::storage::sim::Fault;
 use super::events::Event;
 use super::link::{LinkId, Side};
 use super::machine::{CLOUD, MachineId, Projection};
-use super::plan::{FaultKind, OPEN, around};
+use super::plan::{FaultKind, around};
 use super::violation::Checked;
 use super::world::{World, note};
 
@@ -55,10 +55,6 @@ impl World {
                 return Ok(());
             }
             _ => {}
-        }
-        let open = OPEN.contains(&kind) || kind == FaultKind::RollBack && self.machines[id].scope.is_none();
-        if open && !self.plan.all_faults {
-            return Ok(());
         }
         note!(self, "fault: {} at {}", kind.name(), self.machines[id].label);
         self.count(kind.name());

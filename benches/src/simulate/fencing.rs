@@ -109,6 +109,39 @@ impl World {
             .map(|_| ())
     }
 
+    /// A daemon that starts completes new epochs that a crash cut off. Returns whether it still runs.
+    pub(super) fn finish_epochs(&mut self, id: MachineId) -> Checked<bool> {
+        let Some((log, _)) = self.running(id) else {
+            return Ok(false);
+        };
+        let streams = self.written_by(id);
+        let keys: Vec<StreamKey> = streams.iter().map(|stream| log.own_key(stream)).collect();
+        match reset::finish(&log, &keys, self.stamp(id)) {
+            Ok(lost) => {
+                if lost
+                    .iter()
+                    .any(|lost| lost.appended_again > 0 || lost.records.is_some())
+                {
+                    note!(self, "{} completes epochs: {lost:?}", self.machines[id].label);
+                    self.count_event("resets-completed");
+                }
+                Ok(true)
+            }
+            Err(ResetError::Append(err)) => {
+                self.append_failed(id, &err)?;
+                if self.machines[id].process.is_some() {
+                    // Nothing may be appended before.
+                    self.kill(id)?;
+                }
+                Ok(false)
+            }
+            Err(err) => Err(Violation::new(
+                "resets",
+                format!("{}: {err}", self.machines[id].label),
+            )),
+        }
+    }
+
     pub(super) fn begin_epochs(
         &mut self,
         link: LinkId,
@@ -122,7 +155,7 @@ impl World {
         let keys: Vec<StreamKey> = resets.iter().map(|reset| reset.key.clone()).collect();
         note!(self, "{} begins epochs: {resets:?}", self.machines[id].label);
         self.count_event("resets");
-        let begun = reset::begin(&log, resets.clone(), self.stamp(id));
+        let begun = reset::begin(&log, &resets, self.stamp(id));
         match begun {
             Ok(lost) => note!(self, "{} lost {lost:?}", self.machines[id].label),
             Err(ResetError::Append(err)) => return Ok(Err(Stop::Append(err))),

@@ -1,13 +1,14 @@
 //! What travels on lanes: out of a log onto a line, and off a line into a log.
 
 use bytes::Bytes;
-use ledge_log::{CheckedFrame, ReadError};
+use ledge_log::{CheckedFrame, Log, ReadError};
 use ledge_proto::fold::snapshot;
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
 use ledge_proto::session::SessionError;
 use ledge_proto::v1;
 use ledge_proto::v1::snapshot::Purpose;
+use ledge_retention::RetentionError;
 use prost::Message as _;
 
 use super::events::Event;
@@ -18,6 +19,8 @@ use super::shell::Stop;
 use super::violation::{Checked, Violation};
 use super::workload::ids;
 use super::world::{World, note};
+
+type Parts = Vec<v1::Snapshot>;
 
 impl World {
     /// Appends a frame and tells the session when it is durable.
@@ -138,52 +141,40 @@ impl World {
         side: Side,
         id: MachineId,
         key: &StreamKey,
-        (after, first): (Seq, Option<Mark>),
+        (after, first): (Seq, Option<(Seq, Mark)>),
     ) -> Checked {
         let Some((log, _)) = self.running(id) else {
             return Ok(());
         };
         note!(self, "{} sends {key} after {after}", self.machines[id].label);
-        let lane = LaneKey::stream(key);
         if let Some(found) = self.links.get_mut(&link) {
-            let sender = Sender::new(log.read_stream(key, after));
-            found.line(side).senders.insert(lane.clone(), sender);
+            let sender = Sender::new(log.read_stream(key, after), first);
+            found.line(side).senders.insert(LaneKey::stream(key), sender);
         }
         if first.is_none() && key.id.lane == Lane::UpState {
             self.send_hint(link, side, id, key, after)?;
         }
-        let Some(at) = first else { return Ok(()) };
+        Ok(())
+    }
+
+    /// A snapshot of `key` that stands at `at`, or later.
+    fn standing_at(&mut self, id: MachineId, log: &Log, key: &StreamKey, at: Mark) -> Checked<Parts> {
         let held = log
             .snapshot_of(key)
             .filter(|held| held.mark.position >= at.position);
-        let parts = match held {
-            Some(held) => log
+        if let Some(held) = held {
+            return log
                 .read_snapshot(&held)
-                .map_err(|err| Violation::new("snapshots", format!("{key}: {err}")))?,
-            None => {
-                self.fold(id)?;
-                let state = &self.machines[id].projection.state;
-                let there = folded_mark(state, key).is_some_and(|mark| mark.position >= at.position);
-                snapshot::extract(state, key, Purpose::Rebase)
-                    .ok()
-                    .flatten()
-                    .filter(|_| there)
-                    .ok_or_else(|| {
-                        Violation::new("snapshots", format!("{key}: nothing stands at {}", at.position))
-                    })?
-            }
-        };
-        let Some(Item::Part(_, part)) = self.send_snapshot(link, side, &lane, &log, parts)? else {
-            return Ok(());
-        };
-        if let Some(sender) = self
-            .links
-            .get_mut(&link)
-            .and_then(|found| found.line(side).senders.get_mut(&lane))
-        {
-            sender.parts.push_front(part);
+                .map_err(|err| Violation::new("snapshots", format!("{key}: {err}")));
         }
-        Ok(())
+        self.fold(id)?;
+        let state = &self.machines[id].projection.state;
+        let there = folded_mark(state, key).is_some_and(|mark| mark.position >= at.position);
+        snapshot::extract(state, key, Purpose::Rebase)
+            .ok()
+            .flatten()
+            .filter(|_| there)
+            .ok_or_else(|| Violation::new("snapshots", format!("{key}: nothing stands at {}", at.position)))
     }
 
     /// Current values go ahead of the history that follows.
@@ -270,6 +261,16 @@ impl World {
             if let Some(part) = sender.parts.pop_front() {
                 return Ok(Ok(Some(Item::Part(key, part))));
             }
+            if let Some((after, at)) = sender.first.take() {
+                let Some((log, _)) = self.running(id) else {
+                    return Ok(Ok(None));
+                };
+                let parts = self.standing_at(id, &log, &key, at)?;
+                return self
+                    .send_snapshot(link, from, &lane, (&log, after), parts)
+                    .map(Ok);
+            }
+            let after = sender.reader.position();
             match sender.reader.next() {
                 Ok(Some(frame)) => return Ok(Ok(Some(Item::Frame(key, frame.bytes().clone())))),
                 Ok(None) => {}
@@ -294,7 +295,9 @@ impl World {
                         }
                     };
                     let Some(parts) = parts else { continue };
-                    return self.send_snapshot(link, from, &lane, &log, parts).map(Ok);
+                    return self
+                        .send_snapshot(link, from, &lane, (&log, after), parts)
+                        .map(Ok);
                 }
                 Err(err) => return Ok(Err(err)),
             }
@@ -302,15 +305,47 @@ impl World {
         Ok(Ok(None))
     }
 
+    /// Sends a snapshot to a peer that has the records up to `after`, once it is declared what it never gets.
     fn send_snapshot(
         &mut self,
         link: LinkId,
         from: Side,
         lane: &LaneKey,
-        log: &ledge_log::Log,
-        parts: Vec<v1::Snapshot>,
+        (log, after): (&Log, Seq),
+        parts: Parts,
     ) -> Checked<Option<Item>> {
         let (key, mark) = identity_of(&parts)?;
+        let Some(found) = self.links.get(&link) else {
+            return Ok(None);
+        };
+        let id = found.machine(from);
+        let stamp = self.stamp(id);
+        let Some(sender) = self
+            .links
+            .get_mut(&link)
+            .and_then(|found| found.line(from).senders.get_mut(lane))
+        else {
+            return Ok(None);
+        };
+        match sender.gaps.declare(log, after, mark, stamp) {
+            Ok(0) => {}
+            Ok(count) => {
+                note!(
+                    self,
+                    "{} declares {count} records of {key} up to {}",
+                    self.machines[id].label,
+                    mark.position
+                );
+                self.count_event("gaps-declared-to-peer");
+                self.harvest(id, &key.id, true)?;
+            }
+            Err(RetentionError::Append(err)) => {
+                self.close(link, from, "the log did not take a gap")?;
+                self.append_failed(id, &err)?;
+                return Ok(None);
+            }
+            Err(err) => return Err(Violation::new("retention", format!("{key}: {err}"))),
+        }
         note!(
             self,
             "connection {link}: a snapshot of {key} at {}",
@@ -330,6 +365,7 @@ impl World {
             .map(|part| {
                 let part = v1::Snapshot {
                     purpose: Purpose::Rebase.into(),
+                    superseded_after: None,
                     ..part
                 };
                 Bytes::from(part.encode_to_vec())

@@ -56,8 +56,8 @@ pub(super) struct End {
     pub(super) latest: bool,
     /// Edge: restore generation and leadership that WELCOME named.
     pub(super) welcomed: (u64, u64),
-    /// Streams that begin with a snapshot, and where it stands.
-    pub(super) snapshots_first: BTreeMap<StreamKey, Mark>,
+    /// Streams that begin with a snapshot: the last record the peer has, and where the snapshot stands.
+    pub(super) snapshots_first: BTreeMap<StreamKey, (Seq, Mark)>,
     /// Parts of snapshots that are not whole yet.
     pub(super) parts: BTreeMap<StreamKey, Vec<v1::Snapshot>>,
 }

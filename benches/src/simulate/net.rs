@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use ledge_log::StreamReader;
-use ledge_proto::ids::{Lane, StreamKey};
+use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
+use ledge_retention::gaps::PeerGaps;
 
 /// What travels.
 #[derive(Debug, Clone)]
@@ -75,12 +76,18 @@ pub(super) struct Sender {
     pub(super) reader: StreamReader,
     /// Parts of a snapshot that go first.
     pub(super) parts: VecDeque<Bytes>,
+    /// A snapshot that is to go first: the last record the peer has, and where the snapshot stands.
+    pub(super) first: Option<(Seq, Mark)>,
+    /// What the peer does not get of it.
+    pub(super) gaps: PeerGaps,
 }
 
 impl Sender {
-    pub(super) fn new(reader: StreamReader) -> Self {
+    pub(super) fn new(reader: StreamReader, first: Option<(Seq, Mark)>) -> Self {
         Sender {
+            gaps: PeerGaps::new(reader.key().clone()),
             reader,
+            first,
             parts: VecDeque::new(),
         }
     }

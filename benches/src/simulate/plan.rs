@@ -13,8 +13,6 @@ pub struct Plan {
     pub steps: u64,
     /// Number of edges.
     pub edges: usize,
-    /// Faults of [`OPEN`] too.
-    pub all_faults: bool,
     /// Print every event.
     pub trace: bool,
 }
@@ -34,7 +32,6 @@ impl Plan {
             seed,
             steps: DEFAULT_STEPS,
             edges: DEFAULT_EDGES,
-            all_faults: false,
             trace: false,
         }
     }
@@ -118,10 +115,6 @@ impl FaultKind {
         }
     }
 }
-
-/// Faults that are found not to be survived as they should, and therefore off unless asked for; docs/simulation.md says
-/// what was found. A cloud is rolled back only with them, too.
-pub(super) const OPEN: &[FaultKind] = &[FaultKind::Copy];
 
 /// What a seed decided.
 #[derive(Debug, Clone)]

@@ -124,20 +124,15 @@ impl World {
         let (Some(edge), Some(scope), false) = (&machine.process, &machine.scope, machine.retired) else {
             return Ok(());
         };
-        // What one cloud archived and the edge let go of, another never had; what an operator decided against is left.
-        let decided = machine
-            .scope
-            .as_ref()
-            .is_some_and(|scope| self.decided.contains(scope));
-        if self.clouds_differed || decided {
-            return Ok(());
-        }
         let missing: Vec<u64> = machine.acked.difference(&cloud.arrived).copied().collect();
         let own = StreamKey {
             id: StreamId::new(scope.clone(), Lane::UpData),
             incarnation: edge.log.identity().incarnation,
         };
-        let gone: u64 = self.gaps(CLOUD, &own)?.iter().map(|gap| gap.count).sum();
+        // What a disk lost of its own history, the cloud has.
+        let gone = self.gaps(CLOUD, &own)?;
+        let gone = gone.iter().filter(|gap| gap.reason != "HistoryLost");
+        let gone: u64 = gone.map(|gap| gap.count).sum();
         ensure(missing.len() as u64 <= gone, "gaps-are-declared", || {
             format!(
                 "{}: {} records never reached the cloud (the first is {:?}), gaps tell of {gone}",
@@ -155,8 +150,7 @@ impl World {
         };
         let mut seen = BTreeSet::new();
         for info in cloud.log.streams() {
-            // After an operator's decision a disk tells again what it told before.
-            if info.key.id.lane != Lane::UpData || self.decided.contains(&info.key.id.scope) {
+            if info.key.id.lane != Lane::UpData {
                 continue;
             }
             let mut reader = cloud.log.read_stream(&info.key, Seq::ZERO);
@@ -199,9 +193,10 @@ impl World {
             .fences
             .nodes
             .iter()
-            .filter(|(_, fence)| fence.quarantine.is_some())
+            .filter(|(scope, fence)| fence.quarantine.is_some() || self.superseded.contains(*scope))
             .map(|(scope, fence)| (scope.clone(), fence.clone()))
             .collect();
+        self.superseded.clear();
         for (scope, fence) in waiting {
             self.resolve(CLOUD, &scope, fence)?;
         }

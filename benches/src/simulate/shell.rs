@@ -7,7 +7,8 @@ use bytes::Bytes;
 use ledge_log::{AppendError, Log};
 use ledge_proto::ids::{Incarnation, Lane, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::session::{
-    ArchivePolicy, Event as SessionEvent, Holdings, Local, Session, SessionError, stream_state, wire,
+    ArchivePolicy, Event as SessionEvent, Holdings, Local, RefuseReason, Session, SessionError, stream_state,
+    wire,
 };
 use ledge_proto::v1;
 use ledge_proto::v1::control_message::Message;
@@ -401,8 +402,8 @@ impl World {
                     }
                 }
             }
-            SessionEvent::SendSnapshot { key, at, .. } => {
-                end.snapshots_first.insert(key, at);
+            SessionEvent::SendSnapshot { key, after, at } => {
+                end.snapshots_first.insert(key, (after, at));
                 Ok(())
             }
             SessionEvent::SendFrom { key, after } => {
@@ -507,6 +508,13 @@ impl World {
         };
         let id = found.machine(side);
         note!(self, "{}: session {link} ends: {err}", self.machines[id].label);
+        if let (SessionError::Refusing { reason, .. }, true, CLOUD) = (&err, self.calm, id) {
+            // The operator does what the message says.
+            self.restored |= *reason == RefuseReason::CloudRolledBack;
+            if *reason == RefuseReason::Superseded {
+                self.superseded.extend(self.node_of(link));
+            }
+        }
         // What it still wants is done: a quarantine is noted.
         let taken = self
             .links

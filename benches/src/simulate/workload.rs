@@ -6,7 +6,7 @@ use ledge_proto::ids::Lane;
 use ledge_proto::record::Payload;
 use ledge_proto::v1;
 
-use super::violation::{Checked, Violation};
+use super::violation::{Checked, Violation, ensure};
 
 /// Different devices of one node.
 const DEVICES: u64 = 3;
@@ -74,6 +74,37 @@ pub(super) fn record(rng: &mut Rng, lane: Lane, id: u64, at: Moment) -> v1::Reco
         // Every record is told apart from every other, whatever its payload.
         schema: 0,
     }
+}
+
+/// What a frame of telemetry says in place of samples that were given up is true: values grow, so that the last one of
+/// each stretch is the greatest.
+pub(super) fn check_summaries(frame: &Frame) -> Checked {
+    let bad =
+        |err: &dyn std::fmt::Display| Violation::new("wire", format!("a frame cannot be decoded: {err}"));
+    for item in frame.records().map_err(|err| bad(&err))? {
+        let (position, record) = item.map_err(|err| bad(&err))?;
+        let Payload::SampleSummary(summary) = Payload::decode(&record).map_err(|err| bad(&err))? else {
+            continue;
+        };
+        let Some(v1::value::Value::Int(last)) = summary.last.and_then(|value| value.value) else {
+            continue;
+        };
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "numbers of records stay far below 2^53"
+        )]
+        let greatest = summary.max.is_none_or(|max| max == last as f64);
+        ensure(greatest, "summaries", || {
+            format!(
+                "{} {position}: the last of {} samples of {} is {last}, the greatest {:?}",
+                frame.key(),
+                summary.count,
+                record.key,
+                summary.max
+            )
+        })?;
+    }
+    Ok(())
 }
 
 /// Which records a frame of telemetry holds; what daemons note for themselves is not among them.

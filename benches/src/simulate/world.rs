@@ -17,7 +17,7 @@ use super::plan::{CLOUD_SEGMENT, Mix, Plan, around};
 use super::trace::Trace;
 use super::violation::{Checked, Violation};
 use super::workload::ids;
-use ledge_retention::{Policy, Retention};
+use ledge_retention::{Keeper, Policy, Retention};
 
 /// Adds a line to the trace.
 macro_rules! note {
@@ -57,10 +57,8 @@ pub(super) struct World {
     pub(super) calm: bool,
     /// The cloud's data was put back, and it was not started as such.
     pub(super) restored: bool,
-    /// There was more than one history of the cloud.
-    pub(super) clouds_differed: bool,
-    /// Nodes an operator decided about.
-    pub(super) decided: BTreeSet<Scope>,
+    /// Nodes whose disk was refused because an operator decided for another one.
+    pub(super) superseded: BTreeSet<Scope>,
     pub(super) next_record: u64,
 }
 
@@ -111,8 +109,7 @@ impl World {
             reached: BTreeMap::new(),
             calm: false,
             restored: false,
-            clouds_differed: false,
-            decided: BTreeSet::new(),
+            superseded: BTreeSet::new(),
             next_record: 0,
             rng,
         }
@@ -224,6 +221,10 @@ impl World {
                 .map_or(String::new(), |at| format!(", torn at {at}")),
         );
         let policy = Policy {
+            keeper: match self.machines[id].scope {
+                Some(_) => Keeper::Node,
+                None => Keeper::Cloud,
+            },
             degrade: self.mix.degrade,
             ..Policy::default()
         };
@@ -237,6 +238,9 @@ impl World {
             queue: VecDeque::new(),
         });
         self.fold(id)?;
+        if !self.finish_epochs(id)? {
+            return Ok(());
+        }
         // A log that is full to the last has to let go of something before anything is noted.
         self.retain_if_blocked(id)?;
         if self.machines[id].process.is_none() || !self.load_fences(id)? {

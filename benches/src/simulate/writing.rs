@@ -1,13 +1,14 @@
 //! Writing: what devices and operators have recorded, and what the oracle learns of it.
 
-use ledge_log::{AppendError, ReadError};
+use ledge_log::AppendError;
 use ledge_proto::ids::{Epoch, Lane, Mark, Scope, StreamId};
+use ledge_retention::Degrade;
 
 use super::events::Event;
 use super::machine::{CLOUD, MachineId};
 use super::plan::around;
 use super::violation::{Checked, Violation, ensure};
-use super::workload::{Moment, record};
+use super::workload::{Moment, check_summaries, record};
 use super::world::{World, note};
 
 impl World {
@@ -136,6 +137,7 @@ impl World {
         let Some(process) = &machine.process else {
             return Ok(());
         };
+        let summarized = self.mix.degrade == Degrade::Averages;
         let key = process.log.own_key(stream);
         let mut known = machine.harvested.get(&key).copied();
         let end = process.log.durable(&key);
@@ -160,28 +162,21 @@ impl World {
             |mark| mark,
         );
         let mut reader = process.log.read_stream(&key, last.position.seq);
-        // Of what an operator decided against, one frame may stay: see the open findings.
-        let decided = self.decided.contains(&key.id.scope);
         loop {
             let frame = match reader.next() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
-                Err(ReadError::Jump { .. }) if decided => {
-                    reader.skip_jump();
-                    continue;
-                }
                 Err(err) => return Err(Violation::new("I1-dense", format!("{key}: {err}"))),
             };
-            if frame.first_seq() <= last.position.seq && decided {
-                self.oracle.write(&frame, last.chain);
-                continue;
-            }
             ensure(frame.first_seq() == last.position.seq.next(), "I1-dense", || {
                 format!("{key}: frame {} after {}", frame.first_seq(), last.position)
             })?;
             frame
                 .follows(last.chain)
                 .map_err(|err| Violation::new("I1-dense", format!("{key} {}: {err}", frame.first_seq())))?;
+            if summarized && key.id.lane == Lane::UpData {
+                check_summaries(&frame)?;
+            }
             self.oracle.write(&frame, last.chain);
             last = frame.mark();
         }

@@ -114,15 +114,16 @@ pub fn files() -> Vec<SourceFile> {
     files
 }
 
-/// Every crate of the workspace; the root's Cargo.toml is not among them.
+/// Every crate of the workspace; the root's Cargo.toml is not among them, nor is a crate that is a workspace of its own.
 pub fn crates(files: &[SourceFile]) -> Vec<Crate> {
     let manifests = files.iter().filter_map(|file| {
         let directory = file.path.strip_suffix("/Cargo.toml")?;
         Some((directory, file.text.as_deref()?))
     });
     manifests
-        .map(|(directory, text)| {
-            let sections = sections(text);
+        .map(|(directory, text)| (directory, sections(text)))
+        .filter(|(_, sections)| !sections.contains_key("workspace"))
+        .map(|(directory, sections)| {
             let package = sections.get("package").into_iter().flatten();
             let mut name = package
                 .filter(|(key, _)| key == "name")

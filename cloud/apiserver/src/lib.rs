@@ -1,10 +1,12 @@
 //! The embedded Kubernetes API of cloudcore. Its objects are a projection of the stream `cluster/api` of cloudcore's log:
 //! a resource version is a sequence number, a watch is a replay.
 //!
-//! Reading order: [`store`], [`environment`], [`pki`], [`rbac`], [`admission`], [`bootstrap`], [`janitor`], [`server`].
+//! Reading order: [`store`], [`environment`], [`pki`], [`rbac`], [`admission`], [`bootstrap`], [`janitor`], [`server`],
+//! [`embedded`].
 
 pub mod admission;
 pub mod bootstrap;
+pub mod embedded;
 pub mod environment;
 pub mod janitor;
 pub mod pki;

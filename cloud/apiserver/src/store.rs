@@ -31,7 +31,9 @@ pub enum LoadError {
     #[error("the objects of the API cannot be read from the projection: {0}")]
     Projection(String),
     /// An object is not what was written.
-    #[error("the object `{key}` in the projection is damaged: {reason}; delete the projection's directory, it is folded again")]
+    #[error(
+        "the object `{key}` in the projection is damaged: {reason}; delete the projection's directory, it is folded again"
+    )]
     Damaged {
         /// Its key.
         key: String,
@@ -125,10 +127,11 @@ impl LogStore {
             .map_err(|error| unreadable(&error))?;
         let mut found = Vec::with_capacity(entries.len());
         for (key, entry) in entries {
-            let value: Value = serde_json::from_slice(&entry.content.json).map_err(|error| LoadError::Damaged {
-                key: key.clone(),
-                reason: error.to_string(),
-            })?;
+            let value: Value =
+                serde_json::from_slice(&entry.content.json).map_err(|error| LoadError::Damaged {
+                    key: key.clone(),
+                    reason: error.to_string(),
+                })?;
             let Some(object_key) = object_key(&key) else {
                 return Err(LoadError::Damaged {
                     key,
@@ -189,7 +192,11 @@ impl Shared {
             let record = self.record(&object, deleted, current)?;
             (object, deleted, record)
         };
-        let ticket = self.log.enqueue(&self.stream, vec![record]).await.map_err(not_stored)?;
+        let ticket = self
+            .log
+            .enqueue(&self.stream, vec![record])
+            .await
+            .map_err(not_stored)?;
         {
             let mut state = lock(&self.state);
             state.next = Version(object.version().0 + 1);
@@ -201,7 +208,12 @@ impl Shared {
         Ok((object, ticket))
     }
 
-    fn record(&self, object: &Object, deleted: bool, before: Option<&Object>) -> Result<v1::Record, ApiError> {
+    fn record(
+        &self,
+        object: &Object,
+        deleted: bool,
+        before: Option<&Object>,
+    ) -> Result<v1::Record, ApiError> {
         let mut value = object.value();
         if let Some(metadata) = value["metadata"].as_object_mut() {
             metadata.remove("resourceVersion");
@@ -210,7 +222,10 @@ impl Shared {
         if json.len() > OBJECT_MAX_BYTES {
             return Err(ApiError::new(
                 Reason::RequestEntityTooLarge,
-                format!("Request entity too large: limit is {OBJECT_MAX_BYTES} bytes, the object has {}", json.len()),
+                format!(
+                    "Request entity too large: limit is {OBJECT_MAX_BYTES} bytes, the object has {}",
+                    json.len()
+                ),
             ));
         }
         let content = v1::ApiObject {
@@ -238,7 +253,10 @@ impl Shared {
         let mut definitions_changed = false;
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        while let Some((object, deleted)) = state.queued.pop_front_if(|(object, _)| object.version() <= version) {
+        while let Some((object, deleted)) = state
+            .queued
+            .pop_front_if(|(object, _)| object.version() <= version)
+        {
             let last = state.queued.iter().all(|(later, _)| later.key() != object.key());
             if last {
                 state.pending.remove(object.key());
@@ -265,7 +283,10 @@ fn not_stored(error: AppendError) -> ApiError {
             Reason::RequestEntityTooLarge,
             format!("Request entity too large: limit is {limit} bytes, the object has {len}"),
         ),
-        error => ApiError::new(Reason::ServiceUnavailable, format!("the change cannot be stored: {error}")),
+        error => ApiError::new(
+            Reason::ServiceUnavailable,
+            format!("the change cannot be stored: {error}"),
+        ),
     }
 }
 

@@ -6,25 +6,30 @@ use ledge_retention::budget::{Budget, BudgetError, DiskOptions, Needs};
 
 use crate::config::SEGMENT_MIN_BYTES;
 
-/// Divides the limit of `disk` between the log and the projection in `dir`. `segment_bytes` is what the operator chose,
-/// `usual` what is taken otherwise.
+/// What the division of the disk depends on besides the limit.
+#[derive(Debug, Clone, Copy)]
+pub struct Shares {
+    /// Length of a segment as the operator chose it.
+    pub segment_bytes: Option<u64>,
+    /// Length of a segment where nobody chose.
+    pub usual_segment_bytes: u64,
+    /// Most the projection takes.
+    pub projection_bytes: u64,
+}
+
+/// Divides the limit of `disk` between the log and the rest of `dir`.
 ///
 /// # Errors
 /// When the limit is too small; the error names the least that works.
-pub fn budget(
-    dir: &Path,
-    disk: &DiskOptions,
-    (segment_bytes, usual): (Option<u64>, u64),
-    projection: &ledge_projection::Options,
-) -> Result<Budget, BudgetError> {
+pub fn budget(dir: &Path, disk: &DiskOptions, shares: Shares) -> Result<Budget, BudgetError> {
     let budget = Budget::divide(
         disk.limit,
         &Needs {
             dir,
-            segment_bytes: segment_bytes.unwrap_or(usual),
-            segment_bytes_chosen: segment_bytes.is_some(),
+            segment_bytes: shares.segment_bytes.unwrap_or(shares.usual_segment_bytes),
+            segment_bytes_chosen: shares.segment_bytes.is_some(),
             segment_min_bytes: SEGMENT_MIN_BYTES,
-            projection_bytes: projection.disk_bytes(),
+            projection_bytes: shares.projection_bytes,
         },
     )?;
     tracing::info!(

@@ -1,15 +1,18 @@
 //! What cloudcore and edgecore do alike around their real work.
 //!
-//! Reading order: [`config`], [`disk`], [`logging`], [`tasks`], [`health`], [`http`], [`log_metrics`], [`clock`], [`retention`], [`signal`], [`closing`].
+//! Reading order: [`config`], [`disk`], [`damage`], [`logging`], [`tasks`], [`health`], [`http`], [`log_metrics`], [`clock`], [`retention`], [`settings`], [`signal`], [`closing`].
 
 pub mod clock;
 pub mod closing;
 pub mod config;
+pub mod damage;
 pub mod disk;
 pub mod health;
 pub mod http;
 pub mod log_metrics;
 pub mod logging;
+mod metrics_help;
 pub mod retention;
+pub mod settings;
 pub mod signal;
 pub mod tasks;

@@ -26,6 +26,7 @@ pub struct Measured {
 
 /// Publishes the log's figures until `shutdown`.
 pub async fn publish(measured: Measured, shutdown: CancellationToken) {
+    crate::metrics_help::describe();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let began = (Instant::now(), measured.log.stats().written_bytes);
@@ -46,6 +47,7 @@ pub async fn publish(measured: Measured, shutdown: CancellationToken) {
 #[derive(Default)]
 struct LaneFigures {
     head_max: u64,
+    archived_max: Option<u64>,
     bytes: u64,
     records: u64,
     lag_records: u64,
@@ -66,6 +68,13 @@ fn refresh(of: &Measured, began: (Instant, u64)) {
         let seconds = stats.sync_time.quantile_us(of) as f64 / 1e6;
         metrics::gauge!("ledge_log_fsync_seconds", "quantile" => quantile).set(seconds);
     }
+    metrics::gauge!("ledge_log_damaged_blocks").set(stats.damaged as f64);
+    let lost = of.log.quarantined();
+    let records = lost
+        .iter()
+        .map(|lost| lost.last.0 - lost.first.0 + 1)
+        .sum::<u64>();
+    metrics::gauge!("ledge_log_quarantined_records").set(records as f64);
     metrics::gauge!("ledge_log_queue_bytes").set(stats.queue_bytes as f64);
     let mut lanes: BTreeMap<Lane, LaneFigures> = BTreeMap::new();
     for stream in of.log.streams() {
@@ -80,6 +89,9 @@ fn refresh(of: &Measured, began: (Instant, u64)) {
     for (lane, figures) in lanes {
         let lane = lane.name();
         metrics::gauge!("ledge_log_head_seq_max", "lane" => lane).set(figures.head_max as f64);
+        if let Some(archived) = figures.archived_max {
+            metrics::gauge!("ledge_log_archived_seq_max", "lane" => lane).set(archived as f64);
+        }
         metrics::gauge!("ledge_log_bytes", "lane" => lane).set(figures.bytes as f64);
         metrics::gauge!("ledge_log_records", "lane" => lane).set(figures.records as f64);
         metrics::gauge!("ledge_log_unarchived_records", "lane" => lane).set(figures.lag_records as f64);
@@ -97,6 +109,7 @@ fn behind(of: &Measured, stream: &StreamInfo, lane: &mut LaneFigures) {
     let archived = (of.archived)(&stream.key).max(Seq(stream.first_seq.0.saturating_sub(1)));
     let records = stream.durable.position.seq.0.saturating_sub(archived.0);
     lane.lag_records += records;
+    lane.archived_max = lane.archived_max.max(Some(archived.0));
     if records > 0
         && let Some(oldest_us) = time_after(&of.log, stream, archived)
     {
@@ -125,9 +138,7 @@ fn time_after(log: &Log, stream: &StreamInfo, archived: Seq) -> Option<i64> {
 fn disk(room: &Room, stats: &LogStats, (began, written_before): (Instant, u64)) {
     metrics::gauge!("ledge_log_disk_used_bytes").set(room.used as f64);
     metrics::gauge!("ledge_log_disk_free_bytes").set(room.free_on_disk as f64);
-    if let Some(limit) = room.limit {
-        metrics::gauge!("ledge_log_disk_limit_bytes").set(limit as f64);
-    }
+    metrics::gauge!("ledge_log_disk_limit_bytes").set(room.limit.unwrap_or(0) as f64);
     metrics::gauge!("ledge_log_full").set(if room.blocked.is_some() { 1.0 } else { 0.0 });
     let rate = (stats.written_bytes - written_before) as f64 / began.elapsed().as_secs_f64().max(1.0);
     if rate > 0.0 {

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use ledge_log::Log;
 use ledge_proto::ids::{Seq, StreamKey};
-use ledge_retention::budget::{self, Budget};
+use ledge_retention::budget::{self, Budget, DiskOptions};
 use ledge_retention::{GivenUp, Outcome, Policy, Retention, RetentionError};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::disk::Shares;
+use crate::settings::Settings;
 
 /// Looks for what became too old, and whether others filled the disk or made room, so often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -33,6 +35,8 @@ pub struct Parts {
     pub dir: PathBuf,
     /// See [`crate::disk::budget`].
     pub budget: Budget,
+    /// What the division depends on besides the limit.
+    pub shares: Shares,
 }
 
 impl std::fmt::Debug for Parts {
@@ -53,8 +57,8 @@ pub fn make_room(parts: &Parts) {
     }
 }
 
-/// Gives up what has to go until `shutdown`.
-pub async fn run(parts: Parts, shutdown: CancellationToken) {
+/// Gives up what has to go until `shutdown`. What `settings` say anew takes effect from then on.
+pub async fn run(mut parts: Parts, mut settings: Settings, shutdown: CancellationToken) {
     let mut retention = Retention::new(parts.policy.clone());
     let mut room = parts.log.subscribe_room();
     let mut ticks = tokio::time::interval(LOOK_EVERY);
@@ -71,8 +75,10 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 tokio::task::spawn_blocking(move || measure_rest(&dir, &budget)).await.ok();
                 continue;
             }
+            disk = settings.changed() => parts.change(&disk).await,
             () = shutdown.cancelled() => return,
         }
+        retention.set_policy(parts.policy.clone());
         let (parts, stop) = (parts.clone(), shutdown.clone());
         let gave_up = tokio::task::spawn_blocking(move || {
             let outcome = give_up(&parts, &mut retention, &stop);
@@ -84,6 +90,30 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
         };
         retention = same;
         told.tell(outcome);
+    }
+}
+
+impl Parts {
+    /// Divides the disk anew. What cannot be used leaves everything as it is.
+    async fn change(&mut self, disk: &DiskOptions) {
+        let (dir, disk, shares) = (self.dir.clone(), disk.clone(), self.shares);
+        let log = self.log.clone();
+        let changed = tokio::task::spawn_blocking(move || {
+            let budget = crate::disk::budget(&dir, &disk, shares).map_err(|err| err.to_string())?;
+            let set = log.set_limit(budget.log_bytes, budget.segment_bytes);
+            set.map_err(|err| err.to_string())?;
+            Ok::<_, String>((budget, disk))
+        });
+        match changed.await {
+            Ok(Ok((budget, disk))) => {
+                self.budget = budget;
+                self.policy.max_age = disk.max_age;
+                self.policy.degrade = disk.degrade;
+                tracing::info!(limit = %disk.limit, "the disk limit was changed");
+            }
+            Ok(Err(reason)) => tracing::error!(reason, "the disk settings stay as they were"),
+            Err(err) => tracing::error!(%err, "the disk settings stay as they were"),
+        }
     }
 }
 
@@ -110,13 +140,20 @@ fn count(given_up: &GivenUp) {
     metrics::counter!("ledge_retention_segments_total", "reason" => reason).increment(1);
     metrics::counter!("ledge_retention_dropped_records_total", "reason" => reason)
         .increment(given_up.dropped);
+    metrics::counter!("ledge_retention_unreadable_records_total").increment(given_up.unreadable);
     metrics::counter!("ledge_retention_gap_records_total", "reason" => reason).increment(given_up.gaps);
     metrics::counter!("ledge_retention_summaries_total", "reason" => reason).increment(given_up.summaries);
     let (first, last) = given_up.blocks;
+    if given_up.unreadable > 0 {
+        tracing::error!(
+            %first, %last, unreadable = given_up.unreadable,
+            "records that could not be read were given up; gap records of reason Corrupt tell which"
+        );
+    }
     if given_up.dropped > 0 {
         tracing::warn!(
             %first, %last, reason, dropped = given_up.dropped, gaps = given_up.gaps, summaries = given_up.summaries,
-            "telemetry was given up before it was archived; a gap record tells which"
+            "telemetry that is nowhere else was given up; a gap record tells which"
         );
     } else {
         tracing::info!(%first, %last, reason, bases = given_up.bases, "the oldest segment of the log was given up");

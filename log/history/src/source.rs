@@ -96,6 +96,9 @@ impl FrameSource for LogSource {
         let Some(span) = self.streams().into_iter().find(|span| span.key == *stream) else {
             return Err(SourceError::reading(stream, "there is no such stream"));
         };
+        if let Some(damage) = self.view.unreadable(stream, after) {
+            return Err(SourceError::reading(stream, damage));
+        }
         // What is no longer held cannot be asked for.
         let begin = after.max(Seq(span.first.0.saturating_sub(1)));
         let mut reader = self.view.read_stream(stream, begin);

@@ -1,17 +1,17 @@
 //! What was folded but not yet committed: one fjall batch or bulk load, readable while it grows.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
+use fjall::UserValue;
 use ledge_proto::fold::{Read, Store};
 
+use crate::pending::Pending;
 use crate::{APPLIED_KEY, Applied, Projection, ProjectionError, StoreError, View};
 
 /// Writes collected over a view of the projection.
 pub(crate) struct Batch<'a> {
     projection: &'a Projection,
     base: View,
-    pending: BTreeMap<Vec<u8>, Option<Bytes>>,
+    pending: Pending,
     bytes: usize,
 }
 
@@ -20,7 +20,7 @@ impl<'a> Batch<'a> {
         Batch {
             projection,
             base: projection.view(),
-            pending: BTreeMap::new(),
+            pending: Pending::default(),
             bytes: 0,
         }
     }
@@ -34,9 +34,9 @@ impl<'a> Batch<'a> {
     pub(crate) fn commit(self, applied: Applied) -> Result<(), ProjectionError> {
         let projection = self.projection;
         let mut batch = projection.db.batch();
-        for (key, value) in self.pending {
+        for (key, value) in self.pending.into_sorted() {
             match value {
-                Some(value) => batch.insert(&projection.state, key, &value[..]),
+                Some(value) => batch.insert(&projection.state, key, value),
                 None => batch.remove(&projection.state, key),
             }
         }
@@ -52,9 +52,9 @@ impl<'a> Batch<'a> {
         let projection = self.projection;
         let load = || -> fjall::Result<()> {
             let mut load = projection.state.start_ingestion()?;
-            for (key, value) in self.pending {
+            for (key, value) in self.pending.into_sorted() {
                 match value {
-                    Some(value) => load.write(key, &value[..])?,
+                    Some(value) => load.write(key, value)?,
                     None => load.write_tombstone(key)?,
                 }
             }
@@ -67,8 +67,8 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn set(&mut self, key: Vec<u8>, value: Option<Bytes>) {
-        let (key_len, len) = (key.len(), value.as_ref().map_or(0, Bytes::len));
+    fn set(&mut self, key: Vec<u8>, value: Option<UserValue>) {
+        let (key_len, len) = (key.len(), value.as_ref().map_or(0, |value| value.len()));
         self.bytes += match self.pending.insert(key, value) {
             Some(before) => {
                 self.bytes -= before.map_or(0, |before| before.len());
@@ -84,24 +84,20 @@ impl Read for Batch<'_> {
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         match self.pending.get(key) {
-            Some(value) => Ok(value.clone()),
+            Some(value) => Ok(value.as_deref().map(Bytes::copy_from_slice)),
             None => self.base.get(key),
         }
     }
 
     fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        let mut pending = self
-            .pending
-            .range(prefix.to_vec()..)
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .peekable();
+        let mut pending = self.pending.range(prefix).peekable();
         self.base.scan(prefix, &mut |key, value| {
-            while let Some((ours, written)) = pending.next_if(|(ours, _)| ours.as_slice() < key) {
+            while let Some((ours, written)) = pending.next_if(|(ours, _)| ours[..] < *key) {
                 if let Some(written) = written {
                     visit(ours, written);
                 }
             }
-            match pending.next_if(|(ours, _)| ours.as_slice() == key) {
+            match pending.next_if(|(ours, _)| ours[..] == *key) {
                 Some((_, Some(written))) => visit(key, written),
                 Some((_, None)) => {}
                 None => visit(key, value),

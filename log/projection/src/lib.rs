@@ -8,6 +8,7 @@
 
 mod batch;
 mod follow;
+mod pending;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -40,6 +40,7 @@ use crate::fences::{FenceError, Fences, NodeFences, SessionEntry};
 use crate::reset::{OwnAppends, ResetError};
 
 pub use drain::{Drain, Hours, HoursError, Rate};
+pub use fetch::Refill;
 pub use observer::{Direction, LinkObserver, NoObserver, Traffic};
 pub use snapshots::{NoSnapshots, PartError};
 pub use window::ReplaySlots;
@@ -188,6 +189,10 @@ struct Link {
     acked: Mutex<BTreeMap<StreamKey, Seq>>,
     /// Whether the lanes may send: what must be there first has arrived.
     gate: watch::Sender<bool>,
+    /// Requests for damaged records that the peer cannot answer.
+    not_held: Mutex<Vec<u64>>,
+    /// Something happened to what was asked for.
+    refilled: Notify,
 }
 
 impl Link {
@@ -212,6 +217,20 @@ impl Link {
     fn acked(&self, key: &StreamKey) -> Seq {
         let acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
         acked.get(key).copied().unwrap_or(Seq::ZERO)
+    }
+
+    fn not_held(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.not_held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the peer may hold the stream: one of the two writes it for the other.
+    fn shares(&self, key: &StreamKey) -> bool {
+        let sent = self
+            .acked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(key);
+        sent || self.session().accepts(key)
     }
 
     fn open_gate(&self) {

@@ -5,7 +5,7 @@
 
 use ledge_proto::ids::StreamKey;
 
-use crate::link::{Direction, Traffic};
+use crate::link::{Direction, Refill, Traffic};
 
 /// Counts a frame.
 pub fn frame(direction: Direction, key: &StreamKey, records: u64, bytes: u64) {
@@ -27,6 +27,11 @@ pub fn traffic(direction: Direction, what: Traffic, bytes: u64) {
         Traffic::Control => count(direction, "control", bytes),
         Traffic::Quic => count(direction, "quic", bytes),
     }
+}
+
+/// Counts what became of damaged records: `ledge_repl_refill_total{result}`.
+pub fn refill(what: Refill) {
+    metrics::counter!("ledge_repl_refill_total", "result" => what.name()).increment(1);
 }
 
 fn count(direction: Direction, lane: &'static str, bytes: u64) {

@@ -36,7 +36,7 @@ pub(crate) async fn carry_out(
     let done = tokio::task::spawn_blocking(move || {
         // Held to the end, also when the link has gone meanwhile.
         let _alone = alone;
-        reset::begin(&log, resets, now)
+        reset::begin(&log, &resets, now)
     });
     done.await.map_err(|err| ResetError::Fold(err.to_string()))?
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ledge_log::{DiskStorage, Log, Options, ReadError};
+use ledge_log::{BlockNo, DiskStorage, Log, LogView, OnDamage, Options, ReadError};
 use ledge_proto::fold::State;
 use ledge_proto::fold::snapshot::{self, SnapshotSource};
 use ledge_proto::ids::{ClusterId, Lane, Mark, Position, Scope, Seq, StreamId, StreamKey};
@@ -78,6 +78,7 @@ impl Site {
 fn open(dir: &Path, cluster: ClusterId, node: &str) -> Log {
     let options = Options {
         segment_bytes: 8 << 20,
+        on_damage: OnDamage::Quarantine,
         ..Options::new(cluster, node.to_owned())
     };
     Log::open(Arc::new(DiskStorage), dir, options).unwrap().0
@@ -464,4 +465,86 @@ async fn a_certificate_of_another_authority_gets_no_connection() {
         .await;
     assert!(connected.is_err(), "the edge must not trust a foreign cloud");
     assert!(accepted.await.unwrap().is_err());
+}
+
+/// Flips a bit in the middle of frame `n` of a stream in the closed log `name`.
+fn flip(site: &Site, name: &str, key: &StreamKey, n: usize) {
+    let dir = site.dir.path().join(name);
+    let view = LogView::open(Arc::new(DiskStorage), &dir).unwrap();
+    let mut reader = view.read_stream(key, Seq::ZERO);
+    let frame = std::iter::from_fn(|| reader.next().unwrap()).nth(n).unwrap();
+    let path = dir.join(ledge_log::SegmentNo(0).file_name());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let frame = &frame.bytes()[..];
+    let at = bytes
+        .windows(frame.len())
+        .position(|found| found == frame)
+        .unwrap();
+    bytes[at + frame.len() / 2] ^= 8;
+    std::fs::write(&path, bytes).unwrap();
+}
+
+/// Reads a whole log; what cannot be read is quarantined then. Returns how many stretches are.
+fn read_through(log: &Log) -> usize {
+    let mut reader = log.read_blocks(BlockNo::ZERO);
+    while reader.position() < log.durable_block() {
+        if reader.next_block().is_err() {
+            reader = log.read_blocks(reader.position().next());
+        }
+    }
+    log.quarantined().len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rots_on_one_side_comes_back_from_the_other() {
+    let site = Site::new();
+    let (edge, cloud) = (site.log("edge-1"), site.log("cloud"));
+    let node = Scope::node("edge-1").unwrap();
+    for _ in 0..20 {
+        append(&edge, "edge-1", Lane::UpData, 3).await;
+        append(&cloud, "edge-1", Lane::Down, 2).await;
+    }
+    append(&edge, "edge-1", Lane::UpState, 1).await;
+    let first = link(&site, &edge, &cloud, "edge-1", "edge-1").await;
+    wait_until("everything to arrive", || {
+        end(&cloud, &edge, Lane::UpData) == Seq(60)
+            && end(&cloud, &edge, Lane::UpState) == Seq(1)
+            && end(&edge, &cloud, Lane::Down) == Seq(40)
+    })
+    .await;
+    // Each in a block of its own, in the cloud too.
+    for n in 1..4 {
+        append(&edge, "edge-1", Lane::UpData, 3).await;
+        wait_until("three more", || {
+            end(&cloud, &edge, Lane::UpData) == Seq(60 + 3 * n)
+        })
+        .await;
+    }
+    first.stop().await;
+    let data = edge.own_key(&StreamId::new(node.clone(), Lane::UpData));
+    let down = cloud.own_key(&StreamId::new(node, Lane::Down));
+    edge.close().unwrap();
+    cloud.close().unwrap();
+    // Its own and the other's stream on either side.
+    flip(&site, "edge-1", &data, 4);
+    flip(&site, "edge-1", &down, 7);
+    flip(&site, "cloud", &down, 11);
+    flip(&site, "cloud", &data, 21);
+
+    let (edge, cloud) = (site.log("edge-1"), site.log("cloud"));
+    assert!(read_through(&edge) >= 2 && read_through(&cloud) >= 2);
+    let second = link(&site, &edge, &cloud, "edge-1", "edge-1").await;
+    wait_until("what was lost", || {
+        edge.quarantined().is_empty() && cloud.quarantined().is_empty()
+    })
+    .await;
+    append(&edge, "edge-1", Lane::UpData, 5).await;
+    wait_until("new records", || end(&cloud, &edge, Lane::UpData) == Seq(74)).await;
+    second.stop().await;
+    for (log, name) in [(edge, "edge-1"), (cloud, "cloud")] {
+        assert_eq!(log.stats().damaged, 0, "{name}");
+        log.close().unwrap();
+        let report = ledge_log::verify(&DiskStorage, &site.dir.path().join(name)).unwrap();
+        assert!(report.is_sound(), "{name}: {:?}", report.findings);
+    }
 }

@@ -3,18 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ledge_log::{BlockNo, Log, OldestSegment, ReadError, Room, SnapshotRef};
-use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Epoch, Lane, Mark, Seq, StreamKey};
-use ledge_proto::mutants;
-use ledge_proto::record::Payload;
+use ledge_log::{BlockNo, Log, OldestSegment, ReadError, Room, Skipped, SnapshotRef};
+use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
 use ledge_proto::stamp::Stamp;
 use ledge_proto::v1::ClockQuality;
+use ledge_proto::{mutants, v1};
 
-use crate::degrade::Summaries;
 use crate::error::RetentionError;
-use crate::gaps::Recorded;
-use crate::policy::{Policy, Reason};
+use crate::gaps::{GapWriter, Recorded};
+use crate::policy::{Keeper, Policy, Reason};
 use crate::state::base_at;
 
 /// What a step did.
@@ -52,6 +49,9 @@ pub struct GivenUp {
     pub summaries: u64,
     /// Bases written, so that no state went with it.
     pub bases: u64,
+    /// Records in it that could not be read, and that this step recorded as a gap of that reason: telemetry that was not
+    /// archived, and state. The latest values of state may be older than they were.
+    pub unreadable: u64,
 }
 
 /// Gives up the oldest segment when the log needs its room, in the order that loses nothing silently: what goes
@@ -73,6 +73,11 @@ impl Retention {
             policy,
             recorded: BTreeMap::new(),
         }
+    }
+
+    /// Changes what the operator decided.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
     }
 
     /// Gives up the oldest segment if it has to go; call again while it says [`Outcome::GaveUp`].
@@ -123,20 +128,22 @@ impl Retention {
             gaps: 0,
             summaries: 0,
             bases: 0,
+            unreadable: 0,
         };
         let early = mutants::on("base-before-gap");
         if early {
-            self.write_bases(log, &oldest, &mut given_up)?;
+            self.write_bases(log, &oldest, now, &mut given_up)?;
             log.recycle_before(oldest.last_block.next())?;
         }
         for (key, first, end) in &oldest.streams {
-            if key.id.lane == Lane::UpData && key.incarnation == own {
+            let declares = key.incarnation == own || self.policy.keeper == Keeper::Cloud;
+            if key.id.lane == Lane::UpData && declares {
                 let archived = archived(key);
                 self.write_gaps(log, (key, *first, *end), archived, now, &mut given_up)?;
             }
         }
         if !early {
-            self.write_bases(log, &oldest, &mut given_up)?;
+            self.write_bases(log, &oldest, now, &mut given_up)?;
             log.recycle_before(oldest.last_block.next())?;
         }
         Ok(Outcome::GaveUp(given_up))
@@ -151,26 +158,17 @@ impl Retention {
         now: Stamp,
         given_up: &mut GivenUp,
     ) -> Result<(), RetentionError> {
-        if first > end.position.seq
-            || end.position.seq <= archived
-            || mutants::on("recycle-unarchived-silently")
-        {
+        let nothing =
+            first > end.position.seq || (self.policy.keeper == Keeper::Node && end.position.seq <= archived);
+        if nothing || mutants::on("recycle-unarchived-silently") {
             return Ok(());
         }
-        let recorded = match self.recorded.entry(key.clone()) {
-            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(unknown) => unknown.insert(Recorded::read(log, key)?),
+        let archived = match self.policy.keeper {
+            Keeper::Node => archived,
+            Keeper::Cloud => Seq::ZERO, // In this log: it is nowhere once it goes.
         };
-        let mut writer = GapWriter {
-            log,
-            key,
-            recorded,
-            policy: &self.policy,
-            now,
-            stretch: None,
-            summaries: Summaries::new(self.policy.degrade),
-            given_up,
-        };
+        let recorded = recorded_of(&mut self.recorded, log, &self.policy, key)?;
+        let mut writer = GapWriter::new(log, recorded, &self.policy, now, given_up);
         let mut reader = log.read_stream(key, Seq(first.0.saturating_sub(1)));
         loop {
             match reader.next() {
@@ -179,7 +177,14 @@ impl Retention {
                     writer.flush()?;
                     reader.skip_jump();
                 }
-                Ok(_) | Err(ReadError::Jump { .. }) => break,
+                Err(err @ ReadError::Damaged { .. }) if reader.position() < end.position.seq => {
+                    let Some(skipped) = reader.skip_damage() else {
+                        return Err(err.into());
+                    };
+                    let last = skipped.last.min(end.position.seq);
+                    writer.lost(Skipped { last, ..skipped }, archived)?;
+                }
+                Ok(_) | Err(ReadError::Jump { .. } | ReadError::Damaged { .. }) => break,
                 Err(err) => return Err(err.into()),
             }
         }
@@ -188,9 +193,10 @@ impl Retention {
 
     /// Writes the base of every stream whose state would go with the segment.
     fn write_bases(
-        &self,
+        &mut self,
         log: &Log,
         oldest: &OldestSegment,
+        now: Stamp,
         given_up: &mut GivenUp,
     ) -> Result<(), RetentionError> {
         let bases: BTreeMap<StreamKey, SnapshotRef> = log
@@ -221,7 +227,16 @@ impl Retention {
         }
         needed.sort_unstable_by_key(|(since, key, ..)| (*since, *key));
         for (_, key, end, has_frames) in needed {
-            log.append_snapshot_blocking(base_at(log, bases.get(key), (key, end), oldest)?)?;
+            let base = base_at(log, bases.get(key), (key, end), oldest)?;
+            // Of telemetry, what is gone was told already.
+            if key.id.lane != Lane::UpData && !base.lost.is_empty() {
+                let recorded = recorded_of(&mut self.recorded, log, &self.policy, key)?;
+                let mut writer = GapWriter::new(log, recorded, &self.policy, now, given_up);
+                for lost in base.lost {
+                    writer.lost(lost, Seq::ZERO)?;
+                }
+            }
+            log.append_snapshot_blocking(base.parts)?;
             given_up.bases += 1;
             // A base without frames belongs to a life that is over: those that came after it have to stay after it.
             let later = bases
@@ -237,6 +252,20 @@ impl Retention {
     }
 }
 
+/// What is recorded about `key`, read the first time.
+fn recorded_of<'a>(
+    known: &'a mut BTreeMap<StreamKey, Recorded>,
+    log: &Log,
+    policy: &Policy,
+    key: &StreamKey,
+) -> Result<&'a mut Recorded, RetentionError> {
+    use std::collections::btree_map::Entry;
+    Ok(match known.entry(key.clone()) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(unknown) => unknown.insert(Recorded::read(log, policy.keeper, key)?),
+    })
+}
+
 /// Whether frames of one stream by two lives of its writer's disk are among these.
 fn lives_overlap(needed: &[(BlockNo, &StreamKey, Mark, bool)]) -> bool {
     let with_frames = needed.iter().filter(|(.., has_frames)| *has_frames);
@@ -250,92 +279,13 @@ fn last_blocks(log: &Log, oldest: &OldestSegment) -> Result<BTreeMap<StreamKey, 
     let mut last = BTreeMap::new();
     let mut reader = log.read_blocks(oldest.first_block.previous());
     while reader.position() < oldest.last_block
-        && let Some(block) = reader.next_block()?
+        && let Some(block) = crate::state::next_readable(log, &mut reader, oldest.last_block)?
     {
         for frame in block.frames().flatten() {
             last.insert(frame.key().clone(), block.no);
         }
     }
     Ok(last)
-}
-
-/// Collects a stretch of records that go, and writes down that they do.
-struct GapWriter<'a> {
-    log: &'a Log,
-    key: &'a StreamKey,
-    recorded: &'a mut Recorded,
-    policy: &'a Policy,
-    now: Stamp,
-    /// Epoch, first and last record collected.
-    stretch: Option<(Epoch, Seq, Seq)>,
-    summaries: Summaries,
-    given_up: &'a mut GivenUp,
-}
-
-impl GapWriter<'_> {
-    fn take(&mut self, frame: &Frame, archived: Seq) -> Result<(), RetentionError> {
-        let (epoch, last) = (frame.epoch(), frame.last_seq());
-        if last <= archived {
-            return Ok(());
-        }
-        if self.policy.degrade == crate::Degrade::None
-            && frame.first_seq() > archived
-            && !self.recorded.covers(epoch, frame.first_seq())
-            && !self.recorded.covers(epoch, last)
-        {
-            // Nothing is kept of it: it need not be decoded.
-            return self.extend(epoch, frame.first_seq(), last);
-        }
-        let unreadable = |source| RetentionError::frame(self.key, source);
-        let records = frame.records().map_err(unreadable)?;
-        for item in records {
-            let (position, record) = item.map_err(unreadable)?;
-            if position.seq <= archived || self.recorded.covers(epoch, position.seq) {
-                self.flush()?;
-                continue;
-            }
-            self.extend(epoch, position.seq, position.seq)?;
-            self.summaries.take(&record);
-            if self.summaries.bytes() >= self.policy.chunk_bytes {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn extend(&mut self, epoch: Epoch, first: Seq, last: Seq) -> Result<(), RetentionError> {
-        match &mut self.stretch {
-            Some((of, _, until)) if *of == epoch && until.next() == first => *until = last,
-            _ => {
-                self.flush()?;
-                self.stretch = Some((epoch, first, last));
-            }
-        }
-        Ok(())
-    }
-
-    /// Appends what is kept of the stretch and the gap record, as one: either both are durable or neither.
-    fn flush(&mut self) -> Result<(), RetentionError> {
-        let summaries = std::mem::replace(&mut self.summaries, Summaries::new(self.policy.degrade));
-        let Some((epoch, first, last)) = self.stretch.take() else {
-            return Ok(());
-        };
-        let (method, mut records) = summaries.finish();
-        let reason = self.given_up.reason.name();
-        let (name, gap) = self
-            .recorded
-            .describe(self.key, epoch, (first, last), reason, method);
-        self.given_up.dropped += gap.count;
-        self.given_up.gaps += 1;
-        self.given_up.summaries += records.len() as u64;
-        if !mutants::on("gap-without-record") {
-            let boot = self.log.identity().boot;
-            records.push(self.now.record(boot, name.clone(), &Payload::Gap(gap.clone())));
-            self.log.append_blocking(&self.key.id, records)?;
-        }
-        self.recorded.wrote(self.key, &name, &gap);
-        Ok(())
-    }
 }
 
 /// Why there is no room: whichever would bite first.
@@ -362,20 +312,50 @@ fn is_older(log: &Log, oldest: &OldestSegment, age: Duration, now: Stamp) -> Res
         }
         any = true;
         let before_last = Seq(end.position.seq.0.saturating_sub(1));
-        let Some(frame) = log.read_stream(key, before_last).next()? else {
-            return Ok(false);
-        };
-        let unreadable = |source| RetentionError::frame(key, source);
-        for item in frame.records().map_err(unreadable)? {
-            let (position, record) = item.map_err(unreadable)?;
-            let set = !matches!(
-                record.clock(),
-                ClockQuality::ClockUnsynced | ClockQuality::ClockBeforeBuild
-            );
-            if position.seq == end.position.seq && (!set || record.wall_us >= before_us) {
-                return Ok(false);
+        let last = match last_record(log, key, before_last, *end) {
+            // Not the last one then, but the last that can be read.
+            Err(RetentionError::Read(ReadError::Damaged { .. })) => {
+                last_record(log, key, Seq(first.0.saturating_sub(1)), *end)?
             }
+            last => last?,
+        };
+        let Some(last) = last else { continue };
+        let set = !matches!(
+            last.clock(),
+            ClockQuality::ClockUnsynced | ClockQuality::ClockBeforeBuild
+        );
+        if !set || last.wall_us >= before_us {
+            return Ok(false);
         }
     }
     Ok(any)
+}
+
+/// The last record of `key` after `after` and up to `end` that can be read; damage before the first one is an error.
+fn last_record(
+    log: &Log,
+    key: &StreamKey,
+    after: Seq,
+    end: Mark,
+) -> Result<Option<v1::Record>, RetentionError> {
+    let mut last = None;
+    let mut reader = log.read_stream(key, after);
+    while reader.position() < end.position.seq {
+        match reader.next() {
+            Ok(Some(frame)) => {
+                let records = frame.records().into_iter().flatten().map_while(Result::ok);
+                let upto = records.take_while(|(position, _)| *position <= end.position);
+                last = upto.map(|(_, record)| record).last().or(last);
+            }
+            Ok(None) => break,
+            Err(ReadError::Jump { .. }) => reader.skip_jump(),
+            Err(err @ ReadError::Damaged { .. }) => {
+                if after.next() == end.position.seq || reader.skip_damage().is_none() {
+                    return Err(err.into());
+                }
+            }
+            Err(err) => return Err(err.into()),
+        }
+    }
+    Ok(last)
 }

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 
 use ledge_log::{AppendError, ReadError, RecycleError};
 use ledge_proto::fold::FoldError;
-use ledge_proto::frame::FrameError;
 use ledge_proto::ids::{Position, StreamKey};
 
 use crate::replay::ReplayError;
@@ -15,14 +14,6 @@ pub enum RetentionError {
     /// The oldest segment cannot be read.
     #[error("the oldest segment cannot be given up: {0}")]
     Read(#[from] ReadError),
-    /// A frame in it cannot be decoded.
-    #[error("the oldest segment cannot be given up: {stream}: {source}")]
-    Frame {
-        /// The stream.
-        stream: StreamKey,
-        /// Why.
-        source: FrameError,
-    },
     /// A stream in it cannot be folded.
     #[error("the oldest segment cannot be given up: {stream}: {source}")]
     Fold {
@@ -53,13 +44,6 @@ pub enum RetentionError {
 impl RetentionError {
     pub(crate) fn fold(stream: &StreamKey, source: FoldError<Infallible>) -> Self {
         RetentionError::Fold {
-            stream: stream.clone(),
-            source,
-        }
-    }
-
-    pub(crate) fn frame(stream: &StreamKey, source: FrameError) -> Self {
-        RetentionError::Frame {
             stream: stream.clone(),
             source,
         }

@@ -3,14 +3,14 @@
 //! Nothing goes silently. Telemetry that goes before it was archived leaves a gap record in its own stream, and what the
 //! policy wants to keep of it; state leaves a base, from which the rest of the log folds to the same state as before.
 //!
-//! Reading order: [`policy`], [`budget`], [`engine`], `state`, `gaps`, `degrade`; and [`replay`],
-//! which folds a log of which the beginning is gone.
+//! Reading order: [`policy`], [`budget`], [`engine`], `state`, [`gaps`], `degrade`; [`replay`], which folds a log of
+//! which the beginning is gone; and [`reset`], by which a stream goes on under a new epoch.
 
 pub mod budget;
 mod degrade;
 pub mod engine;
 mod error;
-mod gaps;
+pub mod gaps;
 pub mod policy;
 pub mod replay;
 pub mod reset;
@@ -18,4 +18,4 @@ mod state;
 
 pub use engine::{GivenUp, Outcome, Retention};
 pub use error::RetentionError;
-pub use policy::{Degrade, Policy, Reason};
+pub use policy::{Degrade, Keeper, Policy, Reason};

@@ -44,9 +44,23 @@ impl FromStr for Degrade {
     }
 }
 
+/// Whose log it is, and so where is written down what goes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keeper {
+    /// A node's: what it wrote and is not archived is a gap in its own telemetry, which reaches the cloud.
+    #[default]
+    Node,
+    /// The cloud's, with no archive beside it: "archived" there means that its log has it, so telemetry that goes is
+    /// nowhere else. It is noted in the lane `local` of the node's scope. Nothing takes its place: the node's stream
+    /// is the node's to write.
+    Cloud,
+}
+
 /// What goes and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    /// Whose log it is.
+    pub keeper: Keeper,
     /// Telemetry goes when the segment it is in was finished longer ago than this, also when there is room. Only by a
     /// clock that is synced, and never state: its latest values stay.
     pub max_age: Option<Duration>,
@@ -60,6 +74,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Policy {
+            keeper: Keeper::Node,
             max_age: None,
             degrade: Degrade::None,
             chunk_bytes: 128 * 1024,
@@ -78,6 +93,8 @@ pub enum Reason {
     MaxAge,
     /// It cannot be read.
     Corrupt,
+    /// A cloud had acknowledged it, so it went without a word; the cloud there is now does not hold it.
+    CloudLost,
 }
 
 impl Reason {
@@ -88,6 +105,7 @@ impl Reason {
             Reason::DiskFull => "DiskFull",
             Reason::MaxAge => "MaxAge",
             Reason::Corrupt => "Corrupt",
+            Reason::CloudLost => "CloudLost",
         }
     }
 }

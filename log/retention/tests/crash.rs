@@ -99,3 +99,12 @@ fn a_crash_anywhere_while_telemetry_is_averaged() {
         ..Policy::default()
     });
 }
+
+/// The cloud holds what it acknowledged and nobody else does: it notes what it gives up.
+#[test]
+fn a_crash_anywhere_while_the_cloud_gives_up() {
+    crash_everywhere(Policy {
+        keeper: ledge_retention::Keeper::Cloud,
+        ..Policy::default()
+    });
+}

@@ -62,7 +62,7 @@ fn a_stream_that_went_back_under_a_later_epoch_can_be_given_up() {
     let mut rebase = extract(&at_five, &key(), Purpose::Rebase).unwrap().unwrap();
     for part in &mut rebase {
         part.epoch = 2;
-        part.superseded_after = 5;
+        part.superseded_after = Some(5);
     }
     log.append_snapshot_blocking(rebase).unwrap();
     let chain = folded_stream(&at_five, &key().id).unwrap().unwrap().chain;

@@ -58,7 +58,7 @@ impl Cut {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rebase {
     pub(crate) at: SnapshotRef,
-    superseded_after: Seq,
+    superseded_after: Option<Seq>,
 }
 
 impl Rebase {
@@ -66,20 +66,16 @@ impl Rebase {
     /// epoch uses again.
     fn leaves_out(&self) -> Cut {
         let mark = self.at.mark.position;
-        let after = match self.superseded_after {
-            Seq::ZERO => mark.seq,
-            after => after.min(mark.seq),
-        };
         Cut {
-            after,
+            after: self.superseded_after.unwrap_or(mark.seq).min(mark.seq),
             below: mark.epoch,
         }
     }
 
     /// What no longer stands, for readers of blocks.
     fn supersedes(&self) -> Option<Cut> {
-        (self.superseded_after > Seq::ZERO).then_some(Cut {
-            after: self.superseded_after,
+        self.superseded_after.map(|after| Cut {
+            after,
             below: self.at.mark.position.epoch,
         })
     }

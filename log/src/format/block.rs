@@ -90,6 +90,8 @@ pub(crate) struct BlockHeader {
     pub(crate) body_crc: u32,
     /// Of a SNAPSHOT: the number of its stream in this log. 0 otherwise.
     pub(crate) slot: u32,
+    /// CRC-32C of the directory, seeded: whoever opens a log reads headers and directories, and no bodies.
+    pub(crate) dir_crc: u32,
 }
 
 impl BlockHeader {
@@ -105,6 +107,7 @@ impl BlockHeader {
         put(&mut buf, 32, &self.prev_chain);
         put(&mut buf, 48, &self.body_crc.to_le_bytes());
         put(&mut buf, 52, &self.slot.to_le_bytes());
+        put(&mut buf, 56, &self.dir_crc.to_le_bytes());
         let crc = header_crc(&buf, seed);
         put(&mut buf, 12, &crc.to_le_bytes());
         buf
@@ -132,6 +135,7 @@ impl BlockHeader {
             prev_chain: bytes(buf, 32),
             body_crc: u32_at(buf, 48),
             slot: u32_at(buf, 52),
+            dir_crc: u32_at(buf, 56),
         };
         if header.body_len() > BODY_MAX_BYTES {
             return Err(field("body_len"));
@@ -153,6 +157,17 @@ impl BlockHeader {
         usize::from(self.dir_count) * DIR_ENTRY_BYTES
     }
 
+    /// Checks the directory, the first bytes of a body, and reads it.
+    pub(crate) fn directory(&self, dir: &[u8], seed: u32) -> Result<Vec<DirEntry>, FormatError> {
+        let dir = dir
+            .get(..self.dir_len())
+            .ok_or(FormatError::NotA("block directory: too short"))?;
+        if seeded_crc(seed, std::iter::once(dir)) != self.dir_crc {
+            return Err(FormatError::Checksum("block directory"));
+        }
+        decode_dir(dir, dir.len(), self.body_len())
+    }
+
     /// Header and body, bytes.
     pub(crate) fn block_len(&self) -> usize {
         BLOCK_HEADER_BYTES + self.body_len()
@@ -168,8 +183,8 @@ fn header_crc(buf: &[u8], seed: u32) -> u32 {
     crc32c_of(&[&seed.to_le_bytes(), &buf[..12], &buf[16..BLOCK_HEADER_BYTES]])
 }
 
-/// CRC-32C of a body given in pieces, seeded.
-pub(crate) fn body_crc<'a>(seed: u32, pieces: impl Iterator<Item = &'a [u8]>) -> u32 {
+/// CRC-32C of a body, or a directory, given in pieces, seeded.
+pub(crate) fn seeded_crc<'a>(seed: u32, pieces: impl Iterator<Item = &'a [u8]>) -> u32 {
     let seed = seed.to_le_bytes();
     let mut all: Vec<&[u8]> = Vec::with_capacity(pieces.size_hint().0 + 1);
     all.push(&seed);
@@ -272,12 +287,12 @@ mod tests {
         fn headers()(
             kind in prop::sample::select(BlockKind::ALL.to_vec()), flags: u8, dir_count: u16, extra in 0u32..100_000,
             block_no in 1u64.., behind in 1u64.., prev_chain: [u8; 16], body_crc: u32,
-            slot: u32,
+            slot: u32, dir_crc: u32,
         ) -> BlockHeader {
             let body_len = u32::from(dir_count) * 28 + extra;
             BlockHeader {
                 kind, flags, dir_count, body_len, block_no: BlockNo(block_no),
-                durable_block: BlockNo(block_no.saturating_sub(behind)), prev_chain, body_crc, slot,
+                durable_block: BlockNo(block_no.saturating_sub(behind)), prev_chain, body_crc, slot, dir_crc,
             }
         }
     }
@@ -310,6 +325,25 @@ mod tests {
             prop_assert_eq!(bytes.len(), DIR_ENTRY_BYTES);
             prop_assert_eq!(decode_dir(&bytes, 0, 2000).unwrap(), vec![entry]);
             prop_assert!(decode_dir(&bytes, 0, (off + len - 1) as usize).is_err());
+        }
+
+        #[test]
+        fn any_flipped_bit_of_a_directory_is_noticed(seq in 1u64..1 << 40, seed: u32, at in 0usize..56, bit in 0u8..8) {
+            let mut dir = Vec::new();
+            for n in 0..2 {
+                let entry = DirEntry { slot: n, epoch: Epoch(1), first_seq: Seq(seq), count: 3, off: 56 + n, len: 1 };
+                entry.encode(&mut dir);
+            }
+            let header = BlockHeader {
+                kind: BlockKind::Data, flags: 0, dir_count: 2, body_len: 58, block_no: BlockNo(1),
+                durable_block: BlockNo(0), prev_chain: [0; 16], body_crc: 0, slot: 0,
+                dir_crc: seeded_crc(seed, std::iter::once(&dir[..])),
+            };
+            prop_assert_eq!(header.directory(&dir, seed).unwrap().len(), 2);
+            prop_assert!(header.directory(&dir, seed ^ 1).is_err());
+            prop_assert!(header.directory(&dir[..55], seed).is_err());
+            dir[at] ^= 1 << bit;
+            prop_assert!(header.directory(&dir, seed).is_err());
         }
     }
 

@@ -78,7 +78,7 @@ impl Log {
         for part in &parts {
             self.wait_for_room(part.payload.len()).await?;
         }
-        let ticket = self.push_records(stream, parts, true);
+        let ticket = self.push_records(stream, parts, false, true);
         if self.shared().commits_inline() {
             self.shared().commit_all();
         }
@@ -94,11 +94,35 @@ impl Log {
         stream: &StreamId,
         records: Vec<v1::Record>,
     ) -> Result<Appended, AppendError> {
-        let parts = self.encode(&records)?;
+        self.append_now(stream, &records, false)
+    }
+
+    /// As [`Log::append_blocking`], for the records in which retention writes down what is about to go: they may use
+    /// what is kept back at the end of the last segment (see [`crate::Options::reserve_bytes`]), as the bases may that
+    /// follow them. A log that was opened with no more room than that could give up nothing otherwise. A few short
+    /// records at a time, and nothing else.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append_reserved_blocking(
+        &self,
+        stream: &StreamId,
+        records: Vec<v1::Record>,
+    ) -> Result<Appended, AppendError> {
+        self.append_now(stream, &records, true)
+    }
+
+    fn append_now(
+        &self,
+        stream: &StreamId,
+        records: &[v1::Record],
+        reserved: bool,
+    ) -> Result<Appended, AppendError> {
+        let parts = self.encode(records)?;
         for part in &parts {
             block_on(self.wait_for_room(part.payload.len()))?;
         }
-        let ticket = self.push_records(stream, parts, false);
+        let ticket = self.push_records(stream, parts, reserved, false);
         self.help_until(ticket)
     }
 
@@ -152,7 +176,7 @@ impl Log {
         }
     }
 
-    fn push_records(&self, stream: &StreamId, parts: Vec<Part>, wake: bool) -> Ticket {
+    fn push_records(&self, stream: &StreamId, parts: Vec<Part>, reserved: bool, wake: bool) -> Ticket {
         let key = self.own_key(stream);
         let known = self.catalog().stream(&key);
         let stream = known.unwrap_or_else(|| self.catalog().streams_mut().get_or_create(&key));
@@ -164,7 +188,12 @@ impl Log {
             let bytes = self.shared().permits(payload.len()) as usize;
             requests.push(Request {
                 stream: stream.clone(),
-                work: Work::Records { payload, count, done },
+                work: Work::Records {
+                    payload,
+                    count,
+                    reserved,
+                    done,
+                },
                 bytes,
             });
         }

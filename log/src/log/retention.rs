@@ -7,8 +7,8 @@ use ledge_proto::ids::{Mark, Seq, StreamKey};
 use tokio::sync::watch;
 
 use super::Log;
-use crate::catalog::Catalog;
-use crate::error::{ReadError, RecycleError};
+use crate::catalog::{Catalog, Quarantined};
+use crate::error::{OpenError, ReadError, RecycleError};
 use crate::ids::{BlockNo, SegmentNo};
 use crate::writer::room::Room;
 
@@ -25,7 +25,7 @@ pub struct OldestSegment {
     pub created_ms: u64,
     /// Streams it holds records or a snapshot of: the first sequence number in it, and where its part of the stream
     /// ends. A base at that mark, or after, has to be durable before it goes. `first_seq` is past the mark when only a
-    /// snapshot lies in it. Ordered by key.
+    /// snapshot lies in it. Records that cannot be read count as well. Ordered by key.
     pub streams: Vec<(StreamKey, Seq, Mark)>,
 }
 
@@ -53,10 +53,23 @@ impl Log {
         self.handle.room.clone()
     }
 
+    /// Changes [`crate::Options::max_bytes`], and the length of segments made from now on. A log that is over the new limit
+    /// says so ([`Room::blocked`]) until its oldest segments went; nothing that is held goes by itself. Files kept to be
+    /// written over go at once where they do not fit.
+    ///
+    /// Waits for a commit that is under way.
+    ///
+    /// # Errors
+    /// [`OpenError::Options`] when three segments do not fit, or a segment would be shorter than this log's blocks need;
+    /// nothing was changed.
+    pub fn set_limit(&self, max_bytes: Option<u64>, segment_bytes: u64) -> Result<Room, OpenError> {
+        self.shared().writer().set_limit(max_bytes, segment_bytes)
+    }
+
     /// The oldest segment, unless it is the one being written.
     ///
     /// # Errors
-    /// When a frame in it cannot be read.
+    /// When where a stream ends in it cannot be read, neither there nor at the beginning of the segment after it.
     pub fn oldest_segment(&self) -> Result<Option<OldestSegment>, ReadError> {
         oldest_segment(self.catalog())
     }
@@ -107,33 +120,46 @@ fn oldest_segment(catalog: &Catalog) -> Result<Option<OldestSegment>, ReadError>
         }
     };
     let (no, last_block) = (segment.no(), segment.last_block());
+    let damaged: Vec<Quarantined> = {
+        let all = catalog.damages().listed();
+        all.into_iter().filter(|lost| lost.segment <= no).collect()
+    };
     let mut found = Vec::new();
     for stream in catalog.streams().iter() {
         let state = stream.state();
         let (frame, mark) = state.end_in(no, last_block);
-        let first = state.frames.first().map(|frame| frame.first_seq);
-        if frame.is_some() || mark.is_some() {
-            found.push((stream.key.clone(), first, frame, mark, state.durable));
+        let first = frame.and(state.frames.first()).map(|frame| frame.first_seq);
+        let lost = damaged.iter().filter(|lost| lost.key == stream.key);
+        let lost = lost
+            .map(|lost| (lost.first, lost.last))
+            .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        if frame.is_some() || mark.is_some() || lost.is_some() {
+            found.push((stream.key.clone(), first, lost, frame, mark, state.durable));
         }
     }
     let mut streams = Vec::with_capacity(found.len());
-    for (key, first, frame, mark, durable) in found {
-        let end = match (frame, mark) {
+    for (key, first, lost, frame, mark, durable) in found {
+        let mut end = match (frame, mark) {
             (Some(frame), mark) if mark.is_none_or(|mark| mark.position < frame.last()) => {
-                if frame.last() == durable.position {
+                Some(if frame.last() == durable.position {
                     durable
                 } else {
                     crate::read::mark_of_frame(catalog, &key, frame)?
-                }
+                })
             }
-            (_, Some(mark)) => mark,
-            (_, None) => continue,
+            (_, mark) => mark,
         };
-        let first = match frame {
-            Some(_) => first.unwrap_or(end.position.seq.next()),
-            None => end.position.seq.next(),
-        };
-        streams.push((key, first, end));
+        // Its last frames may be among what cannot be read, and not in the index.
+        if let Some((_, last)) = lost
+            && end.is_none_or(|end| end.position.seq < last)
+        {
+            let stood = crate::read::stood_after(catalog, no, &key);
+            let stood = stood.or((durable.position.seq == last).then_some(durable));
+            end = stood.into_iter().chain(end).max_by_key(|mark| mark.position);
+        }
+        let Some(end) = end else { continue };
+        let first = first.into_iter().chain(lost.map(|(first, _)| first)).min();
+        streams.push((key, first.unwrap_or(end.position.seq.next()), end));
     }
     streams.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     Ok(Some(OldestSegment {

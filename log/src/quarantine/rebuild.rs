@@ -9,7 +9,7 @@ use crate::catalog::{Catalog, Damage, FrameRef, Segment};
 use crate::error::{ReadError, RefillError};
 use crate::format::block::{
     BLOCK_HEADER_BYTES, BODY_MAX_BYTES, BlockHeader, BlockKind, DIR_ENTRY_BYTES, DirEntry, block_chain,
-    body_crc, decode_dir,
+    decode_dir, seeded_crc,
 };
 use crate::format::fields::u32_at;
 use crate::format::seal::Seal;
@@ -230,7 +230,7 @@ impl Target<'_> {
         body: Vec<u8>,
         placed: Vec<(Frame, usize)>,
     ) -> Option<Rebuilt> {
-        let crc = body_crc(self.seed, std::iter::once(&body[..]));
+        let crc = seeded_crc(self.seed, std::iter::once(&body[..]));
         let header = match &self.header {
             Some(header) => {
                 (header.body_crc == crc && header.body_len() == body.len()).then(|| header.clone())
@@ -260,6 +260,8 @@ impl Target<'_> {
             0 => body,
             len => body.get(..len * DIR_ENTRY_BYTES)?,
         };
+        let dir = &body[..frames.len() * DIR_ENTRY_BYTES];
+        let dir_crc = seeded_crc(self.seed, std::iter::once(dir));
         (1..=DURABLE_BEHIND)
             .filter_map(|behind| self.no.0.checked_sub(behind))
             .map(|durable| BlockHeader {
@@ -272,6 +274,7 @@ impl Target<'_> {
                 prev_chain: before,
                 body_crc,
                 slot: 0,
+                dir_crc,
             })
             .find(|header| {
                 let chains = frames.iter().map(|frame| frame.chain().0);

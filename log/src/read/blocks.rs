@@ -13,7 +13,7 @@ use crate::catalog::{Catalog, Segment};
 use crate::error::ReadError;
 use crate::format::block::{
     BLOCK_HEADER_BYTES, BLOCK_HEADER_LEN, BlockHeader, BlockKind, DIR_ENTRY_BYTES, DirEntry, block_chain,
-    body_crc, decode_dir,
+    seeded_crc,
 };
 use crate::ids::{BlockChain, BlockNo};
 
@@ -116,10 +116,11 @@ impl BlockReader {
             return Err(bad(format!("block {no} reaches into the next one")));
         }
         let body = block.slice(BLOCK_HEADER_BYTES..header.block_len());
-        if body_crc(seed, std::iter::once(&body[..])) != header.body_crc {
+        if seeded_crc(seed, std::iter::once(&body[..])) != header.body_crc {
             return Err(bad(format!("the checksum of block {no} does not match")));
         }
-        let dir = decode_dir(&body[..header.dir_len()], header.dir_len(), body.len())
+        let dir = header
+            .directory(&body, seed)
             .map_err(|err| bad(err.to_string()))?;
         Ok(Block {
             no,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Mark, Seq, StreamKey};
+use ledge_proto::ids::{Epoch, Mark, Seq, StreamKey};
 
 use super::damaged;
 use super::window::{WINDOW_BYTES, Window};
@@ -25,6 +25,17 @@ pub struct StreamReader {
     /// What comes next, as far as it was looked up.
     ahead: VecDeque<FrameRef>,
     window: Window,
+}
+
+/// Records that are held and cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Skipped {
+    /// Their epoch; where the log no longer says, that of what follows them.
+    pub epoch: Epoch,
+    /// The first.
+    pub first: Seq,
+    /// The last.
+    pub last: Seq,
 }
 
 impl StreamReader {
@@ -102,6 +113,48 @@ impl StreamReader {
             .filter(|mark| mark.position.seq == resume_after);
         self.last = mark;
         self.next = resume_after.next();
+    }
+
+    /// Goes on behind records that cannot be read, when they are what comes next, and says which. They stay in the log;
+    /// `None` when what comes next can be read, or nothing does.
+    pub fn skip_damage(&mut self) -> Option<Skipped> {
+        self.ahead.clear();
+        let first = self.next;
+        match self.look_up() {
+            Ok(()) => {
+                let frame = self.ahead.front().copied()?;
+                match self.read(frame) {
+                    Err(ReadError::Damaged { .. }) => {}
+                    _ => return None,
+                }
+                self.go_behind(frame.last_seq());
+                Some(Skipped {
+                    epoch: frame.epoch,
+                    first: first.max(frame.first_seq),
+                    last: frame.last_seq(),
+                })
+            }
+            Err(ReadError::Damaged { .. }) => {
+                // The index does not have them: they end before the next frame it has, or where the stream ends.
+                let (epoch, last) = {
+                    let state = self.stream.as_ref()?.state();
+                    let end = state.durable.position;
+                    let next = state.frames.iter().find(|frame| frame.first_seq > first);
+                    next.map_or((end.epoch, end.seq), |next| {
+                        (next.epoch, Seq(next.first_seq.0 - 1))
+                    })
+                };
+                self.go_behind(last);
+                (first <= last).then_some(Skipped { epoch, first, last })
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn go_behind(&mut self, last: Seq) {
+        self.ahead.clear();
+        self.last = None;
+        self.next = self.next.max(last.next());
     }
 
     fn look_up(&mut self) -> Result<(), ReadError> {

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
+use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Chain, Seq, StreamKey};
-use ledge_proto::v1::FrameHeader;
 use ledge_proto::v1::snapshot::Purpose;
 use ledge_proto::{limits, mutants, v1};
 use prost::Message;
@@ -12,7 +12,7 @@ use super::{Mode, OnHole, Tail, Torn};
 use crate::catalog::{Damages, Segment, Streams, frame_ref, start_of};
 use crate::error::OpenError;
 use crate::format::block::{
-    BLOCK_HEADER_BYTES, BLOCK_HEADER_LEN, BlockHeader, BlockKind, DirEntry, body_crc, decode_dir,
+    BLOCK_HEADER_BYTES, BLOCK_HEADER_LEN, BlockHeader, BlockKind, DirEntry, seeded_crc,
 };
 use crate::format::seal::Seal;
 use crate::format::segment::SEGMENT_HEADER_LEN;
@@ -23,12 +23,12 @@ use crate::storage::pread_exact;
 
 /// Bytes read at once where a block header is expected: enough for the directory of most blocks.
 const HEADER_READ: usize = BLOCK_HEADER_BYTES + 7 * 28;
-/// Bytes of a snapshot's part that hold everything but its entries: two names, two hashes, numbers.
-const SNAPSHOT_HEAD_READ: usize = 512;
 
 /// Scans one segment into the catalog's tables.
 pub(crate) struct SegmentScan<'a> {
     pub(crate) segment: &'a Segment,
+    /// All of them.
+    pub(crate) segments: &'a VecDeque<Segment>,
     pub(crate) streams: &'a mut Streams,
     pub(crate) tail: &'a mut Tail,
     /// The snapshot whose parts are coming.
@@ -260,13 +260,10 @@ impl SegmentScan<'_> {
         if u64::from(off) + header.block_len() as u64 > file_end {
             return Ok(None);
         }
+        let seed = self.segment.header.seed();
         let dir_len = header.dir_len();
         let dir = if BLOCK_HEADER_BYTES + dir_len <= read {
-            decode_dir(
-                &buf[BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + dir_len],
-                dir_len,
-                header.body_len(),
-            )
+            header.directory(&buf[BLOCK_HEADER_BYTES..], seed)
         } else {
             let mut dir = vec![0; dir_len];
             pread_exact(
@@ -275,21 +272,37 @@ impl SegmentScan<'_> {
                 u64::from(off) + BLOCK_HEADER_BYTES as u64,
             )
             .map_err(self.io())?;
-            decode_dir(&dir, dir_len, header.body_len())
+            header.directory(&dir, seed)
         };
-        // A directory that makes no sense under a valid header: the body is not what was written. The block
+        // A directory that is not the one under its valid header: the body is not what was written. The block
         // counts as one that fails its checksum.
         Ok(dir.ok().map(|dir| Found { header, off, dir }))
     }
 
     pub(super) fn check_body(&self, found: &Found) -> Result<Result<(), &'static str>, OpenError> {
         let body = self.body(found)?;
-        let crc = body_crc(self.segment.header.seed(), std::iter::once(&body[..]));
-        Ok(if crc == found.header.body_crc {
+        Ok(if self.matches(found, &body) {
             Ok(())
         } else {
             Err("its body's checksum does not match")
         })
+    }
+
+    fn matches(&self, found: &Found, body: &[u8]) -> bool {
+        seeded_crc(self.segment.header.seed(), std::iter::once(body)) == found.header.body_crc
+    }
+
+    /// A body that says where streams stand: nothing later would show that it is not what was written.
+    fn checked_body(&self, found: &Found) -> Result<Vec<u8>, OpenError> {
+        let body = self.body(found)?;
+        if self.matches(found, &body) {
+            return Ok(body);
+        }
+        let (no, kind) = (found.header.block_no, found.header.kind.name());
+        Err(self.damaged(
+            found.off,
+            format!("the checksum of block {no}, {kind}, does not match"),
+        ))
     }
 
     fn body(&self, found: &Found) -> Result<Vec<u8>, OpenError> {
@@ -340,7 +353,7 @@ impl SegmentScan<'_> {
     }
 
     fn streams_block(&mut self, found: &Found) -> Result<(), OpenError> {
-        let body = self.body(found)?;
+        let body = self.checked_body(found)?;
         let tails = StreamTail::decode_all(&body)
             .map_err(|e| OpenError::format(&self.segment.path, found.off.into(), e))?;
         for tail in tails {
@@ -368,15 +381,13 @@ impl SegmentScan<'_> {
         }
     }
 
-    /// Enters one part of a snapshot, reading no more of it than its head.
+    /// Enters one part of a snapshot.
     fn snapshot_block(&mut self, found: &Found) -> Result<(), OpenError> {
         let bad = |reason: String| self.damaged(found.off, format!("a snapshot cannot be read: {reason}"));
-        let body_at = u64::from(found.off) + BLOCK_HEADER_BYTES as u64;
-        let mut prefix = vec![0; found.header.body_len().min(SNAPSHOT_HEAD_READ)];
-        pread_exact(&*self.segment.file, &mut prefix, body_at).map_err(self.io())?;
-        let part = match decode_head(&prefix) {
+        let body = self.checked_body(found)?;
+        let part = match decode_head(&body) {
             Some(part) => part,
-            None => v1::Snapshot::decode(&self.body(found)?[..]).map_err(|err| bad(err.to_string()))?,
+            None => v1::Snapshot::decode(&body[..]).map_err(|err| bad(err.to_string()))?,
         };
         let (head, number) = SnapshotHead::of(&part).map_err(|err| bad(err.to_string()))?;
         let slot = found.header.slot;
@@ -431,6 +442,14 @@ impl SegmentScan<'_> {
                 self.streams.get_or_create(&key)
             }
         };
+        let again = {
+            let have = stream.state().durable.position;
+            self.on_hole == OnHole::Skip && entry.first_seq <= have.seq
+        };
+        if again {
+            // Its end could not be read when the log was opened before, and was written again.
+            super::lose_end(self.segments, &stream, self.damages)?;
+        }
         let mut state = stream.state();
         let have = state.durable.position;
         self.damages.suspects.remove(&entry.slot);
@@ -507,32 +526,14 @@ impl Window {
     }
 }
 
-/// Stream and chain from the header of the frame at `off`.
+/// Stream and chain of the frame of `len` bytes at `off`, its checksum checked.
 pub(crate) fn peek(segment: &Segment, off: u32, len: u32) -> Result<(StreamKey, Chain), OpenError> {
-    let damaged = |reason: String| OpenError::Damaged {
+    let mut bytes = vec![0; len as usize];
+    pread_exact(&*segment.file, &mut bytes, off.into()).map_err(OpenError::io("read", &segment.path))?;
+    let frame = Frame::parse(bytes.into()).map_err(|err| OpenError::Damaged {
         path: segment.path.clone(),
         offset: off.into(),
-        reason,
-    };
-    let mut buf = [0; limits::FRAME_HEADER_MAX_BYTES + 10];
-    let want = buf.len().min(len as usize);
-    pread_exact(&*segment.file, &mut buf[..want], off.into())
-        .map_err(OpenError::io("read", &segment.path))?;
-    let mut head = &buf[..want];
-    let header_len = prost::encoding::decode_varint(&mut head).map_err(|err| damaged(err.to_string()))?;
-    let header = usize::try_from(header_len)
-        .ok()
-        .and_then(|len| head.get(..len))
-        .ok_or_else(|| damaged("the frame's header is cut off".to_owned()))?;
-    let header = FrameHeader::decode(header).map_err(|err| damaged(err.to_string()))?;
-    let names = || {
-        use ledge_proto::ids::{Incarnation, Lane, Scope, StreamId};
-        let id = StreamId::new(Scope::from_wire(&header.scope)?, Lane::from_wire(header.lane)?);
-        let key = StreamKey {
-            id,
-            incarnation: Incarnation::from_slice(&header.incarnation)?,
-        };
-        Ok((key, Chain::from_slice(&header.chain)?))
-    };
-    names().map_err(|err: ledge_proto::ids::NameError| damaged(err.to_string()))
+        reason: err.to_string(),
+    })?;
+    Ok((frame.key().clone(), frame.chain()))
 }

@@ -10,7 +10,7 @@ use super::frames::Tails;
 use super::{Finding, FindingKind, VerifyReport};
 use crate::error::OpenError;
 use crate::format::block::{
-    BLOCK_HEADER_BYTES, BlockHeader, BlockKind, DIR_ENTRY_BYTES, block_chain, body_crc, decode_dir,
+    BLOCK_HEADER_BYTES, BlockHeader, BlockKind, DIR_ENTRY_BYTES, block_chain, seeded_crc,
 };
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::format::streams::StreamTail;
@@ -66,7 +66,11 @@ impl SegmentCheck<'_> {
             .pread(&mut buf, off)
             .map_err(OpenError::io("read", self.path))?;
         let header = BlockHeader::decode(&buf[..read], self.header.seed()).ok();
-        Ok(header.filter(|header| off + header.block_len() as u64 <= self.header.segment_bytes))
+        Ok(header.filter(|header| self.fits(off, header)))
+    }
+
+    fn fits(&self, off: u64, header: &BlockHeader) -> bool {
+        off + header.block_len() as u64 <= self.header.segment_bytes
     }
 
     fn block(&mut self, off: u64, header: &BlockHeader) -> Result<u64, OpenError> {
@@ -94,18 +98,17 @@ impl SegmentCheck<'_> {
             .map_err(OpenError::io("read", self.path))?;
         let block = Bytes::from(block);
         let body = block.slice(BLOCK_HEADER_BYTES..);
-        if read < block.len() || body_crc(self.header.seed(), std::iter::once(&body[..])) != header.body_crc {
+        if read < block.len() || seeded_crc(self.header.seed(), std::iter::once(&body[..])) != header.body_crc
+        {
             self.bad_body(off, header, &body)?;
             return Ok(after);
         }
-        let Ok(dir) = decode_dir(&body[..header.dir_len()], header.dir_len(), body.len()) else {
-            self.finding(
-                FindingKind::Corruption,
-                off,
-                Some((no, no)),
-                "its directory makes no sense".to_owned(),
-            );
-            return Ok(after);
+        let dir = match header.directory(&body, self.header.seed()) {
+            Ok(dir) => dir,
+            Err(err) => {
+                self.finding(FindingKind::Corruption, off, Some((no, no)), err.to_string());
+                return Ok(after);
+            }
         };
         if header.kind == BlockKind::Streams {
             match StreamTail::decode_all(&body) {
@@ -175,7 +178,7 @@ impl SegmentCheck<'_> {
         let detail = "the checksum of its body does not match".to_owned();
         self.finding(FindingKind::Corruption, off, Some((no, no)), detail);
         // If the directory survived, it tells what is affected.
-        if let Ok(dir) = decode_dir(&body[..header.dir_len()], header.dir_len(), body.len()) {
+        if let Ok(dir) = header.directory(body, self.header.seed()) {
             for entry in &dir {
                 self.tails.damaged(
                     self.path,
@@ -257,9 +260,11 @@ impl SegmentCheck<'_> {
                 .pread(&mut buf, at)
                 .map_err(OpenError::io("read", self.path))?;
             for (n, head) in buf[..read].chunks(usize::from(self.header.align)).enumerate() {
+                let here = at + n as u64 * align;
                 let found = BlockHeader::decode(head, self.header.seed()).ok();
-                if let Some(header) = found.filter(|header| header.block_no >= self.next) {
-                    return Ok(Some((at + n as u64 * align, header)));
+                let belongs = |header: &BlockHeader| header.block_no >= self.next && self.fits(here, header);
+                if let Some(header) = found.filter(belongs) {
+                    return Ok(Some((here, header)));
                 }
             }
             if read < buf.len() {

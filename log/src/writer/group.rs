@@ -91,7 +91,9 @@ impl Group {
                     }
                 },
                 Work::Held { mark, done } => group.answers.push(Answer::Held(done, mark, stream)),
-                Work::Records { payload, count, done } => {
+                Work::Records {
+                    payload, count, done, ..
+                } => {
                     let at = *by_slot.entry(stream.slot).or_insert(pending.len());
                     match pending.get_mut(at) {
                         Some(open) if fits(open, &payload, count) => {

@@ -38,6 +38,8 @@ pub(crate) enum Work {
     Records {
         payload: Vec<u8>,
         count: u32,
+        /// May use what is kept back for retention.
+        reserved: bool,
         done: oneshot::Sender<Result<Appended, AppendError>>,
     },
     /// A frame written elsewhere.

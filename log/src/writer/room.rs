@@ -7,11 +7,11 @@ use ledge_proto::ids::Lane;
 
 use super::Writer;
 use super::queue::{Request, Work};
-use super::segments::{NEW_SEGMENT, make_file};
-use crate::error::AppendError;
+use super::segments::{BLOCKS_SIZED_FOR, NEW_SEGMENT, make_file};
+use crate::error::{AppendError, OpenError};
 use crate::format::block::BLOCK_HEADER_BYTES;
 use crate::format::superblock::SUPERBLOCK_BYTES;
-use crate::options::Committer;
+use crate::options::{Committer, Options};
 
 /// Superblock files, and the one on its way.
 const SUPERBLOCKS: u64 = 3 * SUPERBLOCK_BYTES as u64;
@@ -101,9 +101,14 @@ impl Writer {
     }
 
     /// Keeps the last of the room for who must go on: refuses telemetry where the reserve begins, and everything but
-    /// snapshots in its last half, since without a base no segment could ever go. Returns the requests that go on.
+    /// what retention writes in its last half: without a record of what goes, and a base, no segment could ever go.
+    /// Returns the requests that go on.
     pub(super) fn admit(&mut self, requests: Vec<Request>) -> Vec<Request> {
-        let is_frame = |request: &Request| !matches!(request.work, Work::Held { .. } | Work::Snapshot { .. });
+        let is_frame = |request: &Request| match request.work {
+            Work::Records { reserved, .. } => !reserved,
+            Work::Frame { .. } => true,
+            Work::Held { .. } | Work::Snapshot { .. } => false,
+        };
         let is_data = |request: &Request| request.stream.key.id.lane == Lane::UpData && is_frame(request);
         let requests = self.keep_back(requests, 1, is_data);
         self.keep_back(requests, 2, is_frame)
@@ -167,6 +172,56 @@ impl Writer {
                 .spawn(move || make_file(&*storage, &path, len))
                 .ok(); // Without a thread it is made when it is needed.
         }
+    }
+
+    /// See [`crate::Log::set_limit`].
+    pub(crate) fn set_limit(
+        &mut self,
+        max_bytes: Option<u64>,
+        segment_bytes: u64,
+    ) -> Result<Room, OpenError> {
+        let wanted = Options {
+            max_bytes,
+            segment_bytes,
+            ..self.options.clone()
+        };
+        wanted.check()?;
+        if super::segments::block_limit(segment_bytes) < self.block_limit() {
+            return Err(OpenError::Options(format!(
+                "segment_bytes must stay at {} or more until the log is opened again",
+                self.options.segment_bytes.min(BLOCKS_SIZED_FOR)
+            )));
+        }
+        // One made or being made has the old length.
+        if segment_bytes != self.options.segment_bytes {
+            self.abandon_spare();
+        }
+        self.options = wanted;
+        if max_bytes.is_some_and(|limit| self.used_bytes() > limit) {
+            self.abandon_spare();
+            while let Some((path, len)) = self.spares.used.pop() {
+                if let Err(err) = self.catalog.storage.remove(&path) {
+                    tracing::warn!(file = %path.display(), %err, "a spare segment cannot be removed");
+                    self.spares.used.push((path, len));
+                    break;
+                }
+            }
+        }
+        let over = max_bytes.is_some_and(|limit| self.used_bytes() > limit);
+        let longer = self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.segment.header.segment_bytes > segment_bytes);
+        if over && longer {
+            // The segment being written may be too long for the limit by itself: the next one is begun, so that it can go.
+            self.retaining = true;
+            let begun = self.switch();
+            self.retaining = false;
+            if let Err(err) = begun {
+                tracing::warn!(%err, "no shorter segment can be begun yet");
+            }
+        }
+        Ok(self.survey())
     }
 
     /// Looks again, and tells those who wait.

@@ -21,6 +21,8 @@ use crate::storage::{Access, Storage, StorageFile, pwrite, write_zeros};
 
 /// Name of a file on its way to becoming a segment.
 pub(super) const NEW_SEGMENT: &str = "next.tmp";
+/// Blocks fit segments of this length even where they are longer, so that they may become as short while the log is open.
+pub(super) const BLOCKS_SIZED_FOR: u64 = 8 << 20;
 const TOO_MANY_STREAMS: &str = "the streams of this log do not fit a segment: raise segment_bytes";
 
 /// The segment being written.
@@ -108,7 +110,7 @@ impl Spares {
 impl Writer {
     /// Largest block this log's segments take.
     pub(crate) fn block_limit(&self) -> usize {
-        block_limit(self.options.segment_bytes)
+        block_limit(self.options.segment_bytes.min(BLOCKS_SIZED_FOR))
     }
 
     /// Makes sure a block of `len` bytes with `frames` frames fits the active segment, beginning a new one when
@@ -145,7 +147,7 @@ impl Writer {
     }
 
     /// I8: the next file is whole and durable under its name before its first block is written.
-    fn switch(&mut self) -> Result<(), AppendError> {
+    pub(super) fn switch(&mut self) -> Result<(), AppendError> {
         let (path, file) = self.next_file().map_err(|err| self.disk_full(&err))?;
         // From here on the log's own files change: any failure poisons.
         if self

@@ -44,13 +44,12 @@ impl Writer {
         if head.purpose == Purpose::Rebase {
             let mut state = stream.state();
             check_rebase(stream, state.durable, head.mark)?;
-            let after = head.superseded_after;
-            let splits = |first: Seq, last: Seq| first <= after && after < last;
-            if after > Seq::ZERO
+            let splits = |after: Seq, first: Seq, last: Seq| first <= after && after < last;
+            if let Some(after) = head.superseded_after
                 && state
                     .frames
                     .iter()
-                    .any(|f| f.epoch < head.mark.position.epoch && splits(f.first_seq, f.last_seq()))
+                    .any(|f| f.epoch < head.mark.position.epoch && splits(after, f.first_seq, f.last_seq()))
             {
                 return Err(refuse(format!(
                     "no frame ends at {after}, where what stands should end"
@@ -80,12 +79,10 @@ impl Writer {
         let held = match held {
             Some(Ok(mark)) => mark,
             Some(Err(frame)) => crate::read::mark_of_frame(&self.catalog, &stream.key, frame)?,
-            None => {
-                return Err(refuse(format!(
-                    "no frame held ends at its mark {}",
-                    head.mark.position
-                )));
-            }
+            // Where the oldest segment's part of the stream ends, if that end cannot be read.
+            None => crate::read::stood_after_oldest(&self.catalog, &stream.key)
+                .filter(|mark| mark.position == head.mark.position)
+                .ok_or_else(|| refuse(format!("no frame held ends at its mark {}", head.mark.position)))?,
         };
         if held == head.mark {
             Ok(())
@@ -139,7 +136,7 @@ impl Writer {
         if state.accepted.position < state.durable.position {
             state.accepted = state.durable;
         }
-        if head.superseded_after > Seq::ZERO {
+        if head.superseded_after.is_some() {
             self.catalog.note_superseded();
         }
         if stream.key.incarnation == self.identity.incarnation {

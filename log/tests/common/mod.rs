@@ -98,7 +98,7 @@ pub(crate) fn snapshot(
         part,
         parts,
         purpose: purpose.into(),
-        superseded_after,
+        superseded_after: (superseded_after > 0).then_some(superseded_after),
         entries: vec![u8::try_from(part).unwrap(); 700].into(),
         raw_len: 1,
         ..Default::default()

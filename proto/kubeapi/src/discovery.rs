@@ -61,6 +61,35 @@ fn groups(registry: &Registry) -> BTreeMap<&str, Vec<&str>> {
     groups
 }
 
+/// Groups of built-in kinds in the order in which a Kubernetes API server lists them. Clients take the first kind that has
+/// a name: that of a custom group must not come before them.
+const BUILT_IN: [&str; 13] = [
+    "",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "apiextensions.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+];
+
+/// [`groups`] in the order clients should prefer them: built-in ones, then the others by name.
+fn ordered(registry: &Registry) -> Vec<(&str, Vec<&str>)> {
+    let rank = |group: &str| {
+        let found = BUILT_IN.iter().position(|known| *known == group);
+        found.unwrap_or(BUILT_IN.len())
+    };
+    let mut groups: Vec<_> = groups(registry).into_iter().collect();
+    groups.sort_by_key(|(group, _)| (rank(group), *group));
+    groups
+}
+
 /// `v2` before `v1` before `v1beta2` before `v1beta1` before `v1alpha1` before anything else, as
 /// `k8s.io/apimachinery/pkg/version` has it.
 fn priority(version: &str) -> (u8, u32, u32, Reverse<String>) {
@@ -160,7 +189,7 @@ fn group_value(group: &str, versions: &[&str]) -> Value {
 
 /// `/apis`.
 pub fn api_group_list(registry: &Registry) -> Value {
-    let groups = groups(registry)
+    let groups = ordered(registry)
         .into_iter()
         .filter(|(group, _)| !group.is_empty());
     json!({
@@ -242,7 +271,7 @@ pub fn aggregated(registry: &Registry, core: bool, accept: &str) -> (Value, &'st
             )
         };
     let mut items = Vec::new();
-    for (group, versions) in groups(registry)
+    for (group, versions) in ordered(registry)
         .into_iter()
         .filter(|(group, _)| group.is_empty() == core)
     {
@@ -304,7 +333,7 @@ fn discovered(resource: &Resource) -> Value {
 /// `/`: what paths there are.
 pub fn paths(registry: &Registry) -> Value {
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
-    for (group, versions) in groups(registry) {
+    for (group, versions) in ordered(registry) {
         if group.is_empty() {
             paths.extend(versions.iter().map(|version| format!("/api/{version}")));
         } else {
@@ -367,6 +396,40 @@ mod tests {
         assert_eq!(names, ["widgets", "widgets/scale", "widgets/status"]);
         assert_eq!(list["resources"][1]["group"], "autoscaling");
         assert!(api_resource_list(&registry, "example.com", "v9").is_none());
+    }
+
+    #[test]
+    fn built_in_groups_come_before_custom_ones() {
+        let mut registry = registry();
+        for resource in crate::builtin::resources() {
+            registry.insert(resource);
+        }
+        let mut early = widgets();
+        early.gvr.group = "a.example.com".to_owned();
+        registry.insert(early);
+        let list = api_group_list(&registry);
+        let names: Vec<&str> = list["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|group| group["name"].as_str().unwrap())
+            .collect();
+        let (first, last) = (&names[..1], &names[names.len() - 2..]);
+        assert_eq!(
+            (first, last),
+            (&["apps"][..], &["a.example.com", "example.com"][..])
+        );
+        let items = aggregated(&registry, false, "v=v2").0["items"].clone();
+        let found: Vec<&str> = items
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["metadata"]["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(found, names);
+        for group in names.iter().take(names.len() - 2) {
+            assert!(BUILT_IN.contains(group), "{group}");
+        }
     }
 
     #[test]

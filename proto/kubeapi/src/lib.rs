@@ -9,6 +9,7 @@
 
 pub mod apply;
 pub mod builtin;
+pub mod crd;
 pub mod discovery;
 pub mod error;
 pub mod memory;

@@ -112,7 +112,7 @@ fn check_name(resource: &Resource, metadata: &Value, causes: &mut Vec<Cause>) {
 }
 
 /// Whether `key` is a qualified name: an optional DNS prefix and a name.
-fn qualified(key: &str) -> Option<&'static str> {
+pub(crate) fn qualified(key: &str) -> Option<&'static str> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
@@ -150,6 +150,14 @@ fn word(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
+/// What is wrong with the value of a label.
+pub(crate) fn label_value(text: &str) -> Option<&'static str> {
+    if text.len() > 63 {
+        return Some("must be no more than 63 bytes");
+    }
+    (!text.is_empty() && !word(text)).then_some(LABEL_VALUE)
+}
+
 fn check_texts(metadata: &Value, what: &str, causes: &mut Vec<Cause>) {
     let field = format!("metadata.{what}");
     let map = match &metadata[what] {
@@ -174,10 +182,10 @@ fn check_texts(metadata: &Value, what: &str, causes: &mut Vec<Cause>) {
             continue;
         };
         bytes += key.len() + text.len();
-        if what == "labels" && text.len() > 63 {
-            causes.push(invalid(&field, text, "must be no more than 63 bytes"));
-        } else if what == "labels" && !text.is_empty() && !word(text) {
-            causes.push(invalid(&field, text, LABEL_VALUE));
+        if what == "labels"
+            && let Some(why) = label_value(text)
+        {
+            causes.push(invalid(&field, text, why));
         }
     }
     if what == "annotations" && bytes > ANNOTATIONS_MAX_BYTES {

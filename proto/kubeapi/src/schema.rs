@@ -31,7 +31,7 @@ pub use definitions::Definitions;
 pub use duplicates::duplicates;
 pub use meta::object_meta;
 pub use prune::{MAX_UNKNOWN, prune};
-pub use rules::{CompiledRules, check_rules};
+pub use rules::{CompiledRules, check, check_rules};
 pub use validate::validate;
 
 /// Deepest nesting of schemas and of objects: what the JSON decoder reads back.
@@ -151,6 +151,9 @@ pub struct Schema {
     pub rules: Vec<Rule>,
     /// Bounds and combinations: read by validation only (`minimum`, `maxLength`, `pattern`, `oneOf` …).
     pub bounds: Option<Arc<Bounds>>,
+    /// What the types of the API server make of an empty object of a built-in kind: fields that are never absent there.
+    /// Nobody owns those by having created the object. `None` for custom kinds.
+    pub empty: Option<Value>,
     /// CEL rules of the whole tree, compiled; at the root of a schema that has any.
     pub compiled: Option<CompiledRules>,
 }
@@ -166,3 +169,6 @@ impl Schema {
         self.properties.contains_key(name)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Selectors: by labels and by fields. Source: `k8s.io/apimachinery/pkg/labels` and `pkg/fields`.
 
+mod query;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -23,10 +25,13 @@ enum Test {
     LessThan(i64),
 }
 
+/// A key and what is asked of its value.
+type Requirement = (String, Test);
+
 /// A label selector: everything it asks for has to hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LabelSelector {
-    requirements: Vec<(String, Test)>,
+    requirements: Vec<Requirement>,
 }
 
 impl LabelSelector {
@@ -35,27 +40,7 @@ impl LabelSelector {
     /// # Errors
     /// `BadRequest` with what was expected.
     pub fn parse(text: &str) -> Result<LabelSelector, ApiError> {
-        let mut parser = Parser { rest: text };
-        let mut requirements = Vec::new();
-        parser.space();
-        while !parser.rest.is_empty() {
-            requirements.push(parser.requirement().map_err(|why| unreadable(text, &why))?);
-            if requirements.len() > REQUIREMENTS_MAX {
-                return Err(unreadable(
-                    "",
-                    &format!("more than {REQUIREMENTS_MAX} requirements"),
-                ));
-            }
-            parser.space();
-            if parser.rest.is_empty() {
-                break;
-            }
-            parser.expect(',').map_err(|why| unreadable(text, &why))?;
-            parser.space();
-            if parser.rest.is_empty() {
-                return Err(unreadable(text, "found '', expected: identifier after ','"));
-            }
-        }
+        let requirements = query::parse(text).map_err(ApiError::bad_request)?;
         Ok(LabelSelector { requirements })
     }
 
@@ -138,122 +123,6 @@ impl fmt::Display for LabelSelector {
     }
 }
 
-fn unreadable(text: &str, why: &str) -> ApiError {
-    let shown: String = text.chars().take(256).collect();
-    ApiError::bad_request(format!("unable to parse requirement: {why} (in \"{shown}\")"))
-}
-
-struct Parser<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Parser<'a> {
-    fn space(&mut self) {
-        self.rest = self.rest.trim_start();
-    }
-
-    fn expect(&mut self, wanted: char) -> Result<(), String> {
-        match self.rest.strip_prefix(wanted) {
-            Some(rest) => {
-                self.rest = rest;
-                Ok(())
-            }
-            None => Err(format!("found '{}', expected: '{wanted}'", self.shown())),
-        }
-    }
-
-    fn shown(&self) -> String {
-        self.rest.chars().take(32).collect()
-    }
-
-    /// A key or a value; may be empty.
-    fn word(&mut self) -> &'a str {
-        let end = self
-            .rest
-            .find(|c: char| c.is_whitespace() || "=!,()<>".contains(c));
-        let (word, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
-        self.rest = rest;
-        word
-    }
-
-    fn key(&mut self) -> Result<String, String> {
-        match self.word() {
-            "" => Err(format!("found '{}', expected: identifier", self.shown())),
-            key if key.len() > 253 + 1 + 63 => Err("a key of more than 317 characters".to_owned()),
-            key => Ok(key.to_owned()),
-        }
-    }
-
-    fn requirement(&mut self) -> Result<(String, Test), String> {
-        if let Some(rest) = self.rest.strip_prefix('!') {
-            self.rest = rest;
-            self.space();
-            return Ok((self.key()?, Test::Absent));
-        }
-        let key = self.key()?;
-        self.space();
-        let test = if self.rest.is_empty() || self.rest.starts_with(',') {
-            Test::Exists
-        } else if self.take("!=") {
-            Test::NotIn(self.single())
-        } else if self.take("==") || self.take("=") {
-            Test::In(self.single())
-        } else if self.take(">") {
-            Test::GreaterThan(self.number()?)
-        } else if self.take("<") {
-            Test::LessThan(self.number()?)
-        } else {
-            match self.word() {
-                "in" => Test::In(self.list()?),
-                "notin" => Test::NotIn(self.list()?),
-                other => {
-                    let other: String = other.chars().take(32).collect();
-                    return Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt"));
-                }
-            }
-        };
-        Ok((key, test))
-    }
-
-    fn take(&mut self, operator: &str) -> bool {
-        match self.rest.strip_prefix(operator) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn single(&mut self) -> BTreeSet<String> {
-        self.space();
-        BTreeSet::from([self.word().to_owned()])
-    }
-
-    fn number(&mut self) -> Result<i64, String> {
-        self.space();
-        let word = self.word();
-        let shown: String = word.chars().take(32).collect();
-        word.parse()
-            .map_err(|_| format!("for 'Gt', 'Lt' operators, the value must be an integer, found '{shown}'"))
-    }
-
-    fn list(&mut self) -> Result<BTreeSet<String>, String> {
-        self.space();
-        self.expect('(')?;
-        let mut values = BTreeSet::new();
-        loop {
-            self.space();
-            values.insert(self.word().to_owned());
-            self.space();
-            if self.take(")") {
-                return Ok(values);
-            }
-            self.expect(',')?;
-        }
-    }
-}
-
 /// A field selector: every field has, or has not, a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FieldSelector {
@@ -268,27 +137,20 @@ impl FieldSelector {
     pub fn parse(text: &str, resource: &Resource) -> Result<FieldSelector, ApiError> {
         let mut requirements = Vec::new();
         for part in split(text, ',').into_iter().filter(|part| !part.is_empty()) {
-            let invalid = || {
-                let shown: String = part.chars().take(128).collect();
-                ApiError::bad_request(format!("invalid selector: '{shown}'; can't understand '{shown}'"))
-            };
-            let (path, equal, value) = if let Some((path, value)) = part.split_once("!=") {
-                (path, false, value)
-            } else if let Some((path, value)) = part.split_once("==") {
-                (path, true, value)
-            } else {
-                let (path, value) = part.split_once('=').ok_or_else(invalid)?;
-                (path, true, value)
-            };
+            let (path, equal, value) = term(part).ok_or_else(|| {
+                let (shown, part) = (shown(text), shown(part));
+                ApiError::bad_request(format!("invalid selector: '{shown}'; can't understand '{part}'"))
+            })?;
+            let value = unescape(value).map_err(ApiError::bad_request)?;
             let known = matches!(path, "metadata.name" | "metadata.namespace")
                 || resource.selectable.iter().any(|selectable| selectable == path);
             if !known {
-                let shown: String = path.chars().take(128).collect();
                 return Err(ApiError::bad_request(format!(
-                    "field label not supported: {shown}"
+                    "field label not supported: {}",
+                    shown(path)
                 )));
             }
-            requirements.push((path.to_owned(), equal, unescape(value).ok_or_else(invalid)?));
+            requirements.push((path.to_owned(), equal, value));
             if requirements.len() > REQUIREMENTS_MAX {
                 return Err(ApiError::bad_request(format!(
                     "more than {REQUIREMENTS_MAX} requirements"
@@ -329,20 +191,45 @@ fn split(text: &str, separator: char) -> Vec<&str> {
     parts
 }
 
-fn unescape(value: &str) -> Option<String> {
+/// Field, whether it is to be equal, and the value as written: at the first operator.
+fn term(text: &str) -> Option<(&str, bool, &str)> {
+    let at = text.char_indices().map(|(at, _)| text.split_at(at));
+    for (path, rest) in at {
+        for (operator, equal) in [("!=", false), ("==", true), ("=", true)] {
+            if let Some(value) = rest.strip_prefix(operator) {
+                return Some((path, equal, value));
+            }
+        }
+    }
+    None
+}
+
+fn unescape(value: &str) -> Result<String, String> {
+    const SEQUENCE: &str = "invalid field selector: invalid escape sequence";
     let mut out = String::with_capacity(value.len());
     let mut chars = value.chars();
     while let Some(c) = chars.next() {
         match c {
-            '\\' => match chars.next()? {
-                c @ ('\\' | ',' | '=') => out.push(c),
-                _ => return None,
+            '\\' => match chars.next() {
+                Some(c @ ('\\' | ',' | '=')) => out.push(c),
+                Some(c) => return Err(format!("{SEQUENCE}: \\{c}")),
+                None => return Err(format!("{SEQUENCE}: \\")),
             },
-            '=' | ',' => return None,
+            '=' | ',' => {
+                let code = u32::from(c);
+                return Err(format!(
+                    "invalid field selector: unescaped character in value: {code}"
+                ));
+            }
             c => out.push(c),
         }
     }
-    Some(out)
+    Ok(out)
+}
+
+/// What a message repeats of a query.
+fn shown(text: &str) -> String {
+    text.chars().take(128).collect()
 }
 
 #[cfg(test)]
@@ -458,13 +345,34 @@ mod tests {
         ] {
             assert!(FieldSelector::parse(text, &resource).is_err(), "{text}");
         }
+        for (text, message) in [
+            ("spec.other=x", "field label not supported: spec.other"),
+            ("=x", "field label not supported: "),
+            (
+                "metadata.name",
+                "invalid selector: 'metadata.name'; can't understand 'metadata.name'",
+            ),
+            (
+                "metadata.name=a\\x",
+                "invalid field selector: invalid escape sequence: \\x",
+            ),
+            (
+                "metadata.name=a!=b",
+                "invalid field selector: unescaped character in value: 61",
+            ),
+        ] {
+            assert_eq!(
+                FieldSelector::parse(text, &resource).unwrap_err().message,
+                message
+            );
+        }
     }
 
     proptest! {
         #[test]
         fn what_is_printed_is_read_again(
-            keys in prop::collection::vec("[a-z][a-z0-9./-]{0,8}", 0..6),
-            values in prop::collection::vec("[a-zA-Z0-9_.-]{0,5}", 1..4),
+            keys in prop::collection::vec("([a-z][a-z0-9]{0,3}(\\.[a-z0-9]{1,3})?/)?[a-zA-Z]([a-z0-9._-]{0,8}[a-z0-9])?", 0..6),
+            values in prop::collection::vec("([a-zA-Z0-9]([a-zA-Z0-9_.-]{0,5}[a-z0-9])?)?", 1..4),
             kinds in prop::collection::vec(0u8..6, 6),
         ) {
             let values: BTreeSet<String> = values.into_iter().collect();

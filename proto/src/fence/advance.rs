@@ -133,13 +133,30 @@ pub fn begin_leadership(cloud: v1::CloudFence) -> v1::CloudFence {
     }
 }
 
+/// The state to note when a node was refused because it has followed a later restore generation than this cloud's: the
+/// next one is above it, also when no clock says so. `None` when there is nothing to note.
+#[must_use]
+pub fn shown(cloud: &v1::CloudFence, generation: u64) -> Option<v1::CloudFence> {
+    let news = generation > cloud.restore_generation.max(cloud.shown_generation)
+        && generation <= limits::FENCE_MAX_SHOWN_GENERATION;
+    news.then_some(v1::CloudFence {
+        shown_generation: generation,
+        ..*cloud
+    })
+}
+
 /// The state to make durable when an operator says that this cloud's data is an older copy. The generation is taken
-/// from the wall clock where that is further, so that it is above any before, even when this copy knows of none.
+/// from the wall clock where that is further, so that it is above any before, even when this copy knows of none; and it
+/// is above what nodes have shown to it ([`shown`]).
 #[must_use]
 pub fn raise_restore_generation(cloud: v1::CloudFence, wall_us: i64) -> v1::CloudFence {
     let seconds = u64::try_from(wall_us / 1_000_000).unwrap_or_default();
     v1::CloudFence {
-        restore_generation: cloud.restore_generation.saturating_add(1).max(seconds),
+        restore_generation: cloud
+            .restore_generation
+            .max(cloud.shown_generation)
+            .saturating_add(1)
+            .max(seconds),
         ..cloud
     }
 }

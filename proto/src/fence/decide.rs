@@ -4,6 +4,7 @@ use super::advance::{counter, none, takes};
 use super::facts::{position_of, seq_of};
 use super::{HelloFacts, Ours, StreamFacts, WelcomeFacts};
 use crate::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
+use crate::limits;
 use crate::mutants;
 use crate::session::RefuseReason;
 use crate::v1;
@@ -44,7 +45,8 @@ pub struct Reset {
     /// The cloud's end: the new epoch follows it.
     pub base: Mark,
     /// The last record both ends are known to hold, [`Position::ZERO`] meaning that the edge's log began empty;
-    /// `None` when that is not known: then everything the edge holds stands.
+    /// `None` when that is not known. The edge may find a later one, see [`candidates`]; when there is none at all,
+    /// everything it holds goes again.
     pub common: Option<Position>,
 }
 
@@ -60,6 +62,9 @@ pub struct CloudLost {
     /// Whether the edge showed our receipt for it; `None` without a key to tell.
     pub verified: Option<bool>,
 }
+
+/// How many records [`candidates`] looks at.
+const CANDIDATES_LOOK: u64 = 1 << 16;
 
 /// Whether two marks of the same record stand in the same history.
 pub(crate) fn same_chain(a: Mark, b: Mark) -> bool {
@@ -87,8 +92,13 @@ fn relation(stream: &StreamFacts, ours: &dyn Ours) -> Relation {
     let Some(end) = ours.durable(&stream.key) else {
         return Relation::Whole;
     };
+    // An edge that has not heard of the epoch our end began cannot go on in it.
     let at_end = |mark: Option<Mark>| {
-        mark.is_some_and(|mark| mark.position.seq == end.position.seq && same_chain(mark, end))
+        mark.is_some_and(|mark| {
+            mark.position.seq == end.position.seq
+                && mark.position.epoch >= end.position.epoch
+                && same_chain(mark, end)
+        })
     };
     if at_end(stream.end) || at_end(stream.opened) {
         return Relation::Whole;
@@ -111,6 +121,40 @@ fn relation(stream: &StreamFacts, ours: &dyn Ours) -> Relation {
     } else {
         Relation::Behind { common }
     }
+}
+
+/// Marks of our history among which the edge finds the last record both ends hold, in its order: from the furthest record
+/// it named that is in our history, or else towards the end of what both may hold. A record between two of them can be
+/// common only where there are more than [`limits::SESSION_MAX_CANDIDATES`].
+pub fn candidates(stream: &StreamFacts, ours: &dyn Ours) -> Vec<Mark> {
+    let Some(end) = ours.durable(&stream.key) else {
+        return Vec::new();
+    };
+    let last = end.position.seq.min(seq_of(stream.end));
+    let at = |seq: u64| ours.mark_at(&stream.key, Seq(seq));
+    let acked = stream.acked.map(|acked| acked.durable);
+    let named = [stream.opened, acked].into_iter().flatten();
+    let known = named
+        .filter(|theirs| theirs.position.seq <= last)
+        .filter(|theirs| at(theirs.position.seq.0).is_some_and(|here| same_chain(here, *theirs)))
+        .max_by_key(|theirs| theirs.position.seq);
+    if let Some(known) = known {
+        let first = known.position.seq.0;
+        let until = last.0.min(first.saturating_add(CANDIDATES_LOOK));
+        return (first..=until)
+            .filter_map(at)
+            .take(limits::SESSION_MAX_CANDIDATES)
+            .collect();
+    }
+    let first = ours.held_after(&stream.key).0.max(1);
+    let first = first.max(last.0.saturating_sub(CANDIDATES_LOOK));
+    let mut marks: Vec<Mark> = (first..=last.0)
+        .rev()
+        .filter_map(at)
+        .take(limits::SESSION_MAX_CANDIDATES)
+        .collect();
+    marks.reverse();
+    marks
 }
 
 /// What the cloud does about a HELLO. `node` is the fence of the node its certificate names, as last handed to the
@@ -373,9 +417,18 @@ impl Case<'_> {
                     .to_owned(),
             );
         }
+        // What another disk said since is what is shown of the node: this one says all of its own again.
+        let returns = self
+            .node
+            .closed
+            .iter()
+            .any(|closed| *closed == self.hello.incarnation.0);
         self.accept(|stream, relation| {
             let reset = |common| self.reset(stream, common);
+            let must = |common| reset(common).map_or(Action::Resume { if_diverged: None }, Action::Reset);
             Ok(match relation {
+                Relation::Behind { common } if returns => must(Some(common)),
+                Relation::Whole | Relation::Ahead if returns => must(None),
                 Relation::Whole => Action::Resume { if_diverged: None },
                 Relation::Ahead => Action::Resume {
                     if_diverged: reset(None),
@@ -383,12 +436,8 @@ impl Case<'_> {
                 Relation::Behind { common } => Action::Resume {
                     if_diverged: reset(Some(common)),
                 },
-                Relation::Shorter { common } => {
-                    reset(Some(common)).map_or(Action::Resume { if_diverged: None }, Action::Reset)
-                }
-                Relation::TooOld | Relation::Foreign => {
-                    reset(None).map_or(Action::Resume { if_diverged: None }, Action::Reset)
-                }
+                Relation::Shorter { common } => must(Some(common)),
+                Relation::TooOld | Relation::Foreign => must(None),
             })
         })
     }

@@ -1,6 +1,6 @@
 //! Fencing: which disk of a node, and which cloud, may go on with which history.
 //!
-//! Everything here is a function of its arguments. [`decide`] is the cloud's decision about a HELLO, [`judge_welcome`]
+//! Everything here is a function of its arguments. [`decide()`] is the cloud's decision about a HELLO, [`judge_welcome`]
 //! the edge's about a WELCOME; [`offer`], [`confirm`], [`quarantine`] and [`resolve`] give the next state to be made
 //! durable. The states are payloads of records on the lane `local`: [`v1::NodeFence`], [`v1::EdgeFence`],
 //! [`v1::CloudFence`].
@@ -24,9 +24,9 @@ pub mod facts;
 pub mod receipt;
 
 pub use advance::{
-    Resolution, begin_leadership, confirm, offer, quarantine, raise_restore_generation, resolve,
+    Resolution, begin_leadership, confirm, offer, quarantine, raise_restore_generation, resolve, shown,
 };
-pub use decide::{Action, CloudLost, Decision, Reset, decide, judge_welcome};
+pub use decide::{Action, CloudLost, Decision, Reset, candidates, decide, judge_welcome};
 pub use facts::{Acked, HelloFacts, Ours, StreamFacts, WelcomeFacts};
 
 use crate::ids::{Lane, Scope, StreamId};

@@ -49,6 +49,12 @@ fn a_restore_generation_is_above_any_before_even_one_this_copy_does_not_know() {
         first.restore_generation + 1
     );
     assert_eq!(begin_leadership(first).cloud_epoch, 1);
+    // Nor does it matter that a clock was ahead the first time, once a node has shown what it follows.
+    let older = v1::CloudFence::default();
+    let noted = shown(&older, first.restore_generation).unwrap();
+    assert!(raise_restore_generation(noted, 0).restore_generation > first.restore_generation);
+    assert_eq!(shown(&noted, first.restore_generation), None);
+    assert_eq!(shown(&older, u64::MAX), None);
 }
 
 #[test]

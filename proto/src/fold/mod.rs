@@ -137,7 +137,7 @@ fn apply_record<S: Store>(
     let Some(kind) = RecordKind::from_wire(record.kind) else {
         return Ok(()); // A kind of a later version: in the log for whoever understands it.
     };
-    let Some(effect) = effect_of(kind) else {
+    let Some(effect) = effect_of(kind, lane) else {
         return Ok(());
     };
     let (table, keep) = effect;
@@ -192,9 +192,10 @@ enum Keep {
     Remove,
 }
 
-fn effect_of(kind: RecordKind) -> Option<(Table, Keep)> {
+fn effect_of(kind: RecordKind, lane: Lane) -> Option<(Table, Keep)> {
     Some(match kind {
         RecordKind::Sample => (Table::LatestSamples, Keep::LatestByTime),
+        RecordKind::Gap if lane == Lane::Local => (Table::GivenUp, Keep::Gap),
         RecordKind::Gap => (Table::Gaps, Keep::Gap),
         RecordKind::TwinReported => (Table::Reported, Keep::Latest),
         RecordKind::DeviceState => (Table::DeviceStates, Keep::Latest),

@@ -183,12 +183,25 @@ fn take_out<S: Read>(
         parts: count,
         fold_version: FOLD_VERSION,
         purpose: purpose.into(),
-        superseded_after: 0,
+        superseded_after: None,
         raw_len: u32::try_from(body.len()).unwrap_or(u32::MAX),
         // Into memory: zstd only fails when its output has no room.
         entries: zstd::bulk::compress(&body, 1).unwrap_or_default().into(),
     });
     Ok(Some(parts.collect()))
+}
+
+/// The snapshot of a stream of which nothing is folded, at no position yet.
+pub fn nothing(key: &StreamKey, purpose: Purpose) -> v1::Snapshot {
+    v1::Snapshot {
+        scope: key.id.scope.as_wire().to_owned(),
+        lane: key.id.lane.as_wire(),
+        incarnation: key.incarnation.0.to_vec(),
+        parts: 1,
+        fold_version: FOLD_VERSION,
+        purpose: purpose.into(),
+        ..Default::default()
+    }
 }
 
 /// The position up to which `store` has folded `key`; `None` when it has folded nothing of it.

@@ -36,6 +36,8 @@ pub enum Table {
     EdgeFences = 0x42,
     /// On the cloud: leadership and restore generation ([`crate::v1::CloudFence`]).
     CloudFences = 0x43,
+    /// On the cloud: what it gave up of a node's telemetry; the gap's key to [`crate::v1::Gap`].
+    GivenUp = 0x44,
     /// How far `api` is folded.
     ApiStream = 0x50,
     /// Objects of the embedded Kubernetes API: `group/resource/namespace/name` to [`crate::v1::ApiObject`].
@@ -44,7 +46,7 @@ pub enum Table {
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Table; 17] = [
+    pub const ALL: [Table; 18] = [
         Table::DownStream,
         Table::Devices,
         Table::Desired,
@@ -60,6 +62,7 @@ impl Table {
         Table::NodeFences,
         Table::EdgeFences,
         Table::CloudFences,
+        Table::GivenUp,
         Table::ApiStream,
         Table::ApiObjects,
     ];
@@ -74,7 +77,11 @@ impl Table {
             | Table::WriteResults
             | Table::NodeStates => Lane::UpState,
             Table::UpDataStream | Table::LatestSamples | Table::Gaps => Lane::UpData,
-            Table::LocalStream | Table::NodeFences | Table::EdgeFences | Table::CloudFences => Lane::Local,
+            Table::LocalStream
+            | Table::NodeFences
+            | Table::EdgeFences
+            | Table::CloudFences
+            | Table::GivenUp => Lane::Local,
             Table::ApiStream | Table::ApiObjects => Lane::Api,
         }
     }

@@ -123,6 +123,14 @@ pub fn gaps<S: Read>(store: &S, scope: &Scope) -> Found<Keyed<v1::Gap>, S> {
     entries(store, scope, Table::Gaps)
 }
 
+/// What this log gave up of telemetry that others wrote in the scope, by key.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn given_up<S: Read>(store: &S, scope: &Scope) -> Found<Keyed<v1::Gap>, S> {
+    entries(store, scope, Table::GivenUp)
+}
+
 /// What the cloud last noted of a node's disk.
 ///
 /// # Errors

@@ -98,7 +98,7 @@ impl FrameWriter {
         self.chain
     }
 
-    /// Makes a frame of `count` records, given as a payload built with [`push_record`].
+    /// Makes a frame of `count` records, given as a payload built with [`super::push_record`].
     pub fn frame(&mut self, count: u32, payload: &[u8]) -> Result<Frame, FrameError> {
         if count == 0 || count > limits::FRAME_MAX_RECORDS {
             return Err(FrameError::Count(count as usize));

@@ -75,8 +75,7 @@ pub enum Event {
     /// Make this durable at leisure.
     Note(FenceUpdate),
     /// Begin a new epoch of a stream this end writes: fold it up to `common`, write that as a snapshot at
-    /// (`epoch`, `base`), append again what was written after `common` since the log was opened, and record that
-    /// history was lost. When all are durable, call [`super::Session::handle_reset_done`].
+    /// (`epoch`, `base`), append again what this end holds after `common`, and record that history was lost. When all are durable, call [`super::Session::handle_reset_done`].
     Reset {
         /// A stream this end writes.
         key: StreamKey,
@@ -84,7 +83,8 @@ pub enum Event {
         epoch: Epoch,
         /// Its records follow this mark.
         base: Mark,
-        /// The last record both ends are known to hold; `None`: everything this end holds stands.
+        /// The last record both ends are known to hold; `None` when there is none: everything this end holds is
+        /// appended again.
         common: Option<Position>,
     },
     /// The handshake is done.

@@ -216,15 +216,13 @@ pub fn begin_epoch(log: &mut Log, key: &StreamKey, epoch: Epoch, base: Mark, com
         },
         chain: base.chain,
     };
-    let again: Vec<u64> = match common {
-        Some(common) => log
-            .standing(key)
-            .into_iter()
-            .filter(|item| item.mark().position > common)
-            .filter_map(says)
-            .collect(),
-        None => Vec::new(),
-    };
+    let common = Some(common.unwrap_or(Position::ZERO));
+    let again: Vec<u64> = log
+        .standing(key)
+        .into_iter()
+        .filter(|item| Some(item.mark().position) > common)
+        .filter_map(says)
+        .collect();
     log.streams
         .entry(key.clone())
         .or_default()

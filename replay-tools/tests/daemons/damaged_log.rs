@@ -1,5 +1,5 @@
-//! Logs that are not what was written. A daemon that notices at the start refuses to run, changes nothing and says
-//! how to look closer; one that notices later says so and goes on with the rest.
+//! Logs that are not what was written. A daemon that needs what is damaged, because it has not folded it yet, refuses to
+//! run and says how to look closer; one that does not says so, goes on with the rest and asks the other end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -111,7 +111,7 @@ async fn refused_when(
 }
 
 #[tokio::test]
-async fn a_block_that_cannot_be_read_stops_the_start() {
+async fn a_block_that_cannot_be_read_stops_folding_it() {
     let place = Place::new().await;
     for (dir, launch) in [filled_edge(&place).await, filled_cloud(&place).await] {
         let last = segments(&dir).pop().unwrap();
@@ -119,7 +119,7 @@ async fn a_block_that_cannot_be_read_stops_the_start() {
             let at = middle_block(bytes);
             bytes[at..at + 512].fill(0);
         };
-        refused_when(&launch, &dir, &last, zero, &["is damaged at byte", "durable"]).await;
+        refused_when(&launch, &dir, &last, zero, &["projection", "is damaged at byte"]).await;
         launch.start().await.unwrap().stop().await.unwrap();
     }
     place.assert_sound();

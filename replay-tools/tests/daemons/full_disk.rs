@@ -16,10 +16,10 @@ use ledge_proto::v1;
 use crate::support::place::{Everything, NOWHERE, Place, SEGMENT, node, until};
 
 /// A small disk, mounted while this lives.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path, mib: u32) -> Option<SmallDisk> {
+    pub(crate) fn mount(at: &Path, mib: u32) -> Option<SmallDisk> {
         fs::create_dir_all(at).unwrap();
         let size = format!("size={mib}m");
         let mounted = Command::new("mount")
@@ -46,7 +46,7 @@ impl SmallDisk {
     }
 
     /// Takes all but `left` bytes. Deleting the file gives them back.
-    fn fill(&self, left: u64) -> PathBuf {
+    pub(crate) fn fill(&self, left: u64) -> PathBuf {
         let path = self.0.join("filler");
         let mut file = File::create(&path).unwrap();
         while self.free() > left {
@@ -116,7 +116,7 @@ fn telemetry(place: &Place) -> u64 {
 }
 
 /// Text that compresses badly.
-fn noise(len: usize) -> String {
+pub(crate) fn noise(len: usize) -> String {
     let mut state = 1u32;
     let letters = (0..len).map(|_| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -6,6 +6,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bit_rot;
+mod bounded;
 mod certificates;
 mod damaged_log;
 mod fencing;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ledge_proto::fence::FenceUpdate;
 use ledge_proto::ids::{Mark, Seq, StreamKey};
 use ledge_proto::session::{Event, Holdings, Session, SessionError, wire};
 use ledge_proto::stamp::Stamp;
@@ -29,7 +30,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Something that the session has to know.
 enum Input {
-    Message(Message),
+    /// Boxed: a queue has room for 32 inputs even while it is empty, and every link has one.
+    Message(Box<Message>),
     Timeout,
     /// What it asked for is durable.
     Persisted,
@@ -71,6 +73,8 @@ pub(super) async fn run(
         drain: parts.drain,
         acked: Mutex::new(parts.sends.iter().map(|key| (key.clone(), Seq::ZERO)).collect()),
         gate: watch::Sender::new(!parts.sends.iter().any(hinted)),
+        not_held: Mutex::default(),
+        refilled: Notify::new(),
     });
     let (inputs_in, inputs) = mpsc::channel(16);
     let mut tasks = JoinSet::new();
@@ -108,8 +112,8 @@ struct Driver {
     inputs: mpsc::Receiver<Input>,
     inputs_in: mpsc::Sender<Input>,
     control_out: SendStream,
-    /// Streams that begin with a snapshot, and where it stands.
-    snapshots_first: BTreeMap<StreamKey, Mark>,
+    /// Streams that begin with a snapshot: the last record the peer has, and where the snapshot stands.
+    snapshots_first: BTreeMap<StreamKey, (Seq, Mark)>,
     meter: UdpMeter,
     receiving: bool,
 }
@@ -125,6 +129,7 @@ impl Driver {
                 // Lanes are taken only once the peer is known to be who it should be.
                 self.receiving = true;
                 self.tasks.spawn(lanes::accept(self.link.clone()));
+                self.tasks.spawn(fetch::ask(self.link.clone()));
             }
             let deadline = { self.link.session().poll_timeout() };
             // In this order: a message that arrived before its stream ended (a refusal) is heard before the ending.
@@ -148,7 +153,7 @@ impl Driver {
     async fn take(&mut self, input: Input) -> Result<(), LinkError> {
         match input {
             Input::Message(message) => {
-                self.take_events(|session, held, now| session.handle_message(message, held, now))
+                self.take_events(|session, held, now| session.handle_message(*message, held, now))
                     .await
             }
             Input::Timeout => {
@@ -196,7 +201,13 @@ impl Driver {
                 }
             };
             let boot = link.log.identity().boot;
-            let ticket = order.note(&link.log, &update, now_us(), boot).await?;
+            let ticket = match &update {
+                FenceUpdate::Cloud(_) => {
+                    let order = link.cloud.order().await;
+                    order.note(&link.log, &update, now_us(), boot).await?
+                }
+                _ => order.note(&link.log, &update, now_us(), boot).await?,
+            };
             if waits {
                 let inputs = self.inputs_in.clone();
                 self.tasks.spawn(async move {
@@ -207,6 +218,11 @@ impl Driver {
             }
         }
         drop(order);
+        if result.is_ok() {
+            // Before any lane begins: the peer reads lanes only once it has what is said here (CONFIRM), and lanes that take all
+            // of the connection's window first would leave no room for it.
+            self.flush().await?;
+        }
         self.carry_out(rest);
         Ok(result?)
     }
@@ -233,8 +249,8 @@ impl Driver {
                     base,
                     common,
                 }),
-                Event::SendSnapshot { key, at, .. } => {
-                    self.snapshots_first.insert(key, at);
+                Event::SendSnapshot { key, after, at } => {
+                    self.snapshots_first.insert(key, (after, at));
                 }
                 Event::SendFrom { key, after } => {
                     if hinted(&key) {
@@ -268,7 +284,8 @@ impl Driver {
                         .spawn(fetch::answer(link.clone(), id, key, first, last));
                 }
                 Event::NotHeld { id } => {
-                    tracing::warn!(id, "the other end does not hold what was lost here either")
+                    link.not_held().push(id);
+                    link.refilled.notify_one();
                 }
             }
         }
@@ -321,7 +338,7 @@ async fn begin_epochs(
     Ok(())
 }
 
-fn now() -> Stamp {
+pub(super) fn now() -> Stamp {
     Stamp {
         wall_us: now_us(),
         clock: ClockQuality::ClockUnknown,
@@ -347,7 +364,11 @@ async fn read_control(
             .map_err(|err| LinkError::Stream(err.to_string()))?;
         link.observer
             .traffic(Direction::Received, Traffic::Control, 4 + body.len() as u64);
-        if inputs.send(Input::Message(wire::decode(&body)?)).await.is_err() {
+        if inputs
+            .send(Input::Message(Box::new(wire::decode(&body)?)))
+            .await
+            .is_err()
+        {
             return Ok(());
         }
     }

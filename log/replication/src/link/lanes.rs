@@ -8,14 +8,17 @@ use ledge_proto::fold::snapshot;
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
 use ledge_proto::v1::{self, snapshot::Purpose};
+use ledge_retention::gaps::PeerGaps;
 use quinn::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::drive::now;
 use super::items::{Item, ItemStream, write_frame, write_part};
 use super::observer::{Direction, Traffic};
 use super::snapshots::{Collector, PartError, Whole};
-use super::{Link, LinkError, blocking};
+use super::{Link, LinkError, blocking, fetch};
+use crate::reset::ResetError;
 
 /// Frames of one lane that may wait for fsync at once. With quinn's windows this bounds the memory of a link.
 const UNSYNCED_FRAMES: usize = 64;
@@ -37,12 +40,13 @@ fn priority(lane: Lane) -> i32 {
 }
 
 /// Sends `key` from the first record after `after`, and goes on as it grows. Where records are not held, or too many
-/// to be worth it, a snapshot goes in their place; with `first`, one that stands there or later goes first.
+/// to be worth it, a snapshot goes in their place. With `first`, one goes first: to a peer that ends at the record, standing
+/// at the mark or later.
 pub(super) async fn send(
     link: Arc<Link>,
     key: StreamKey,
     after: Seq,
-    first: Option<Mark>,
+    first: Option<(Seq, Mark)>,
 ) -> Result<(), LinkError> {
     let mut durable = link.log.subscribe();
     link.gate_open().await;
@@ -52,17 +56,20 @@ pub(super) async fn send(
         link: link.clone(),
     };
     let mut reader = link.log.read_stream(&key, after);
-    let parts = match first {
-        Some(at) => Some(standing_at(&link, &key, at).await?),
-        None => shortcut(&link, &key, after).await?,
+    let mut gaps = PeerGaps::new(key.clone());
+    let (after, parts) = match first {
+        Some((after, at)) => (after, Some(standing_at(&link, &key, at).await?)),
+        None => (after, shortcut(&link, &key, after).await?),
     };
     if let Some(parts) = parts {
+        gaps = declare(&link, gaps, after, &parts).await?;
         let mark = out.snapshot(&parts).await?;
         reader = link.log.read_stream(&key, mark.position.seq);
     }
     loop {
         durable.borrow_and_update();
         loop {
+            let after = reader.position();
             match reader.next() {
                 Ok(Some(frame)) => out.frame(&frame).await?,
                 Ok(None) => break,
@@ -76,6 +83,7 @@ pub(super) async fn send(
                         tokio::time::sleep(LOOK_AGAIN).await;
                         continue;
                     };
+                    gaps = declare(&link, gaps, after, &parts).await?;
                     let mark = out.snapshot(&parts).await?;
                     reader = link.log.read_stream(&key, mark.position.seq);
                 }
@@ -159,6 +167,31 @@ async fn live(link: &Arc<Link>, key: &StreamKey) -> Result<Option<Parts>, LinkEr
 
 type Parts = Vec<v1::Snapshot>;
 
+/// Before a snapshot goes to a peer that has the records up to `after`: what it never gets of telemetry is in gap records.
+async fn declare(
+    link: &Arc<Link>,
+    mut gaps: PeerGaps,
+    after: Seq,
+    parts: &[v1::Snapshot],
+) -> Result<PeerGaps, LinkError> {
+    let Some(first) = parts.first() else {
+        return Ok(gaps);
+    };
+    let mark = snapshot::mark_of(first).map_err(PartError::from)?;
+    let _append = link.appends.append().await;
+    let log = link.log.clone();
+    let (gaps, declared) = blocking(move || {
+        let declared = gaps.declare(&log, after, mark, now());
+        (gaps, declared)
+    })
+    .await?;
+    let count = declared.map_err(ResetError::from)?;
+    if count > 0 {
+        tracing::warn!(count, after = %after, until = %mark.position, "telemetry that the cloud lost is not held here either");
+    }
+    Ok(gaps)
+}
+
 /// The sending side of one lane.
 struct Outgoing {
     link: Arc<Link>,
@@ -185,6 +218,8 @@ impl Outgoing {
         for part in parts {
             let part = v1::Snapshot {
                 purpose: Purpose::Rebase.into(),
+                // What the writer lost or left is still the receiver's to show.
+                superseded_after: None,
                 ..part.clone()
             };
             let bytes = write_part(self.opened().await?, &part).await?;
@@ -264,9 +299,27 @@ async fn receive(link: Arc<Link>, stream: RecvStream) -> Result<(), LinkError> {
             let frame = Frame::parse(bytes)?;
             frame.check_dictionary()?;
             let key = frame.key().clone();
-            link.allowed(&key)?;
             let records = u64::from(frame.count());
             let end = frame.mark();
+            let fetched = { link.session().fetches(&key, frame.first_seq(), frame.last_seq()) };
+            if link.log.is_quarantined(&key, frame.first_seq()) && (fetched || link.session().accepts(&key)) {
+                let whole = fetch::put_back(&link, &frame).await?;
+                link.session().handle_activity(link.now());
+                link.observer.received(&key, records, len);
+                if whole && link.session().accepts(&key) && link.log.durable(&key) == Some(end) {
+                    // Its end was lost: the stream has it again.
+                    link.observer.durable(&key, end);
+                    link.session().handle_durable(&key, end, link.now());
+                    link.wake.notify_one();
+                    previous = Some(end);
+                }
+                if whole || fetched {
+                    continue;
+                }
+            } else if fetched && !link.session().accepts(&key) {
+                continue; // It came back another way meanwhile.
+            }
+            link.allowed(&key)?;
             let ticket = match previous {
                 // Hashed here, on this connection's share of the processor; the log only compares chains.
                 Some(before) if frame.first_seq() == before.position.seq.next() => {

@@ -5,6 +5,7 @@ use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
 use ledge_proto::session::{Peer, RefuseReason};
 use ledge_proto::v1::{self, snapshot::Purpose};
 
+use super::fetch::Refill;
 use crate::reset::LostHistory;
 
 /// Which way bytes went.
@@ -93,6 +94,11 @@ pub trait LinkObserver: Send + Sync + 'static {
     /// nothing of it is acknowledged.
     fn hint(&self, key: &StreamKey, parts: &[v1::Snapshot]) {
         let _ = (key, parts);
+    }
+
+    /// Something became of damaged records of a stream.
+    fn refill(&self, key: &StreamKey, what: Refill) {
+        let _ = (key, what);
     }
 
     /// A received stream is on stable storage here up to `mark`.

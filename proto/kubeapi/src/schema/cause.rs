@@ -53,6 +53,13 @@ pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[Value
     )
 }
 
+/// CEL rules were not asked, because of what else is wrong.
+pub(super) fn rules_not_checked() -> Cause {
+    let why = "some validation rules were not checked because the object was invalid; correct the existing errors to \
+               complete validation";
+    invalid("<nil>", &Value::Null, why)
+}
+
 /// Something that may not be said here.
 pub fn forbidden(field: impl Into<String>, detail: &str) -> Cause {
     cause("FieldValueForbidden", field, "Forbidden".to_owned(), detail)
@@ -135,6 +142,27 @@ pub fn quote(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+/// A JSON value as Go's `%v` writes it, as upstream puts it into some messages.
+pub fn go_value(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => shortened(text).to_owned(),
+        Value::Number(number) => go_number(number),
+        Value::Bool(value) => value.to_string(),
+        Value::Array(list) => {
+            let each: Vec<String> = list.iter().map(go_value).collect();
+            format!("[{}]", each.join(" "))
+        }
+        Value::Object(fields) => {
+            let each: Vec<String> = fields
+                .iter()
+                .map(|(name, value)| format!("{name}:{}", go_value(value)))
+                .collect();
+            format!("map[{}]", each.join(" "))
+        }
+    }
 }
 
 /// A number as Go's `%v` writes it.

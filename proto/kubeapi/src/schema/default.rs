@@ -2,9 +2,12 @@
 
 use serde_json::Value;
 
-use super::{MAX_DEPTH, Schema};
+use super::{MAX_DEPTH, Schema, Type};
 
-/// Puts defaults where fields are absent, or null without null being a value. Then nulls that are still not values are
+/// Above it, floating point numbers skip integers.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
+
+/// Puts defaults where fields are absent, or null without null being a value, and writes integers as such. Then nulls that are still not values are
 /// taken out of objects, as upstream does when it stores them.
 pub fn default(schema: &Schema, value: &mut Value) {
     put(schema, value, 0);
@@ -36,6 +39,18 @@ fn put(schema: &Schema, value: &mut Value, depth: usize) {
             for element in elements {
                 replace_null(items, element);
                 put(items, element, depth + 1);
+            }
+        }
+        Value::Number(number)
+            if number.is_f64() && matches!(schema.kind, Type::Integer | Type::IntOrString) =>
+        {
+            // `1.0` is an integer, which not every client reads as one.
+            let whole = number
+                .as_f64()
+                .filter(|float| float.fract() == 0.0 && float.abs() < WHOLE);
+            #[allow(clippy::cast_possible_truncation, reason = "whole and in range")]
+            if let Some(float) = whole {
+                *value = Value::from(float as i64);
             }
         }
         _ => {}
@@ -92,7 +107,7 @@ mod tests {
                 "a": {"type": "integer", "default": 1},
                 "n": {"type": "string", "nullable": true, "default": "x"},
                 "d": {"type": "string", "default": "y"},
-                "z": {"type": "string"},
+                "z": {"type": "string"}, "i": {"type": "integer"},
                 "list": {"type": "array", "items": {"type": "object", "properties": {"b": {"type": "boolean", "default": true}}}},
                 "map": {"type": "object", "additionalProperties": {"type": "string", "default": "m"}},
             }}}}))
@@ -103,12 +118,11 @@ mod tests {
             value,
             json!({"spec": {"a": 1, "n": "x", "d": "y", "list": [{"b": true}]}})
         );
-        let mut value =
-            json!({"spec": {"a": 2, "n": null, "d": null, "z": null, "map": {"k": null, "l": "v"}}});
+        let mut value = json!({"spec": {"a": 2, "n": null, "d": null, "z": null, "i": 3.0, "map": {"k": null, "l": "v"}}});
         default(&schema, &mut value);
         assert_eq!(
             value,
-            json!({"spec": {"a": 2, "n": null, "d": "y", "map": {"k": "m", "l": "v"}}})
+            json!({"spec": {"a": 2, "n": null, "d": "y", "i": 3, "map": {"k": "m", "l": "v"}}})
         );
     }
 }

@@ -125,6 +125,7 @@ impl<'a> Definitions<'a> {
         if let Some(items @ Value::Object(_)) = json.get("items") {
             out.items = Some(self.read(items, depth + 1));
         }
+        out.empty = (kind == Type::Object).then(|| empty(json, &out));
         out.preserve_unknown = flag(json, "x-kubernetes-preserve-unknown-fields")
             || (matches!(kind, Type::Object | Type::Any)
                 && out.properties.is_empty()
@@ -134,6 +135,31 @@ impl<'a> Definitions<'a> {
         beside(json, &mut out);
         out
     }
+}
+
+/// Structures are there whatever is in them, and required fields are there with their zero value.
+fn empty(json: &Map<String, Value>, schema: &Schema) -> Value {
+    let structure = |name: &str| {
+        json["properties"][name]["default"]
+            .as_object()
+            .is_some_and(Map::is_empty)
+    };
+    let of_field = |(name, field): (&String, &Arc<Schema>)| {
+        let value = if structure(name) {
+            field.empty.clone().unwrap_or_else(|| Value::Object(Map::new()))
+        } else if schema.required.contains(name) {
+            match field.kind {
+                Type::String if field.format.is_empty() => "".into(),
+                Type::Integer | Type::Number => 0.into(),
+                Type::Boolean => false.into(),
+                _ => Value::Null,
+            }
+        } else {
+            return None;
+        };
+        Some((name.clone(), value))
+    };
+    Value::Object(schema.properties.iter().filter_map(of_field).collect())
 }
 
 fn anything() -> Schema {
@@ -251,6 +277,10 @@ mod tests {
         assert_eq!(field("list").patch, merge);
         assert_eq!(field("strategy").patch, PatchStrategy::RetainKeys);
         assert_eq!(root.required, ["first"]);
+        assert_eq!(
+            root.empty,
+            Some(json!({"first": {}, "metadata": {}, "tree": {}, "port": {}, "size": {}, "lost": {}}))
+        );
     }
 
     #[test]

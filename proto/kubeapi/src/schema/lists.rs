@@ -60,14 +60,32 @@ fn repeated(texts: impl Iterator<Item = String>) -> BTreeSet<usize> {
     out
 }
 
-/// The element of `old` that `element` is compared with: in a list of type `map`, the one of the same key. Elements of
-/// other lists cannot be told apart.
-pub(super) fn counterpart<'a>(schema: &Schema, old: &'a Value, element: &Value) -> Option<&'a Value> {
-    let ListType::Map(keys) = &schema.list else {
-        return None;
-    };
-    let key = key_of(schema, keys, element);
-    old.as_array()?
-        .iter()
-        .find(|old| key_of(schema, keys, old) == key)
+/// Elements of a list before a change, to find those that elements are compared with: in a list of type `map`, those of
+/// the same key. Elements of other lists cannot be told apart.
+pub(super) struct Before<'a> {
+    by_key: BTreeMap<String, &'a Value>,
+}
+
+impl<'a> Before<'a> {
+    pub(super) fn new(schema: &Schema, old: Option<&'a Value>) -> Before<'a> {
+        let mut by_key = BTreeMap::new();
+        if let (ListType::Map(keys), Some(Value::Array(old))) = (&schema.list, old) {
+            for element in old {
+                by_key
+                    .entry(key_of(schema, keys, element).to_string())
+                    .or_insert(element);
+            }
+        }
+        Before { by_key }
+    }
+
+    pub(super) fn get(&self, schema: &Schema, element: &Value) -> Option<&'a Value> {
+        match &schema.list {
+            ListType::Map(keys) if !self.by_key.is_empty() => self
+                .by_key
+                .get(&key_of(schema, keys, element).to_string())
+                .copied(),
+            _ => None,
+        }
+    }
 }

@@ -10,6 +10,8 @@ use super::bounds::{Bounds, Number, Pattern};
 use super::{CompiledRules, MAX_DEPTH, Rule, Schema, Type, cause, meta, object_meta};
 use crate::error::Cause;
 
+const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
+
 /// Most schema nodes of one definition.
 const MAX_NODES: usize = 50_000;
 
@@ -140,6 +142,9 @@ impl Reading {
             ..Schema::default()
         };
         self.fields(json, level, &mut out);
+        if level == Level::Root && out.nullable {
+            self.forbidden("nullable", "nullable cannot be true at the root");
+        }
         if level == Level::Nested {
             self.nested(json);
         } else {
@@ -187,12 +192,7 @@ impl Reading {
             let why = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
             self.forbidden("uniqueItems", why);
         }
-        if json.get("additionalProperties") == Some(&Value::Bool(false)) {
-            self.forbidden(
-                "additionalProperties",
-                "additionalProperties cannot be set to false",
-            );
-        } else if given(json, "additionalProperties") && filled(json, "properties") {
+        if given(json, "additionalProperties") && filled(json, "properties") {
             let why = "additionalProperties and properties are mutual exclusive";
             self.forbidden("additionalProperties", why);
         }
@@ -221,6 +221,8 @@ impl Reading {
                 Type::Any
             }
             "null" => {
+                let cause = cause::not_supported(self.at("type"), &"null".into(), &TYPES.map(Value::from));
+                self.add(cause);
                 self.forbidden(
                     "type",
                     "type cannot be set to null, use nullable as an alternative",
@@ -235,8 +237,7 @@ impl Reading {
                     kind
                 }
                 None => {
-                    let known = ["array", "boolean", "integer", "number", "object", "string"];
-                    let cause = cause::not_supported(self.at("type"), &other.into(), &known.map(Value::from));
+                    let cause = cause::not_supported(self.at("type"), &other.into(), &TYPES.map(Value::from));
                     self.add(cause);
                     Type::Any
                 }

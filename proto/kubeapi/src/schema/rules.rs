@@ -1,12 +1,16 @@
 //! CEL rules (`x-kubernetes-validations`), with `oldSelf` for rules about changes.
 
+mod cel;
+
 use std::fmt;
 use std::sync::Arc;
 
-use kube_cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
+use kube_cel::cel::Context;
+use kube_cel::{CompilationResult, CompiledSchema, compile_schema};
 use serde_json::Value;
 
-use super::{Schema, cause};
+use super::lists::Before;
+use super::{MAX_DEPTH, Schema, Type, cause};
 use crate::error::Cause;
 
 /// The rules of a schema, compiled.
@@ -69,54 +73,168 @@ fn not_cel(schema: &CompiledSchema, path: &str, wrong: &mut Vec<Cause>) {
     wrong.truncate(cause::MAX_CAUSES);
 }
 
+/// Everything that the schema says of `value`: [`super::validate`], and the CEL rules, unless something is wrong that
+/// they need not expect.
+pub fn check(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<Cause> {
+    const BLOCKING: &[&str] = &[
+        "FieldValueRequired",
+        "FieldValueTypeInvalid",
+        "FieldValueTooLong",
+        "FieldValueTooMany",
+        "FieldValueNotSupported",
+    ];
+    let mut wrong = super::validate(schema, value, old);
+    if wrong.iter().any(|cause| BLOCKING.contains(&cause.reason)) {
+        if schema.compiled.is_some() {
+            wrong.push(cause::rules_not_checked());
+        }
+        return wrong;
+    }
+    wrong.extend(check_rules(schema, value, old));
+    wrong
+}
+
 /// Asks the CEL rules of `schema`, which has to be the root of an object's schema. `old` is the object before the
 /// change: without it, rules that speak of `oldSelf` are left out, unless they say that it is optional. At most
-/// [`cause::MAX_CAUSES`] causes. To be asked only about values that [`super::validate`] finds nothing wrong with.
+/// [`cause::MAX_CAUSES`] causes. To be asked only about values of the right types: [`check`] sees to that.
 pub fn check_rules(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<Cause> {
     let Some(rules) = &schema.compiled else {
         return Vec::new();
     };
-    let Err(errors) = Validator::new().validate_compiled(&rules.compiled, value, old) else {
-        return Vec::new();
+    let mut asking = Asking {
+        root: cel::context(),
+        path: String::new(),
+        wrong: Vec::new(),
     };
-    let told = errors.into_vec().into_iter().take(cause::MAX_CAUSES);
-    told.map(|error| {
-        let path = error.field_path.trim_start_matches('.');
-        let kind = kind_at(schema, path, &error.rule);
-        let message = match error.kind {
-            ErrorKind::ValidationFailure => error.message,
-            _ => format!("{} evaluating rule: {}", error.message, error.rule),
-        };
-        let mut cause = cause::invalid(path, &kind.into(), &message);
-        if cause.field.is_empty() {
-            "<nil>".clone_into(&mut cause.field);
-        }
-        match error.reason.as_deref() {
-            Some("FieldValueForbidden") => cause::forbidden(cause.field, &message),
-            Some("FieldValueRequired") => cause::required(cause.field, &message),
-            Some("FieldValueDuplicate") => cause::duplicate(cause.field, &kind.into()),
-            _ => cause,
-        }
-    })
-    .collect()
+    asking.node(&rules.compiled, schema, value, old, 0);
+    asking.wrong
 }
 
-/// The type of the value whose schema has `rule`, on the way to `path`.
-fn kind_at(schema: &Schema, path: &str, rule: &str) -> &'static str {
-    let has = |schema: &Schema| schema.rules.iter().any(|found| found.rule == rule);
-    let mut kind = schema.kind;
-    let mut schema = schema;
-    for name in path.split(['.', '[']).map(|name| name.trim_end_matches(']')) {
-        let items = schema.items.as_ref().filter(|_| name.parse::<usize>().is_ok());
-        let Some(next) = items.or_else(|| schema.field(name)) else {
-            break;
-        };
-        schema = next;
-        if has(schema) {
-            kind = schema.kind;
+struct Asking {
+    root: Context<'static>,
+    path: String,
+    wrong: Vec<Cause>,
+}
+
+impl Asking {
+    fn node(
+        &mut self,
+        rules: &CompiledSchema,
+        schema: &Schema,
+        value: &Value,
+        old: Option<&Value>,
+        depth: usize,
+    ) {
+        if value.is_null() || depth > MAX_DEPTH || self.wrong.len() >= cause::MAX_CAUSES {
+            return;
+        }
+        // A null before the change is nothing to compare with.
+        let old = old.filter(|old| !old.is_null());
+        if !rules.validations.is_empty() {
+            self.ask(rules, schema, value, old);
+        }
+        let end = self.path.len();
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let below = rules.properties.get(name);
+                    let below = below.or(rules.additional_properties.as_deref());
+                    let (Some(below), Some(field)) = (below, schema.field(name)) else {
+                        continue;
+                    };
+                    if !schema.lists(name) {
+                        self.path.push_str(&format!("[{name}]"));
+                    } else {
+                        self.path.push_str(if end == 0 { "" } else { "." });
+                        self.path.push_str(name);
+                    }
+                    self.node(below, field, value, old.and_then(|old| old.get(name)), depth + 1);
+                    self.path.truncate(end);
+                }
+            }
+            Value::Array(elements) => {
+                let (Some(below), Some(items)) = (&rules.items, &schema.items) else {
+                    return;
+                };
+                let before = Before::new(schema, old);
+                for (at, element) in elements.iter().enumerate() {
+                    self.path.push_str(&format!("[{at}]"));
+                    self.node(below, items, element, before.get(schema, element), depth + 1);
+                    self.path.truncate(end);
+                }
+            }
+            _ => {}
         }
     }
-    kind.as_str()
+
+    fn ask(&mut self, rules: &CompiledSchema, schema: &Schema, value: &Value, old: Option<&Value>) {
+        let itself = cel::value(schema, value);
+        let before = old.map(|old| cel::value(schema, old));
+        // What cannot be read was refused when the schema was parsed.
+        for rule in rules.validations.iter().flatten() {
+            let optional = rule.rule.optional_old_self == Some(true);
+            if rule.is_transition_rule && before.is_none() && !optional {
+                continue;
+            }
+            let mut scope = self.root.new_inner_scope();
+            scope.add_variable_from_value("self", itself.clone());
+            if optional {
+                scope.add_variable_from_value("oldSelf", cel::optional(before.clone()));
+            } else if let Some(before) = &before {
+                scope.add_variable_from_value("oldSelf", before.clone());
+            }
+            let text = rule.rule.rule.trim();
+            let mut field = self.path.clone();
+            let (reason, message) = match rule.program.execute(&scope) {
+                Ok(kube_cel::cel::Value::Bool(true)) => continue,
+                Ok(kube_cel::cel::Value::Bool(false)) => {
+                    let below = rule.rule.field_path.as_deref().unwrap_or_default();
+                    let below = if field.is_empty() {
+                        below.trim_start_matches('.')
+                    } else {
+                        below
+                    };
+                    field.push_str(below);
+                    (rule.rule.reason.as_deref(), self::message(rule, &scope, text))
+                }
+                Ok(_) => (None, format!("the rule is neither true nor false: {text}")),
+                Err(error) => (None, format!("{} evaluating rule: {text}", cel::told(&error))),
+            };
+            if field.is_empty() {
+                "<nil>".clone_into(&mut field);
+            }
+            // Upstream names no type for what is an integer or a string.
+            let kind = if schema.kind == Type::IntOrString {
+                ""
+            } else {
+                schema.kind.as_str()
+            };
+            self.wrong.push(match reason {
+                Some("FieldValueForbidden") => cause::forbidden(field, &message),
+                Some("FieldValueRequired") => cause::required(field, &message),
+                Some("FieldValueDuplicate") => cause::duplicate(field, &kind.into()),
+                _ => cause::invalid(field, &kind.into(), &message),
+            });
+        }
+    }
+}
+
+/// What the client is told of a rule that does not hold.
+fn message(rule: &CompilationResult, scope: &Context<'_>, text: &str) -> String {
+    let computed = rule
+        .message_program
+        .as_ref()
+        .and_then(|program| program.execute(scope).ok());
+    if let Some(kube_cel::cel::Value::String(message)) = computed
+        && !message.trim().is_empty()
+        && !message.contains('\n')
+    {
+        return message.trim().to_owned();
+    }
+    match rule.rule.message.as_deref().map(str::trim) {
+        Some(message) if !message.is_empty() => message.to_owned(),
+        _ => format!("failed rule: {text}"),
+    }
 }
 
 #[cfg(test)]

@@ -264,11 +264,18 @@ fn of_list(
     found: &mut Found,
 ) {
     if let Some(items) = &schema.items {
+        let before = lists::Before::new(schema, old);
         for (at, element) in elements.iter().enumerate() {
             let end = path.len();
             path.push_str(&format!("[{at}]"));
-            let before = old.and_then(|old| lists::counterpart(schema, old, element));
-            check(items, element, before, path, depth + 1, found);
+            check(
+                items,
+                element,
+                before.get(schema, element),
+                path,
+                depth + 1,
+                found,
+            );
             path.truncate(end);
         }
     }

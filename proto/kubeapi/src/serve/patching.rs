@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Call;
 use super::respond::Response;
-use super::write::{based_on, parse};
+use super::write::{any_json, based_on, parse};
 use crate::error::{ApiError, Reason};
 use crate::object::Object;
 use crate::{apply, patch};
@@ -66,8 +66,8 @@ impl Call<'_> {
 
     fn patched(&self, before: &Value) -> Result<Value, ApiError> {
         match self.request.content_type().as_str() {
-            "application/json-patch+json" => patch::json(before, &self.request.body),
-            "application/merge-patch+json" => Ok(patch::merge(before, &parse(&self.request.body)?)),
+            "application/json-patch+json" => patch::json(before, &any_json(&self.request.body)?),
+            "application/merge-patch+json" => patch::merge(before, &parse(&self.request.body)?),
             "application/strategic-merge-patch+json" if !self.resource.custom => {
                 patch::strategic(&self.resource.schema, before, &parse(&self.request.body)?)
             }
@@ -89,10 +89,10 @@ impl Call<'_> {
     }
 
     async fn apply(&self, current: Result<Object, ApiError>) -> Result<Response, ApiError> {
-        let Some(manager) = self.options.manager.as_deref() else {
-            let told = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
-            return Err(ApiError::new(Reason::Invalid, told));
-        };
+        let manager = self.options.manager.as_deref().unwrap_or_default();
+        if let Some(cause) = apply::check_manager(manager, true) {
+            return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
+        }
         let mut config = self.yaml()?;
         self.identify(&mut config)?;
         if config["metadata"]
@@ -119,16 +119,15 @@ impl Call<'_> {
             .map(|current| self.value_of(current))
             .transpose()?;
         let time = self.time();
-        let applied = apply::apply(apply::Apply {
-            live: live.as_ref(),
-            config: &config,
+        let writer = apply::Writer {
             manager,
-            force: self.options.force,
             schema: &self.resource.schema,
             api_version: &self.resource.api_version(),
             time: &time,
             subresource: self.subresource(),
-        })?;
+            has_status: self.resource.status,
+        };
+        let applied = apply::apply(live.as_ref(), &config, &writer, self.options.force)?;
         match current {
             Some(current) => self.finish(&current, applied).await,
             None => {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::respond::Response;
-use super::write::{based_on, parse};
+use super::write::{any_json, based_on, parse};
 use crate::error::{ApiError, Reason};
 use crate::object::Object;
 use crate::patch;
@@ -21,9 +21,9 @@ impl Call<'_> {
             "get" => return Ok(Response::json(200, &shown)),
             "update" => self.body()?,
             "patch" => match self.request.content_type().as_str() {
-                "application/json-patch+json" => patch::json(&shown, &self.request.body)?,
+                "application/json-patch+json" => patch::json(&shown, &any_json(&self.request.body)?)?,
                 "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
-                    patch::merge(&shown, &parse(&self.request.body)?)
+                    patch::merge(&shown, &parse(&self.request.body)?)?
                 }
                 _ => {
                     let told = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";

@@ -131,10 +131,7 @@ impl Call<'_> {
         }
         self.api.extension.admit(&resource, old, &mut new).await?;
         let mut causes = meta::validate(&resource, old, &new);
-        causes.extend(schema::validate(&resource.schema, &new, old));
-        if causes.is_empty() {
-            causes.extend(schema::check_rules(&resource.schema, &new, old));
-        }
+        causes.extend(schema::check(&resource.schema, &new, old));
         if !causes.is_empty() {
             let name = new["metadata"]["name"].as_str().unwrap_or_default();
             return Err(ApiError::invalid(
@@ -190,23 +187,25 @@ impl Call<'_> {
             set(new, "status", status);
             set(&mut new["metadata"], "managedFields", managed);
             set(&mut new["metadata"], "resourceVersion", version);
-        } else {
+        } else if old.is_some() || self.resource.kind != "Node" {
+            // A node says how it is when it registers.
             let status = old.and_then(|old| old.get("status")).cloned();
             set(new, "status", status);
         }
     }
 
-    /// Notes in managedFields who changed what.
+    /// Notes in managedFields who changed what, in the version that is stored.
     pub(super) fn track(&self, before: Option<&Value>, after: Value) -> Value {
-        apply::track(apply::Track {
-            before,
-            after,
+        let stored = self.api.stored(&self.registry, &self.resource);
+        let writer = apply::Writer {
             manager: &self.manager(),
-            schema: &self.resource.schema,
-            api_version: &self.resource.api_version(),
+            schema: &stored.schema,
+            api_version: &stored.api_version(),
             time: &self.time(),
             subresource: self.subresource(),
-        })
+            has_status: stored.status,
+        };
+        apply::track(before, after, &writer)
     }
 
     /// Replaces `old` with `new`, unless they are the same; removes it, when it was only waiting for its last finalizer.
@@ -250,17 +249,20 @@ impl super::Api {
     }
 }
 
-/// A JSON object of bounded depth (serde_json refuses more than 128 levels).
+/// JSON of bounded depth (serde_json refuses more than 128 levels).
 ///
 /// # Errors
 /// `BadRequest` with what is wrong where.
+pub(super) fn any_json(body: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::bad_request(format!("couldn't parse the body as JSON: {error}")))
+}
+
+/// As [`any_json`], but an object.
 pub(super) fn parse(body: &[u8]) -> Result<Value, ApiError> {
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(map)) => Ok(Value::Object(map)),
-        Ok(_) => Err(ApiError::bad_request("the body must be a JSON object")),
-        Err(error) => Err(ApiError::bad_request(format!(
-            "couldn't parse the body as JSON: {error}"
-        ))),
+    match any_json(body)? {
+        Value::Object(map) => Ok(Value::Object(map)),
+        _ => Err(ApiError::bad_request("the body must be a JSON object")),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     PROTOCOL_VERSION, RefuseReason, Standing, Start, check_bounds, check_token, check_version, refuse,
     standing,
 };
-use crate::fence::facts::{end_of, is_about, seq_of};
+use crate::fence::facts::{end_of, is_about, seq_of, wire_mark};
 use crate::fence::{self, Action, Decision, FenceUpdate, HelloFacts, Reset};
 use crate::ids::{ClusterId, Epoch, Incarnation, Mark, Position, Seq, StreamKey};
 use crate::limits;
@@ -43,7 +43,12 @@ impl Session {
         let decision = fence::decide(&node, &cloud, &facts, held, held.other_session());
         let (streams, lost) = match decision {
             Decision::Accept { streams, lost } => (streams, lost),
-            Decision::Refuse(reason, message) => return refuse(reason, message),
+            Decision::Refuse(reason, message) => {
+                if let Some(shown) = fence::shown(&cloud, facts.restore_generation_seen) {
+                    self.events.push_back(Event::Note(FenceUpdate::Cloud(shown)));
+                }
+                return refuse(reason, message);
+            }
             Decision::Quarantine(reason, message) => {
                 self.quarantine(&node, reason, message, facts.incarnation, &facts.token);
                 return Ok(());
@@ -61,6 +66,15 @@ impl Session {
                 action: action.into(),
                 reset_epoch: reset.map_or(0, |reset| reset.epoch.0),
                 opened_is_common: reset.is_some_and(|reset| reset.common.is_some()),
+                candidates: facts
+                    .streams
+                    .iter()
+                    .find(|stream| reset.is_some() && stream.key == key)
+                    .map(|stream| fence::candidates(stream, held))
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(wire_mark)
+                    .collect(),
                 ..self.state_of(&key, held)
             };
             self.handshake.welcome.push(state);

@@ -6,9 +6,11 @@ use super::super::{Event, Holdings, Message, Phase, Session, SessionError, Store
 use super::{
     PROTOCOL_VERSION, RefuseReason, Standing, check_bounds, check_token, check_version, refuse, standing,
 };
-use crate::fence::facts::{end_of, is_about, wire_mark};
+use crate::fence::decide::same_chain;
+use crate::fence::facts::{end_of, is_about, mark, wire_mark};
 use crate::fence::{self, FenceUpdate, Reset, WelcomeFacts};
 use crate::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
+use crate::limits;
 use crate::mutants;
 use crate::v1;
 use crate::v1::stream_state::Action as WireAction;
@@ -120,9 +122,7 @@ impl Session {
             (Some(state), Some(base)) if state.reset_epoch > 0 => Some(Reset {
                 epoch: Epoch(state.reset_epoch),
                 base,
-                common: state
-                    .opened_is_common
-                    .then(|| held.opened(key).map_or(Position::ZERO, |mark| mark.position)),
+                common: common_of(key, state, held)?,
             }),
             _ => None,
         };
@@ -209,6 +209,31 @@ impl Session {
         }
         self.note_due.get_or_insert(now + super::super::NOTE_EVERY);
     }
+}
+
+/// The last record both ends hold, as far as the cloud and this end can tell.
+fn common_of(
+    key: &StreamKey,
+    state: &v1::StreamState,
+    held: &dyn Holdings,
+) -> Result<Option<Position>, SessionError> {
+    if state.candidates.len() > limits::SESSION_MAX_CANDIDATES {
+        return Err(SessionError::Protocol(format!(
+            "{key}: {} candidates for the last common record",
+            state.candidates.len()
+        )));
+    }
+    for theirs in state.candidates.iter().rev() {
+        let Some(theirs) = mark(Some(theirs))? else {
+            continue;
+        };
+        let here = held.mark_at(key, theirs.position.seq);
+        if let Some(here) = here.filter(|here| same_chain(*here, theirs)) {
+            return Ok(Some(here.position));
+        }
+    }
+    let opened = || held.opened(key).map_or(Position::ZERO, |mark| mark.position);
+    Ok(state.opened_is_common.then(opened))
 }
 
 fn acknowledged_of(state: &v1::StreamState) -> Option<v1::Acknowledged> {

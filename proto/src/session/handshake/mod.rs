@@ -115,10 +115,16 @@ fn standing(key: &StreamKey, peer: Option<Mark>, held: &dyn Holdings) -> Standin
         _ => Standing::NotHeld,
     };
     let Some(theirs) = peer else {
-        return if held.held_after(key) == Seq::ZERO {
-            Standing::Start(Start::After(None))
-        } else {
-            snapshot()
+        if held.held_after(key) != Seq::ZERO {
+            return snapshot();
+        }
+        // An epoch that began before the first record.
+        let begun = held
+            .durable(key)
+            .is_some_and(|mark| mark.position.seq == Seq::ZERO);
+        return match snapshot() {
+            Standing::Start(start) if begun => Standing::Start(start),
+            _ => Standing::Start(Start::After(None)),
         };
     };
     let end = held.durable(key).map_or(Position::ZERO, |mark| mark.position);

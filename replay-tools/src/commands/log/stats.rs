@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 use ledge_log::LogView;
-use ledge_proto::fold::{State, view};
+use ledge_proto::fold::{State, folded_stream, view};
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Lane, StreamKey};
-use ledge_proto::record::{Payload, RecordKind};
+use ledge_proto::ids::{Lane, StreamId, StreamKey};
 use ledge_proto::v1;
 use ledge_retention::replay;
 use serde_json::json;
@@ -32,7 +31,8 @@ Examples:
 ///
 /// Reads the whole log. RATIO is the size of the records before compression to that of the frames as stored, headers
 /// included. RATE is records per second between the earliest and the latest wall clock in the stream. GAPS and DROPPED
-/// count what the stream's gap records say was dropped, also where those records themselves are gone. LAG is the number of
+/// count what the stream's gap records say was dropped, also where those records themselves are gone: a node tells in its
+/// `up.data`, cloudcore, of what it held of the node, in `local`. LAG is the number of
 /// records that the other end is not known to have archived, with the age of the oldest of them, as far as this log
 /// knows: of a node's own streams.
 ///
@@ -66,8 +66,6 @@ struct Measure {
     archived: Option<u64>,
     /// Wall clock of the first record that is not archived.
     oldest_unarchived_us: Option<i64>,
-    /// Gap records up to here are folded into the base, and counted.
-    counted: u64,
 }
 
 pub(super) fn run(args: &Stats, context: &mut Context) -> Result<Code, Quit> {
@@ -147,27 +145,38 @@ fn known_before(view: &LogView, streams: &mut BTreeMap<StreamKey, Measure>) -> R
     let bad = |err: &dyn std::fmt::Display| {
         Failure::unreadable(err.to_string()).hint("`ledge log verify` says what is missing or damaged")
     };
+    // Folded, not counted as they are read: gaps of records long gone are in bases and in what a peer sent instead.
     let mut state = State::new();
-    replay::load_bases_of(view, &mut state, &|id| id.lane == Lane::UpData).map_err(|err| bad(&err))?;
-    let bases = replay::standing_bases(view);
+    replay::fold_of(view, &mut state, &|id| {
+        matches!(id.lane, Lane::UpData | Lane::Local)
+    })
+    .map_err(|err| bad(&err))?;
     for info in view.streams() {
         let measure = streams.entry(info.key.clone()).or_default();
         (measure.first_seq, measure.head) = (info.first_seq.0, info.durable.position.seq.0);
-        let base = bases.iter().find(|base| base.key == info.key);
-        if info.key.id.lane == Lane::UpData
-            && let Some(base) = base
-        {
-            measure.counted = base.mark.position.seq.0;
+        if info.key.id.lane != Lane::UpData {
+            continue;
+        }
+        let folded = folded_stream(&state, &info.key.id).map_err(|err| bad(&err))?;
+        // What an earlier life of the node's disk gave up went with it.
+        if folded.is_some_and(|folded| folded.incarnation == info.key.incarnation.0) {
             for (_, gap) in view::gaps(&state, &info.key.id.scope).map_err(|err| bad(&err))? {
                 measure.gaps += 1;
                 measure.dropped += dropped(&gap.content);
             }
         }
     }
-    let mut local = State::new();
-    replay::fold_of(view, &mut local, &|id| id.lane == Lane::Local).map_err(|err| bad(&err))?;
-    for scope in local.scopes() {
-        let Some(fence) = view::edge_fence(&local, &scope).map_err(|err| bad(&err))? else {
+    for scope in state.scopes() {
+        let given_up = view::given_up(&state, &scope).map_err(|err| bad(&err))?;
+        let told_in = StreamKey {
+            id: StreamId::new(scope.clone(), Lane::Local),
+            incarnation: view.identity().incarnation,
+        };
+        if let Some(measure) = streams.get_mut(&told_in) {
+            measure.gaps += given_up.len() as u64;
+            measure.dropped += given_up.iter().map(|(_, gap)| dropped(&gap.content)).sum::<u64>();
+        }
+        let Some(fence) = view::edge_fence(&state, &scope).map_err(|err| bad(&err))? else {
             continue;
         };
         for (key, measure) in streams.iter_mut().filter(|(key, _)| key.id.scope == scope) {
@@ -261,18 +270,6 @@ impl Measure {
             self.times_us = Some((earliest.min(record.wall_us), latest.max(record.wall_us)));
             if self.archived.is_some_and(|archived| position.seq.0 > archived) {
                 self.oldest_unarchived_us.get_or_insert(record.wall_us);
-            }
-            if record.kind == RecordKind::Gap.as_wire()
-                && frame.key().id.lane == Lane::UpData
-                && position.seq.0 > self.counted
-            {
-                let payload = Payload::decode(&record).map_err(|err| {
-                    Failure::unreadable(format!("gap record {} of {}: {err}", position.seq, frame.key()))
-                })?;
-                if let Payload::Gap(gap) = payload {
-                    self.gaps += 1;
-                    self.dropped += dropped(&gap);
-                }
             }
         }
         Ok(())

@@ -22,6 +22,8 @@ pub(crate) struct StateRow {
     property: String,
     twin: Twin,
     gap: Option<Latest<v1::Gap>>,
+    /// Who gave up what the gap is about.
+    told_by: &'static str,
 }
 
 impl StateRow {
@@ -72,6 +74,7 @@ fn nodes(state: &State, scope: &Scope) -> Result<Vec<StateRow>, FoldError<Infall
         property: String::new(),
         twin: Twin::default(),
         gap: None,
+        told_by: "",
     }])
 }
 
@@ -84,6 +87,7 @@ fn devices(state: &State, scope: &Scope) -> Result<Vec<StateRow>, FoldError<Infa
         property: String::new(),
         twin: Twin::default(),
         gap: None,
+        told_by: "",
     };
     Ok(view::devices(state, scope)?.into_iter().map(row).collect())
 }
@@ -105,13 +109,14 @@ fn twins(state: &State, scope: &Scope) -> Result<Vec<StateRow>, FoldError<Infall
             property,
             twin,
             gap: None,
+            told_by: "",
         }));
     }
     Ok(rows)
 }
 
 fn gaps(state: &State, scope: &Scope) -> Result<Vec<StateRow>, FoldError<Infallible>> {
-    let row = |(_, gap): (String, Latest<v1::Gap>)| StateRow {
+    let row = |told_by, (_, gap): (String, Latest<v1::Gap>)| StateRow {
         node: scope.node_name().map(str::to_owned),
         said: None,
         device: String::new(),
@@ -119,10 +124,18 @@ fn gaps(state: &State, scope: &Scope) -> Result<Vec<StateRow>, FoldError<Infalli
         property: String::new(),
         twin: Twin::default(),
         gap: Some(gap),
+        told_by,
     };
-    let mut gaps = view::gaps(state, scope)?;
-    gaps.sort_by_key(|(_, gap)| (gap.content.lane, gap.content.epoch, gap.content.first_seq));
-    Ok(gaps.into_iter().map(row).collect())
+    let by_node = view::gaps(state, scope)?.into_iter().map(|gap| row("node", gap));
+    let by_cloud = view::given_up(state, scope)?
+        .into_iter()
+        .map(|gap| row("cloud", gap));
+    let mut gaps: Vec<StateRow> = by_node.chain(by_cloud).collect();
+    gaps.sort_by_key(|row| {
+        let gap = row.gap.as_ref().map(|gap| &gap.content);
+        gap.map(|gap| (gap.lane, gap.epoch, gap.first_seq))
+    });
+    Ok(gaps)
 }
 
 const fn column(
@@ -335,15 +348,24 @@ pub(crate) const STATE_TABLES: &[StateTable] = &[
                     })
                 },
             ),
+            column(
+                "told_by",
+                Type::Text,
+                "who gave them up: the node, or the cloud, which had them from it",
+                |row| Cell::text(row.told_by),
+            ),
             column("clock", Type::Text, "trust in the clock of time", |row| {
                 Cell::opt(row.gap.as_ref(), |it| Cell::text(payload::clock_name(it.clock)))
             }),
             column("epoch", Type::Int, "epoch of the last record about it", |row| {
                 Cell::opt(row.gap.as_ref(), |it| Cell::Int(i64::from(it.position.epoch.0)))
             }),
-            column("seq", Type::Int, "its sequence number in up.data", |row| {
-                Cell::opt(row.gap.as_ref(), |it| Cell::count(it.position.seq.0))
-            }),
+            column(
+                "seq",
+                Type::Int,
+                "its sequence number in up.data, of the cloud in local",
+                |row| Cell::opt(row.gap.as_ref(), |it| Cell::count(it.position.seq.0)),
+            ),
         ],
     },
     StateTable {

@@ -135,10 +135,46 @@ fn service_spec(spec: &mut Value) {
     }
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer" | "ClusterIP") {
         ensure(spec, "internalTrafficPolicy", "Cluster".into());
+        families(spec);
     }
     if kind == "LoadBalancer" {
         ensure(spec, "allocateLoadBalancerNodePorts", true.into());
     }
+}
+
+/// Families follow from the address, where there is one.
+fn families(spec: &mut Value) {
+    let Some(address) = spec["clusterIP"].as_str().filter(|text| !text.is_empty()) else {
+        return;
+    };
+    let address = address.to_owned();
+    ensure(spec, "clusterIPs", json!([address]));
+    if spec.get("ipFamilies").is_some() {
+        return;
+    }
+    let selects = spec["selector"]
+        .as_object()
+        .is_some_and(|labels| !labels.is_empty());
+    let families = match address.as_str() {
+        // Nobody knows what will stand behind it.
+        "None" if !selects => json!(["IPv4", "IPv6"]),
+        "None" => json!(["IPv4"]),
+        _ => spec["clusterIPs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(family)
+            .collect(),
+    };
+    let one = families.as_array().is_some_and(|families| families.len() == 1);
+    let policy = if one { "SingleStack" } else { "RequireDualStack" };
+    ensure(spec, "ipFamilies", families);
+    ensure(spec, "ipFamilyPolicy", policy.into());
+}
+
+fn family(address: &Value) -> Value {
+    let sixth = address.as_str().is_some_and(|text| text.contains(':'));
+    if sixth { "IPv6" } else { "IPv4" }.into()
 }
 
 pub(super) fn endpoints(value: &mut Value) {

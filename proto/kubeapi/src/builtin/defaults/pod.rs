@@ -227,4 +227,20 @@ fn downward(source: &mut Value) {
 pub(super) fn claim_spec(spec: &mut Value) {
     ensure_text(spec, "volumeMode", "Filesystem");
     ensure(spec, "resources", json!({}));
+    // Two fields for one thing, as far as the older one can say it.
+    match (spec.get("dataSource"), spec.get("dataSourceRef")) {
+        (Some(old), None) if old_source(old) => ensure(spec, "dataSourceRef", old.clone()),
+        (None, Some(new)) if old_source(new) => ensure(spec, "dataSource", new.clone()),
+        _ => {}
+    }
+}
+
+/// Whether `dataSource` can name it: a claim or a snapshot in the same namespace.
+fn old_source(source: &Value) -> bool {
+    let text = |name: &str| source.get(name).and_then(Value::as_str).unwrap_or_default();
+    let known = matches!(
+        (text("apiGroup"), text("kind")),
+        ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+    );
+    known && text("namespace").is_empty()
 }

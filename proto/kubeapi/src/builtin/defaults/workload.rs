@@ -67,6 +67,7 @@ pub(super) fn stateful_set(value: &mut Value) {
         return;
     };
     ensure_text(spec, "podManagementPolicy", "OrderedReady");
+    ensure(spec, "serviceName", "".into());
     ensure(spec, "replicas", 1.into());
     ensure(spec, "revisionHistoryLimit", 10.into());
     let named = spec["updateStrategy"]["type"]

@@ -54,10 +54,6 @@ fn structural_rules() {
             "additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive",
         ),
         (
-            json!({"type": "object", "additionalProperties": false}),
-            "additionalProperties: Forbidden: additionalProperties cannot be set to false",
-        ),
-        (
             json!({"type": "object", "$ref": "#/a"}),
             "$ref: Forbidden: $ref is not supported",
         ),

@@ -1,0 +1,159 @@
+//! The embedded API as a part of a daemon: open, then run.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ledge_kubeapi::objects::Limits;
+use ledge_kubeapi::serve::Api;
+use ledge_kubeapi::{Object, Registry, builtin, crd};
+use ledge_log::Log;
+use ledge_projection::Projection;
+use serde_json::Value;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::bootstrap::{self, BootstrapError};
+use crate::environment::SystemEnvironment;
+use crate::janitor;
+use crate::pki::{self, PkiError};
+use crate::rbac::Rbac;
+use crate::server::{self, ServeError, Server};
+use crate::store::{LoadError, LogStore};
+
+/// Where the API is and what it keeps in memory.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Names and addresses clients dial, besides the one it listens on: for its certificate.
+    pub names: Vec<String>,
+    /// The daemon's data directory: certificates are kept in `kube-pki`, the administrator's kubeconfig in `kubeconfig`.
+    pub data_dir: PathBuf,
+    /// What is kept in memory.
+    pub limits: Limits,
+}
+
+/// Why the API cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant is its source's kind")]
+pub enum OpenError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error("the address of the Kubernetes API is not told: {0}")]
+    Address(io::Error),
+}
+
+/// The embedded API, open but not serving.
+pub struct Embedded {
+    api: Api,
+    store: LogStore,
+    server: Server,
+    acceptor: TlsAcceptor,
+    kubeconfig: PathBuf,
+}
+
+impl Embedded {
+    /// Opens the API over the objects in `projection`, which has folded all of `log`, and makes what is there from the
+    /// beginning, `definitions` (CustomResourceDefinitions) among it. What it changes is durable when this returns.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(
+        config: Config,
+        log: Log,
+        projection: &Projection,
+        definitions: &[Value],
+    ) -> Result<Embedded, OpenError> {
+        let server = Server::bind(config.listen).await?;
+        let address = server.address().map_err(OpenError::Address)?;
+        let pki_dir = config.data_dir.join("kube-pki");
+        let pki = pki::open(&pki_dir, address, &config.names)?;
+        let acceptor = server::acceptor(pki)?;
+        let store = LogStore::load(log, projection, config.limits, Box::new(registry))?;
+        let shared: Arc<dyn ledge_kubeapi::Store> = Arc::new(store.clone());
+        let api = Api::new(
+            Arc::clone(&shared),
+            Arc::new(SystemEnvironment),
+            Arc::new(Rbac::new(Arc::clone(&shared))),
+            Arc::new(Admission::new(shared)),
+        );
+        bootstrap::run(&api, definitions).await?;
+        let kubeconfig = config.data_dir.join("kubeconfig");
+        pki::write_kubeconfig(&kubeconfig, &pki_dir, address)?;
+        Ok(Embedded {
+            api,
+            store,
+            server,
+            acceptor,
+            kubeconfig,
+        })
+    }
+
+    /// Where it listens, with the real port.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.server.address()
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The API, for controllers in the same process.
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// The objects, for metrics.
+    pub fn store(&self) -> &LogStore {
+        &self.store
+    }
+
+    /// Serves until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let janitor = janitor::run(self.api.clone(), shutdown.clone());
+        let serve = self.server.serve(self.api, self.acceptor, shutdown);
+        tokio::join!(janitor, serve);
+    }
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Embedded")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Built-in kinds and those that `definitions` add.
+fn registry(definitions: &[Object]) -> Registry {
+    let mut registry = Registry::default();
+    for resource in builtin::resources() {
+        registry.insert(resource);
+    }
+    for definition in definitions {
+        match crd::resources(&definition.value()) {
+            Ok(resources) => resources
+                .into_iter()
+                .for_each(|resource| registry.insert(resource)),
+            // It was accepted by another version of this program.
+            Err(causes) => {
+                let name = &definition.key().name;
+                tracing::error!(name, ?causes, "a definition cannot be served: apply it again");
+            }
+        }
+    }
+    registry
+}

@@ -1,0 +1,266 @@
+//! HTTPS: connections, who is at the other end, requests to the protocol and its answers back.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::StreamExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use ledge_kubeapi::serve::request::{Method, Request, User};
+use ledge_kubeapi::serve::respond::{Body, Response};
+use ledge_kubeapi::serve::{Api, BODY_MAX_BYTES};
+use ledge_kubeapi::{ApiError, Reason};
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::pki::Pki;
+
+/// Connections at once; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 8192;
+/// A client has this long for its TLS handshake, and for the head of each request.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// After a shutdown, answers that are under way get this long.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// Most headers of a request.
+const HEADERS_MAX: usize = 100;
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error(
+        "cannot listen on {address} for the Kubernetes API: {source}; choose another with --api-listen (port 0 takes any)"
+    )]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The certificates cannot be used.
+    #[error("certificates of the Kubernetes API: {0}")]
+    Tls(String),
+}
+
+/// A bound API; nothing is served yet.
+pub struct Server {
+    listener: TcpListener,
+}
+
+impl Server {
+    /// Binds `address`.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub async fn bind(address: SocketAddr) -> Result<Server, ServeError> {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|source| ServeError::Bind { address, source })?;
+        Ok(Server { listener })
+    }
+
+    /// The address, with the real port.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves `api` until `shutdown`. Watches end then; clients come back to the next one.
+    pub async fn serve(self, api: Api, acceptor: TlsAcceptor, shutdown: CancellationToken) {
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                accepted = accept(&self.listener, &slots) => accepted,
+            };
+            let Some((stream, permit)) = accepted else {
+                continue;
+            };
+            let (api, acceptor, shutdown) = (api.clone(), acceptor.clone(), shutdown.clone());
+            connections.spawn(async move {
+                serve_connection(stream, api, acceptor, shutdown).await;
+                drop(permit);
+            });
+        }
+        let all = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_ANSWERS, all).await.is_err() {
+            tracing::debug!("clients of the Kubernetes API did not finish");
+        }
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(slots).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            stream.set_nodelay(true).ok();
+            Some((stream, permit))
+        }
+        Err(error) => {
+            // Out of file descriptors, most likely: going round at once would burn a processor.
+            tracing::warn!(%error, "cannot accept a connection to the Kubernetes API");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+/// TLS with the server's certificate; clients may show one of the authority's.
+///
+/// # Errors
+/// When the certificates do not fit together.
+pub fn acceptor(pki: Pki) -> Result<TlsAcceptor, ServeError> {
+    let wrong = |error: &dyn std::fmt::Display| ServeError::Tls(error.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(pki.ca).map_err(|error| wrong(&error))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| wrong(&error))?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(&error))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![pki.cert], pki.key)
+        .map_err(|error| wrong(&error))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn serve_connection(stream: TcpStream, api: Api, acceptor: TlsAcceptor, shutdown: CancellationToken) {
+    let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else {
+        return;
+    };
+    let certificates = stream.get_ref().1.peer_certificates();
+    let user = certificates.and_then(|certificates| user_of(certificates.first()?));
+    let ended = shutdown.clone();
+    let service = service_fn(move |request| {
+        let (api, user, shutdown) = (api.clone(), user.clone(), shutdown.clone());
+        async move { Ok::<_, Infallible>(answer(&api, user, request, &shutdown).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        served = connection.as_mut() => if let Err(error) = served {
+            tracing::debug!(%error, "a connection to the Kubernetes API ended");
+        },
+        () = ended.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await.ok();
+        }
+    }
+}
+
+/// Who a client's certificate names: the common name, and the organizations as groups, as upstream.
+fn user_of(certificate: &[u8]) -> Option<User> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let groups = subject
+        .iter_organization()
+        .filter_map(|group| group.as_str().ok());
+    let mut groups: Vec<String> = groups.map(str::to_owned).collect();
+    groups.push("system:authenticated".to_owned());
+    Some(User { name, groups })
+}
+
+async fn answer(
+    api: &Api,
+    user: Option<User>,
+    request: hyper::Request<Incoming>,
+    shutdown: &CancellationToken,
+) -> hyper::Response<UnsyncBoxBody<Bytes, Infallible>> {
+    let head = request.method() == hyper::Method::HEAD;
+    let response = match read(user, request).await {
+        Ok(request) => api.serve(request).await,
+        Err(error) => Response::error(&error),
+    };
+    let mut out = hyper::Response::builder().status(response.status);
+    for (name, value) in &response.headers {
+        out = out.header(*name, value);
+    }
+    let body = match response.body {
+        _ if head => Full::default().boxed_unsync(),
+        Body::Whole(bytes) => Full::new(bytes).boxed_unsync(),
+        Body::Stream(lines) => {
+            let ended = shutdown.clone().cancelled_owned();
+            let frames = lines.take_until(ended).map(|line| Ok(Frame::data(line)));
+            BodyExt::boxed_unsync(StreamBody::new(frames))
+        }
+    };
+    out.body(body).unwrap_or_else(|error| {
+        // A header's value that is none: ours, or a warning that quotes a client.
+        tracing::error!(%error, "an answer of the Kubernetes API cannot be written");
+        let mut broken = hyper::Response::new(Full::default().boxed_unsync());
+        *broken.status_mut() = hyper::StatusCode::INTERNAL_SERVER_ERROR;
+        broken
+    })
+}
+
+async fn read(user: Option<User>, request: hyper::Request<Incoming>) -> Result<Request, ApiError> {
+    let (parts, body) = request.into_parts();
+    let method = Method::parse(parts.method.as_str()).ok_or_else(|| {
+        ApiError::new(
+            Reason::MethodNotAllowed,
+            "the server does not allow this method on the requested resource",
+        )
+    })?;
+    // Anybody may ask for health, version and discovery; what for is up to the authorizer.
+    let user = user.unwrap_or_else(|| User {
+        name: "system:anonymous".to_owned(),
+        groups: vec!["system:unauthenticated".to_owned()],
+    });
+    let body = Limited::new(body, BODY_MAX_BYTES)
+        .collect()
+        .await
+        .map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                let told = format!("Request entity too large: limit is {BODY_MAX_BYTES}");
+                ApiError::new(Reason::RequestEntityTooLarge, told)
+            } else {
+                ApiError::bad_request(format!("the body cannot be read: {error}"))
+            }
+        })?;
+    let headers = parts.headers.iter().filter_map(|(name, value)| {
+        let value = value.to_str().ok()?.to_owned();
+        Some((name.as_str().to_owned(), value))
+    });
+    Ok(Request {
+        method,
+        path: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: headers.collect(),
+        body: body.to_bytes(),
+        user,
+    })
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("address", &self.address().ok())
+            .finish()
+    }
+}
