@@ -18,12 +18,11 @@ const UNKNOWN: &str = "<unknown>";
 
 /// Where the value of `column` of `resource` (a plural name) comes from; `None` for a column nobody here knows.
 pub(super) fn source(resource: &str, column: &str) -> Option<ColumnSource> {
-    let path = |path: &str| Some(ColumnSource::JsonPath(path.to_owned()));
     match (resource, column) {
         ("storageclasses", "Name") => return computed(storage::class_name),
         (_, "Name") => return Some(ColumnSource::Name),
         (_, "Age") => return Some(ColumnSource::Age),
-        (_, "Created At") => return path(".metadata.creationTimestamp"),
+        (_, "Created At") => return computed(|object, _| text(object, "/metadata/creationTimestamp").into()),
         _ => {}
     }
     match resource {
