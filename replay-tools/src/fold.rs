@@ -7,7 +7,7 @@ use ledge_log::LogView;
 use ledge_proto::fold::snapshot::{self, SnapshotError};
 use ledge_proto::fold::{FoldError, State, Table};
 use ledge_proto::frame::{Frame, FrameWriter, push_record};
-use ledge_proto::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
+use ledge_proto::ids::{Epoch, Mark, Position, Seq, StreamKey};
 use ledge_proto::limits;
 use ledge_proto::v1;
 use ledge_retention::replay::{self, Rebase, ReplayError};

@@ -1,0 +1,328 @@
+//! The real kubectl against the embedded API. `LEDGE_KUBECTL` names the program; without it these tests are skipped, with
+//! a line that says so.
+#![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use ledge_apiserver::embedded::{Config, Embedded, Limits};
+use ledge_log::{DiskStorage, Log, Options};
+use ledge_projection::{Follower, Projection};
+use ledge_proto::ids::ClusterId;
+use tokio_util::sync::CancellationToken;
+
+/// An API on a log of its own.
+struct Place {
+    dir: tempfile::TempDir,
+    kubectl: PathBuf,
+}
+
+/// What kubectl said.
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Place {
+    fn new() -> Option<Place> {
+        let Some(kubectl) = std::env::var_os("LEDGE_KUBECTL") else {
+            println!("SKIPPED kubectl against the embedded API: LEDGE_KUBECTL names no kubectl");
+            return None;
+        };
+        Some(Place {
+            dir: tempfile::tempdir().unwrap(),
+            kubectl: kubectl.into(),
+        })
+    }
+
+    /// Serves the API while `story` runs.
+    async fn serve<F: Future>(&self, story: F) -> F::Output {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let dir = self.dir.path();
+        let options = Options::new(ClusterId([7; 16]), "cloud".to_owned());
+        let (log, _) = Log::open(Arc::new(DiskStorage), &dir.join("log"), options).unwrap();
+        let cloud = ledge_projection::Options::cloud();
+        let (projection, _) = Projection::open(&dir.join("projection"), &log, &cloud).unwrap();
+        Follower::catch_up(&log, &projection, || false).unwrap();
+        let config = Config {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            names: Vec::new(),
+            data_dir: dir.to_owned(),
+            limits: Limits::default(),
+        };
+        let embedded = Embedded::open(config, log.clone(), &projection, &[])
+            .await
+            .unwrap();
+        let follower = Follower::start(log.clone(), projection);
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(embedded.run(shutdown.clone()));
+        let told = story.await;
+        shutdown.cancel();
+        serving.await.unwrap();
+        follower.stop().unwrap();
+        log.close().unwrap();
+        told
+    }
+
+    fn command(&self, args: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(&self.kubectl);
+        command
+            .args(args)
+            .env("KUBECONFIG", self.dir.path().join("kubeconfig"))
+            // Its cache of discovery must not outlive the test.
+            .env("HOME", self.dir.path())
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, args: &[&str]) -> Ran {
+        let output = self.command(args).output().await.unwrap();
+        Ran {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Runs what has to succeed, and gives what it printed.
+    async fn ok(&self, args: &[&str]) -> String {
+        let ran = self.run(args).await;
+        assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
+        ran.out
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+fn manifests() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests");
+    let mut files: Vec<PathBuf> = dir
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(files.len() >= 9, "{files:?}");
+    files
+}
+
+const WIDGETS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: widgets, kind: Widget, shortNames: [wd]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}, scale: {specReplicasPath: .spec.count, statusReplicasPath: .status.count}}
+    additionalPrinterColumns: [{name: Count, type: integer, jsonPath: .spec.count}]
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            required: [count]
+            properties:
+              count: {type: integer, minimum: 0, description: How many.}
+              color: {type: string, default: red}
+            x-kubernetes-validations: [{rule: 'self.count < 10', message: too many}]
+          status: {type: object, properties: {count: {type: integer}}}
+";
+
+const WIDGET: &str = "---\n{apiVersion: example.com/v1, kind: Widget, metadata: {name: one}, spec: {count: 3}}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_apply_as_they_are_and_stay_over_a_restart() {
+    let Some(place) = Place::new() else { return };
+    let files = manifests();
+    let before = place
+        .serve(async {
+            for file in &files {
+                place.ok(&["apply", "-f", file.to_str().unwrap()]).await;
+            }
+            for file in &files {
+                let told = place.ok(&["apply", "-f", file.to_str().unwrap()]).await;
+                assert!(told.lines().all(|line| line.ends_with("unchanged")), "{told}");
+                place.ok(&["diff", "-f", file.to_str().unwrap()]).await;
+            }
+            let wide = place.ok(&["get", "deployments", "-A", "-o", "wide"]).await;
+            assert!(wide.contains("nginx:1.25-alpine"), "{wide}");
+            let described = place.ok(&["describe", "deployment", "nginx-edge"]).await;
+            assert!(described.contains("nginx:1.25-alpine"), "{described}");
+            place
+                .ok(&["get", "all,cm,secret,pvc,sc,sa", "-A", "-o", "yaml"])
+                .await
+        })
+        .await;
+    let after = place
+        .serve(async {
+            place
+                .ok(&["get", "all,cm,secret,pvc,sc,sa", "-A", "-o", "yaml"])
+                .await
+        })
+        .await;
+    assert_eq!(before, after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_of_changing_a_deployment() {
+    let Some(place) = Place::new() else { return };
+    let file = manifests()
+        .into_iter()
+        .find(|file| file.ends_with("deployment-nginx-edge.yaml"))
+        .unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    place
+        .serve(async {
+            place.ok(&["apply", "--server-side", "-f", &file]).await;
+            let web = "deployment/nginx-edge";
+            place.ok(&["scale", web, "--replicas=3"]).await;
+            place.ok(&["label", web, "tier=front"]).await;
+            place.ok(&["annotate", web, "note=x"]).await;
+            place.ok(&["patch", web, "--type=json", "-p", r#"[{"op":"replace","path":"/spec/replicas","value":4}]"#]).await;
+            place.ok(&["patch", web, "--type=merge", "-p", r#"{"spec":{"paused":true}}"#]).await;
+            let image = r#"{"spec":{"template":{"spec":{"containers":[{"name":"nginx","image":"nginx:2"}]}}}}"#;
+            place.ok(&["patch", web, "-p", image]).await;
+            let path = "jsonpath={.spec.replicas} {.spec.paused} {.spec.template.spec.containers[0].image} \
+                        {.spec.template.spec.containers[0].ports[0].containerPort} {.metadata.labels.tier} {.metadata.generation}";
+            let now = place.ok(&["get", web, "-o", path]).await;
+            assert_eq!(now, "4 true nginx:2 80 front 5");
+
+            // Who applied it first is told that others changed it since.
+            let again = place.run(&["apply", "--server-side", "-f", &file]).await;
+            assert_eq!(again.code, 1, "{again:?}");
+            assert!(again.err.contains("conflict"), "{again:?}");
+            place.ok(&["apply", "--server-side", "--force-conflicts", "-f", &file]).await;
+
+            let dry = place.ok(&["scale", web, "--replicas=9", "--dry-run=server"]).await;
+            assert!(dry.contains("scaled"), "{dry}");
+            assert_ne!(place.ok(&["get", web, "-o", "jsonpath={.spec.replicas}"]).await, "9");
+            place.ok(&["delete", web]).await;
+            let gone = place.run(&["get", web]).await;
+            assert_eq!(gone.code, 1);
+            assert_eq!(
+                gone.err.trim(),
+                "Error from server (NotFound): deployments.apps \"nginx-edge\" not found"
+            );
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_of_ones_own() {
+    let Some(place) = Place::new() else { return };
+    let definition = place.file("crd.yaml", WIDGETS);
+    let widget = place.file("widget.yaml", WIDGET);
+    place
+        .serve(async {
+            place.ok(&["apply", "-f", &definition]).await;
+            place
+                .ok(&[
+                    "wait",
+                    "--for=condition=Established",
+                    "crd/widgets.example.com",
+                    "--timeout=10s",
+                ])
+                .await;
+            place.ok(&["apply", "-f", &widget]).await;
+            let table = place.ok(&["get", "wd"]).await;
+            assert!(table.starts_with("NAME   COUNT\none    3"), "{table}");
+            assert_eq!(
+                place
+                    .ok(&["get", "wd", "one", "-o", "jsonpath={.spec.color}"])
+                    .await,
+                "red"
+            );
+            place.ok(&["scale", "wd", "one", "--replicas=5"]).await;
+
+            let refused = place
+                .run(&[
+                    "patch",
+                    "wd",
+                    "one",
+                    "--type=merge",
+                    "-p",
+                    r#"{"spec":{"count":11}}"#,
+                ])
+                .await;
+            assert!(refused.err.contains("too many"), "{refused:?}");
+            let refused = place
+                .run(&[
+                    "patch",
+                    "wd",
+                    "one",
+                    "--type=merge",
+                    "-p",
+                    r#"{"spec":{"count":"a"}}"#,
+                ])
+                .await;
+            assert!(refused.err.contains("must be of type integer"), "{refused:?}");
+            let warned = place
+                .run(&["patch", "wd", "one", "--type=merge", "-p", r#"{"spec":{"zz":1}}"#])
+                .await;
+            assert!(warned.err.contains("unknown field \"spec.zz\""), "{warned:?}");
+            let told = place.ok(&["explain", "widget.spec.count"]).await;
+            assert!(told.contains("How many."), "{told}");
+
+            place
+                .ok(&["delete", "crd", "widgets.example.com", "--timeout=20s"])
+                .await;
+            assert_eq!(place.run(&["get", "wd"]).await.code, 1);
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_shows_changes_and_a_namespace_takes_its_content_along() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let Some(place) = Place::new() else { return };
+    let namespace = place.file(
+        "ns.yaml",
+        "---\n{apiVersion: v1, kind: Namespace, metadata: {name: dev}}",
+    );
+    let map = place.file(
+        "map.yaml",
+        "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: m, namespace: dev}, data: {a: b}}",
+    );
+    place
+        .serve(async {
+            let early = place.run(&["apply", "-f", &map]).await;
+            assert!(early.err.contains("namespaces \"dev\" not found"), "{early:?}");
+            place.ok(&["apply", "-f", &namespace]).await;
+            let mut watch = place
+                .command(&[
+                    "get",
+                    "cm",
+                    "-n",
+                    "dev",
+                    "-w",
+                    "--no-headers",
+                    "--output-watch-events",
+                ])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+            place.ok(&["apply", "-f", &map]).await;
+            let line = lines.next_line().await.unwrap().unwrap();
+            assert!(line.starts_with("ADDED") && line.contains(" m "), "{line}");
+            place.ok(&["delete", "ns", "dev", "--timeout=20s"]).await;
+            let line = lines.next_line().await.unwrap().unwrap();
+            assert!(line.starts_with("DELETED"), "{line}");
+            watch.kill().await.unwrap();
+            assert_eq!(place.run(&["get", "ns", "dev"]).await.code, 1);
+        })
+        .await;
+}
