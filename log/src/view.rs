@@ -124,7 +124,10 @@ impl LogView {
         let begins_late = info.is_some_and(|info| info.first_seq > after.next())
             && snapshots::snapshot_of(&self.catalog, key).is_none();
         for damage in &damages.all {
-            let lost = damage.lost.iter().find(|lost| lost.key == *key && lost.last > after);
+            let lost = damage
+                .lost
+                .iter()
+                .find(|lost| lost.key == *key && lost.last > after);
             if let Some(lost) = lost {
                 return Some(crate::quarantine::error(&self.catalog, lost));
             }

@@ -279,9 +279,7 @@ async fn others_fill_the_disk_and_make_room_again() {
     place.start_edge(NOWHERE).await.stop().await.unwrap();
     let filler = disk.fill(SEGMENT / 4);
     let edge = place.start_edge(NOWHERE).await;
-    place
-        .edge_says(&["was given up; a gap record tells which"])
-        .await;
+    place.edge_says(&["was given up; a gap record tells which"]).await;
     let before = place.edge_records();
     until("telemetry to go on", || place.edge_records() > before + 50).await;
     fs::remove_file(&filler).unwrap();
