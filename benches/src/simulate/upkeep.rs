@@ -65,7 +65,15 @@ impl World {
                     );
                     break;
                 }
-                Err(RetentionError::Append(err)) => return self.append_failed(id, &err),
+                Err(RetentionError::Append(err)) => {
+                    // What it appended before that is there: a gap record in the reserve, say.
+                    if !self.machines[id].disk.has_crashed() {
+                        for stream in self.written_by(id) {
+                            self.harvest(id, &stream, true)?;
+                        }
+                    }
+                    return self.append_failed(id, &err);
+                }
                 Err(err) => {
                     if self.machines[id].disk.has_crashed() {
                         return self.power_loss(id);

@@ -9,7 +9,7 @@ use super::segment::{Found, SegmentScan, Window, peek, span};
 use super::{Mode, OnHole};
 use crate::catalog::Damage;
 use crate::error::OpenError;
-use crate::format::block::{BLOCK_HEADER_LEN, BlockHeader};
+use crate::format::block::{BLOCK_HEADER_LEN, BlockHeader, BlockKind};
 use crate::format::seal::Seal;
 use crate::format::segment::SEGMENT_HEADER_LEN;
 use crate::format::streams::StreamTail;
@@ -46,8 +46,21 @@ impl SegmentScan<'_> {
     /// Whether everything can be read that the index of a finished segment does not say. Otherwise its blocks are
     /// looked at one by one.
     pub(super) fn can_use(&self, seal: &Seal, first: bool) -> Result<bool, OpenError> {
-        if first && self.block_at(SEGMENT_HEADER_LEN)?.is_none() {
-            return Ok(false);
+        if first {
+            // Where the streams stood before it.
+            let mut off = SEGMENT_HEADER_LEN;
+            loop {
+                let Some(found) = self.block_at(off)? else {
+                    return Ok(false);
+                };
+                if found.header.kind != BlockKind::Streams {
+                    break;
+                }
+                if self.check_body(&found)?.is_err() {
+                    return Ok(false);
+                }
+                off += span(&found, self.segment);
+            }
         }
         let mut known = HashSet::new();
         for entry in &seal.frames {
