@@ -141,7 +141,8 @@ spec:
           status: {type: object, properties: {count: {type: integer}}}
 ";
 
-const WIDGET: &str = "---\n{apiVersion: example.com/v1, kind: Widget, metadata: {name: one}, spec: {count: 3}}";
+const WIDGET: &str =
+    "---\n{apiVersion: example.com/v1, kind: Widget, metadata: {name: one}, spec: {count: 3}}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn manifests_apply_as_they_are_and_stay_over_a_restart() {
