@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::error::{ApiError, Cause};
-use crate::resource::{Column, ColumnSource, Gvr, Resource, Scale, Scope};
+use crate::resource::{Gvr, Resource, Scale, Scope};
 use crate::schema::{Schema, cause};
+use crate::table;
 
 /// Most versions of one definition.
 const VERSIONS_MAX: usize = 32;
@@ -104,7 +105,7 @@ pub fn resources(definition: &Value) -> Result<Vec<Resource>, Vec<Cause>> {
             verbs: Vec::new(),
             schema: Arc::new(schema),
             published: Some(Arc::new(raw.clone())),
-            columns: columns(&version["additionalPrinterColumns"]),
+            columns: table::custom_columns(version),
             selectable: selectable(&version["selectableFields"]),
             storage: version["storage"] == true,
             custom: true,
@@ -149,36 +150,6 @@ fn check_names(definition: &Value) -> Vec<Cause> {
         }
     }
     causes
-}
-
-fn columns(definitions: &Value) -> Vec<Column> {
-    let definitions = definitions.as_array().into_iter().flatten();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut columns: Vec<Column> = definitions
-        .map(|column| Column {
-            name: text(&column["name"]),
-            kind: text(&column["type"]),
-            format: text(&column["format"]),
-            description: text(&column["description"]),
-            priority: column["priority"]
-                .as_i64()
-                .and_then(|n| i32::try_from(n).ok())
-                .unwrap_or(0),
-            source: ColumnSource::JsonPath(text(&column["jsonPath"])),
-        })
-        .collect();
-    if !columns.is_empty() {
-        let name = Column {
-            name: "Name".to_owned(),
-            kind: "string".to_owned(),
-            format: "name".to_owned(),
-            description: "Name must be unique within a namespace.".to_owned(),
-            priority: 0,
-            source: ColumnSource::Name,
-        };
-        columns.insert(0, name);
-    }
-    columns
 }
 
 fn selectable(fields: &Value) -> Vec<String> {
