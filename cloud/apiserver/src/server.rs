@@ -37,7 +37,7 @@ const HEADERS_MAX: usize = 100;
 pub enum ServeError {
     /// The address cannot be listened on.
     #[error(
-        "cannot listen on {address} for the Kubernetes API: {source}; choose another with --api-listen (port 0 takes any)"
+        "cannot listen on {address} for the Kubernetes API: {source}; choose another with --api-listen (port 0 takes any, `off` serves none)"
     )]
     Bind {
         /// The address.
