@@ -101,6 +101,7 @@ impl Kubernetes {
             told,
             ..
         } = self;
+        let every_node = embedded.is_some();
         match embedded {
             Some(embedded) => {
                 tasks.spawn("kubernetes-api", embedded.run(shutdown.clone()));
@@ -115,7 +116,12 @@ impl Kubernetes {
                 tasks.spawn("definitions", up);
             }
         }
-        let controllers = Controllers { client, told, links };
+        let controllers = Controllers {
+            client,
+            told,
+            every_node,
+            links,
+        };
         tasks.spawn("controllers", controllers.run(shutdown.clone()));
     }
 }

@@ -5,10 +5,15 @@
 //! A controller keeps no state of its own. It compares what the API says with what nodes were told, which is the
 //! projection of their streams, and appends the difference: after a restart it goes on where the log ends.
 //!
-//! Reading order: [`told`], [`links`], [`Controllers`] (this file), [`definitions`].
+//! Reading order: [`told`], [`links`], [`Controllers`] (this file), [`edge`],
+//! [`definitions`].
 
+mod as_node;
 pub mod definitions;
+mod edge;
+mod informer;
 pub mod links;
+mod objects;
 pub mod told;
 
 use std::future::Future;
@@ -30,6 +35,9 @@ pub struct Controllers {
     pub client: Client,
     /// What nodes were told, and how they are told more.
     pub told: Told,
+    /// Every Node is Ledge's, as with the embedded API. In a cluster only those are that reported themselves or have the
+    /// label `node-role.kubernetes.io/edge`.
+    pub every_node: bool,
     /// Which nodes are connected.
     pub links: Arc<dyn Links>,
 }
@@ -38,7 +46,8 @@ impl Controllers {
     /// Runs every controller until `shutdown`. A controller tries again by itself when the API or the log fails it.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut running = JoinSet::new();
-        spawn(&mut running, "none", shutdown.cancelled_owned());
+        let down = edge::down::run(self.clone(), shutdown.clone());
+        spawn(&mut running, "edge-down", down);
         while let Some(ended) = running.join_next().await {
             if let Err(err) = ended {
                 tracing::error!(%err, "a controller failed: it runs again when cloudcore starts again");
