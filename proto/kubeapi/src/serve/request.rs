@@ -1,6 +1,15 @@
 //! A request as the shell hands it over.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+
+/// Who nobody said he is.
+pub const ANONYMOUS: &str = "system:anonymous";
+/// The group of everybody who said who he is.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// The group of everybody else.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 
 /// HTTP methods the protocol knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +57,36 @@ pub struct User {
     pub name: String,
     /// Such as `system:masters`.
     pub groups: Vec<String>,
+    /// Tells apart those who had the same name one after another; may be empty.
+    pub uid: String,
+    /// What else is known, such as `authentication.kubernetes.io/pod-name`.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    /// Somebody of that name in those groups, of whom nothing else is known.
+    pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = impl Into<String>>) -> User {
+        User {
+            name: name.into(),
+            groups: groups.into_iter().map(Into::into).collect(),
+            ..User::default()
+        }
+    }
+
+    /// Nobody known.
+    pub fn anonymous() -> User {
+        User::new(ANONYMOUS, [UNAUTHENTICATED])
+    }
+}
+
+/// A service account, as upstream names it.
+pub fn service_account(namespace: &str, name: &str) -> User {
+    let groups = [
+        "system:serviceaccounts".to_owned(),
+        format!("system:serviceaccounts:{namespace}"),
+        AUTHENTICATED.to_owned(),
+    ];
+    User::new(format!("system:serviceaccount:{namespace}:{name}"), groups)
 }
 
 /// A request.
