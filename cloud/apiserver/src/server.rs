@@ -6,17 +6,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::stream::StreamExt;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use ledge_kubeapi::serve::request::{Method, Request, User};
-use ledge_kubeapi::serve::respond::{Body, Response};
-use ledge_kubeapi::serve::{Api, BODY_MAX_BYTES};
-use ledge_kubeapi::{ApiError, Reason};
+use ledge_kubeapi::ApiError;
+use ledge_kubeapi::serve::Api;
+use ledge_kubeapi::serve::request::{AUTHENTICATED, Request, User};
+use ledge_kubeapi::serve::respond::Response;
+use ledge_kubeapi::serve::transport::{self, ResponseBody};
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::Accounts;
 use crate::pki::Pki;
 
 /// Connections at once; more wait to be accepted.
@@ -53,6 +52,15 @@ pub enum ServeError {
     Tls(String),
 }
 
+/// What requests are answered with.
+#[derive(Clone)]
+pub struct Served {
+    /// The API.
+    pub api: Api,
+    /// Knows the bearers of tokens.
+    pub accounts: Accounts,
+}
+
 /// A bound API; nothing is served yet.
 pub struct Server {
     listener: TcpListener,
@@ -77,8 +85,8 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves `api` until `shutdown`. Watches end then; clients come back to the next one.
-    pub async fn serve(self, api: Api, acceptor: TlsAcceptor, shutdown: CancellationToken) {
+    /// Serves `served` until `shutdown`. Watches end then; clients come back to the next one.
+    pub async fn serve(self, served: Served, acceptor: TlsAcceptor, shutdown: CancellationToken) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = tokio::task::JoinSet::new();
         loop {
@@ -90,9 +98,9 @@ impl Server {
             let Some((stream, permit)) = accepted else {
                 continue;
             };
-            let (api, acceptor, shutdown) = (api.clone(), acceptor.clone(), shutdown.clone());
+            let (served, acceptor, shutdown) = (served.clone(), acceptor.clone(), shutdown.clone());
             connections.spawn(async move {
-                serve_connection(stream, api, acceptor, shutdown).await;
+                serve_connection(stream, served, acceptor, shutdown).await;
                 drop(permit);
             });
         }
@@ -126,11 +134,11 @@ async fn accept(
 ///
 /// # Errors
 /// When the certificates do not fit together.
-pub fn acceptor(pki: Pki) -> Result<TlsAcceptor, ServeError> {
+pub fn acceptor(pki: &Pki) -> Result<TlsAcceptor, ServeError> {
     let wrong = |error: &dyn std::fmt::Display| ServeError::Tls(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
-    roots.add(pki.ca).map_err(|error| wrong(&error))?;
+    roots.add(pki.ca.clone()).map_err(|error| wrong(&error))?;
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()
@@ -139,13 +147,18 @@ pub fn acceptor(pki: Pki) -> Result<TlsAcceptor, ServeError> {
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(&error))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![pki.cert], pki.key)
+        .with_single_cert(vec![pki.cert.clone()], pki.key.clone_key())
         .map_err(|error| wrong(&error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn serve_connection(stream: TcpStream, api: Api, acceptor: TlsAcceptor, shutdown: CancellationToken) {
+async fn serve_connection(
+    stream: TcpStream,
+    served: Served,
+    acceptor: TlsAcceptor,
+    shutdown: CancellationToken,
+) {
     let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else {
         return;
     };
@@ -153,8 +166,8 @@ async fn serve_connection(stream: TcpStream, api: Api, acceptor: TlsAcceptor, sh
     let user = certificates.and_then(|certificates| user_of(certificates.first()?));
     let ended = shutdown.clone();
     let service = service_fn(move |request| {
-        let (api, user, shutdown) = (api.clone(), user.clone(), shutdown.clone());
-        async move { Ok::<_, Infallible>(answer(&api, user, request, &shutdown).await) }
+        let (served, user, shutdown) = (served.clone(), user.clone(), shutdown.clone());
+        async move { Ok::<_, Infallible>(answer(&served, user, request, &shutdown).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -182,79 +195,41 @@ fn user_of(certificate: &[u8]) -> Option<User> {
         .iter_organization()
         .filter_map(|group| group.as_str().ok());
     let mut groups: Vec<String> = groups.map(str::to_owned).collect();
-    groups.push("system:authenticated".to_owned());
-    Some(User { name, groups })
+    groups.push(AUTHENTICATED.to_owned());
+    Some(User::new(name, groups))
 }
 
 async fn answer(
-    api: &Api,
+    served: &Served,
     user: Option<User>,
     request: hyper::Request<Incoming>,
     shutdown: &CancellationToken,
-) -> hyper::Response<UnsyncBoxBody<Bytes, Infallible>> {
+) -> hyper::Response<ResponseBody> {
     let head = request.method() == hyper::Method::HEAD;
-    let response = match read(user, request).await {
-        Ok(request) => api.serve(request).await,
+    let response = match read(served, user, request).await {
+        Ok(request) => served.api.serve(request).await,
         Err(error) => Response::error(&error),
     };
-    let mut out = hyper::Response::builder().status(response.status);
-    for (name, value) in &response.headers {
-        out = out.header(*name, value);
+    let mut out = transport::write(response, shutdown.clone().cancelled_owned());
+    if head {
+        *out.body_mut() = Full::default().boxed_unsync();
     }
-    let body = match response.body {
-        _ if head => Full::default().boxed_unsync(),
-        Body::Whole(bytes) => Full::new(bytes).boxed_unsync(),
-        Body::Stream(lines) => {
-            let ended = shutdown.clone().cancelled_owned();
-            let frames = lines.take_until(ended).map(|line| Ok(Frame::data(line)));
-            BodyExt::boxed_unsync(StreamBody::new(frames))
-        }
-    };
-    out.body(body).unwrap_or_else(|error| {
-        // A header's value that is none: ours, or a warning that quotes a client.
-        tracing::error!(%error, "an answer of the Kubernetes API cannot be written");
-        let mut broken = hyper::Response::new(Full::default().boxed_unsync());
-        *broken.status_mut() = hyper::StatusCode::INTERNAL_SERVER_ERROR;
-        broken
-    })
+    out
 }
 
-async fn read(user: Option<User>, request: hyper::Request<Incoming>) -> Result<Request, ApiError> {
-    let (parts, body) = request.into_parts();
-    let method = Method::parse(parts.method.as_str()).ok_or_else(|| {
-        ApiError::new(
-            Reason::MethodNotAllowed,
-            "the server does not allow this method on the requested resource",
-        )
-    })?;
-    // Anybody may ask for health, version and discovery; what for is up to the authorizer.
-    let user = user.unwrap_or_else(|| User {
-        name: "system:anonymous".to_owned(),
-        groups: vec!["system:unauthenticated".to_owned()],
-    });
-    let body = Limited::new(body, BODY_MAX_BYTES)
-        .collect()
-        .await
-        .map_err(|error| {
-            if error.is::<http_body_util::LengthLimitError>() {
-                let told = format!("Request entity too large: limit is {BODY_MAX_BYTES}");
-                ApiError::new(Reason::RequestEntityTooLarge, told)
-            } else {
-                ApiError::bad_request(format!("the body cannot be read: {error}"))
-            }
-        })?;
-    let headers = parts.headers.iter().filter_map(|(name, value)| {
-        let value = value.to_str().ok()?.to_owned();
-        Some((name.as_str().to_owned(), value))
-    });
-    Ok(Request {
-        method,
-        path: parts.uri.path().to_owned(),
-        query: parts.uri.query().unwrap_or_default().to_owned(),
-        headers: headers.collect(),
-        body: body.to_bytes(),
-        user,
-    })
+/// Reads a request, once its sender is known: nobody else makes the server hold a body.
+async fn read(
+    served: &Served,
+    certificate: Option<User>,
+    mut request: hyper::Request<Incoming>,
+) -> Result<Request, ApiError> {
+    let authorization = request.headers_mut().remove(hyper::header::AUTHORIZATION);
+    let authorization = authorization.as_ref().and_then(|value| value.to_str().ok());
+    let sender = served
+        .accounts
+        .sender(certificate, authorization.unwrap_or_default());
+    let user = sender.await?.unwrap_or_else(transport::anonymous);
+    transport::read(user, request).await
 }
 
 impl std::fmt::Debug for Server {

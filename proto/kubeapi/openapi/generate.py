@@ -133,7 +133,7 @@ def kind(prefix, group, version, found):
 
 
 def main():
-    for old in HERE.glob("*.json.zst"):
+    for old in HERE.glob("api*.json.zst"):
         old.unlink()
     for prefix, resources in KINDS.items():
         document = reduced(get(f"/openapi/v3/{prefix}"), resources)

@@ -2,8 +2,8 @@
 //!
 //! The shell reads a request (its body bounded by [`BODY_MAX_BYTES`]), says who sent it, and writes the [`Response`].
 //!
-//! Reading order: [`request`], [`options`], this file, `impersonate`, `read`, `watch`, `write` (what every write has in common), `create`,
-//! `update`, `patching`, `delete`, `scale`, [`respond`].
+//! Reading order: [`request`], [`options`], this file, `impersonate`, `read`, `watch`, `write` (what every write has in common),
+//! `create`, `update`, `patching`, `delete`, `scale`, [`respond`], [`transport`].
 
 mod create;
 mod delete;
@@ -14,6 +14,7 @@ mod read;
 pub mod request;
 pub mod respond;
 mod scale;
+pub mod transport;
 mod update;
 mod watch;
 mod write;

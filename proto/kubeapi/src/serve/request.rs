@@ -72,11 +72,6 @@ impl User {
             ..User::default()
         }
     }
-
-    /// Nobody known.
-    pub fn anonymous() -> User {
-        User::new(ANONYMOUS, [UNAUTHENTICATED])
-    }
 }
 
 /// A service account, as upstream names it.
