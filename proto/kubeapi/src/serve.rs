@@ -138,6 +138,9 @@ impl Api {
             Err(Refused::Status(error)) => return Response::error(&error),
             Err(Refused::Senseless(response)) => return response,
         }
+        if let Err(error) = request.decode_protobuf() {
+            return Response::error(&error);
+        }
         match self.answer(&request).await {
             Ok(response) => response,
             Err(error) => Response::error(&error),

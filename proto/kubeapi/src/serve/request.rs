@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::error::ApiError;
+use crate::protobuf;
+
 /// Who nobody said he is.
 pub const ANONYMOUS: &str = "system:anonymous";
 /// The group of everybody who said who he is.
@@ -113,6 +116,24 @@ impl Request {
         let value = self.header("content-type");
         let media = value.split(';').next().unwrap_or_default();
         media.trim().to_ascii_lowercase()
+    }
+
+    /// Turns a body in Kubernetes' protobuf encoding into JSON.
+    ///
+    /// # Errors
+    /// `BadRequest` for one that cannot be read.
+    pub(super) fn decode_protobuf(&mut self) -> Result<(), ApiError> {
+        if self.body.is_empty() || self.content_type() != protobuf::MEDIA_TYPE {
+            return Ok(());
+        }
+        let object = protobuf::decode(&self.body)?;
+        self.body = serde_json::to_vec(&object).unwrap_or_default().into();
+        for (name, value) in &mut self.headers {
+            if name == "content-type" {
+                "application/json".clone_into(value);
+            }
+        }
+        Ok(())
     }
 
     /// Who writes, for managedFields when the query does not say: what the user agent begins with.
