@@ -4,6 +4,8 @@
 
 #[path = "kubectl/access.rs"]
 mod access;
+#[path = "kubectl/commands.rs"]
+mod commands;
 #[path = "kubectl/place.rs"]
 mod place;
 
