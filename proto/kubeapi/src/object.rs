@@ -42,6 +42,7 @@ struct Inner {
     uid: String,
     labels: BTreeMap<String, String>,
     fields: BTreeMap<String, String>,
+    foreign_version: Option<Box<str>>,
     json: Bytes,
 }
 
@@ -53,12 +54,32 @@ impl Object {
     /// Never: a JSON value with string keys always encodes.
     pub fn new(key: ObjectKey, version: Version, mut value: Value, selectable: &[String]) -> Object {
         value["metadata"]["resourceVersion"] = Value::String(version.to_string());
+        Object::encode(key, version, &value, selectable, None)
+    }
+
+    /// As [`Object::new`], of an object that another store versions: `metadata.resourceVersion` stays as it is, and `version`
+    /// is the change's place among the changes of this store.
+    ///
+    /// # Panics
+    /// Never, as [`Object::new`].
+    pub fn mirrored(key: ObjectKey, version: Version, value: &Value, selectable: &[String]) -> Object {
+        let foreign = value["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+        Object::encode(key, version, value, selectable, Some(foreign.into()))
+    }
+
+    fn encode(
+        key: ObjectKey,
+        version: Version,
+        value: &Value,
+        selectable: &[String],
+        foreign_version: Option<Box<str>>,
+    ) -> Object {
         let labels = value["metadata"]["labels"].as_object();
         let labels = labels.into_iter().flatten();
         let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
         let fields = selectable
             .iter()
-            .map(|path| (path.clone(), field(&value, path)))
+            .map(|path| (path.clone(), field(value, path)))
             .collect();
         Object {
             inner: Arc::new(Inner {
@@ -66,7 +87,8 @@ impl Object {
                 uid: value["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
                 labels: labels.collect(),
                 fields,
-                json: serde_json::to_vec(&value).unwrap_or_default().into(),
+                foreign_version,
+                json: serde_json::to_vec(value).unwrap_or_default().into(),
                 key,
             }),
         }
@@ -100,6 +122,11 @@ impl Object {
         self.inner.version
     }
 
+    /// `metadata.resourceVersion` where another store gave it; see [`Object::mirrored`].
+    pub fn foreign_version(&self) -> Option<&str> {
+        self.inner.foreign_version.as_deref()
+    }
+
     /// `metadata.uid`.
     pub fn uid(&self) -> &str {
         &self.inner.uid
@@ -124,7 +151,7 @@ impl Object {
         }
     }
 
-    /// The object as JSON in its storage version, `metadata.resourceVersion` set.
+    /// The object as JSON in its storage version, with `metadata.resourceVersion`.
     pub fn json(&self) -> &Bytes {
         &self.inner.json
     }

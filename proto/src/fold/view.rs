@@ -197,22 +197,37 @@ pub fn entries<S: Read, T: Message + Default>(store: &S, scope: &Scope, table: T
         })
         .map_err(FoldError::Store)?;
     raw.into_iter()
-        .map(|(key, value)| {
-            let entry: v1::Entry = decode(table, value)?;
-            Ok((
-                key,
-                Latest {
-                    content: decode(table, entry.payload.clone())?,
-                    position: Position {
-                        epoch: Epoch(entry.epoch),
-                        seq: Seq(entry.seq),
-                    },
-                    wall_us: entry.wall_us,
-                    clock: entry.clock(),
-                    cause: entry.cause,
-                    count: entry.count,
-                },
-            ))
-        })
+        .map(|(key, value)| Ok((key, latest(table, value)?)))
         .collect()
+}
+
+/// One entry of a table of a scope; `None` when there is none.
+///
+/// # Errors
+/// When the store fails or the entry is damaged.
+pub fn entry<S: Read, T: Message + Default>(
+    store: &S,
+    scope: &Scope,
+    table: Table,
+    key: &str,
+) -> Found<Option<Latest<T>>, S> {
+    let found = store
+        .get(&table_key(scope, table, key.as_bytes()))
+        .map_err(FoldError::Store)?;
+    found.map(|value| latest(table, value)).transpose()
+}
+
+fn latest<T: Message + Default, E>(table: Table, value: Bytes) -> Result<Latest<T>, FoldError<E>> {
+    let entry: v1::Entry = decode(table, value)?;
+    Ok(Latest {
+        content: decode(table, entry.payload.clone())?,
+        position: Position {
+            epoch: Epoch(entry.epoch),
+            seq: Seq(entry.seq),
+        },
+        wall_us: entry.wall_us,
+        clock: entry.clock(),
+        cause: entry.cause,
+        count: entry.count,
+    })
 }
