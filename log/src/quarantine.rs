@@ -4,6 +4,7 @@
 //! the header is gone too, its chain the one that the next block continues. So the log is the same as before the
 //! damage, and nothing that reads it has to know.
 
+pub(crate) mod chain;
 mod rebuild;
 
 use std::path::PathBuf;
