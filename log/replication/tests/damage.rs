@@ -82,6 +82,14 @@ async fn what_rots_on_one_side_comes_back_from_the_other() {
     let down = cloud.own_key(&StreamId::new(node, Lane::Down));
     edge.close().unwrap();
     cloud.close().unwrap();
+    // Blocks in a row, more than are asked for at once.
+    harm(
+        &site,
+        "edge-1",
+        &data,
+        &[10, 11, 12, 13, 14, 15],
+        Harm::Everything,
+    );
     // Its own and the other's stream on either side.
     flip(&site, "edge-1", &data, 4);
     flip(&site, "edge-1", &down, 7);
