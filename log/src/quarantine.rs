@@ -15,10 +15,10 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Chain, Mark, Position, Seq, StreamKey};
 
-use crate::catalog::{Catalog, Damage, FrameRef, Quarantined, Segment};
+use crate::catalog::{Catalog, Damage, FrameRef, Quarantined, Segment, Stream};
 use crate::error::{AppendError, OpenError, ReadError, RefillError};
 use crate::format::block::BLOCK_HEADER_BYTES;
-use crate::ids::SegmentNo;
+use crate::ids::{BlockNo, SegmentNo};
 use crate::log::Log;
 use crate::storage::{Storage, pwrite};
 use crate::writer::Writer;
@@ -217,9 +217,11 @@ fn held_again(catalog: &Catalog, lost: &Quarantined) -> bool {
 }
 
 impl Writer {
-    /// Whether the end of the stream may be in a damaged block.
-    pub(crate) fn is_suspect(&self, slot: u32) -> bool {
-        self.catalog.damages().suspects.contains(&slot)
+    /// Whether the end of the stream may be in a damaged block, or among blocks that are gone.
+    pub(crate) fn begins_anew(&self, stream: &Stream) -> bool {
+        let lost_from = self.superblock.lost_from;
+        lost_from > BlockNo::ZERO && self.catalog.last_block_of(stream) < lost_from
+            || self.catalog.damages().suspects.contains(&stream.slot)
     }
 
     fn refill(&mut self, frame: Frame) -> Result<bool, RefillError> {
