@@ -4,8 +4,10 @@
 //! policy wants to keep of it; state leaves a base, from which the rest of the log folds to the same state as before.
 //!
 //! Reading order: [`policy`], [`budget`], [`engine`], `state`, [`gaps`], `degrade`; [`replay`], which folds a log of
-//! which the beginning is gone; and [`reset`], by which a stream goes on under a new epoch.
+//! which the beginning is gone; [`account`], what that says of a stream; and [`reset`], by which a stream goes on under
+//! a new epoch.
 
+pub mod account;
 pub mod budget;
 mod degrade;
 pub mod engine;

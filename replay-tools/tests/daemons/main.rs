@@ -11,6 +11,7 @@ mod bounded;
 mod certificates;
 mod damaged_log;
 mod fencing;
+mod figures;
 mod full_disk;
 mod manifests;
 mod peers;
