@@ -321,7 +321,10 @@ impl<K: Metadata<Ty = ObjectMeta>> Cache<K> {
 
 fn owner_key(metadata: &ObjectMeta) -> (String, String) {
     let uid = controller_of(metadata).map(|owner| owner.uid.clone());
-    (metadata.namespace.clone().unwrap_or_default(), uid.unwrap_or_default())
+    (
+        metadata.namespace.clone().unwrap_or_default(),
+        uid.unwrap_or_default(),
+    )
 }
 
 /// Whether `new` is not older than `held`. Versions that are no numbers are taken in the order in which they come.
@@ -353,7 +356,11 @@ mod tests {
     }
 
     fn version(cache: &Cache<Pod>, name: &str) -> Option<String> {
-        cache.get(&Name::new("a", name))?.metadata.resource_version.clone()
+        cache
+            .get(&Name::new("a", name))?
+            .metadata
+            .resource_version
+            .clone()
     }
 
     #[test]

@@ -107,6 +107,7 @@ impl Object {
                 uid: String::new(),
                 labels,
                 fields,
+                foreign_version: None,
                 json: Bytes::new(),
             }),
         }
