@@ -20,11 +20,11 @@ use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 /// Keeps the label of each node and the status of each group right until `shutdown`.
-pub(crate) async fn run_node_groups(client: Client, shutdown: CancellationToken) {
+pub async fn run_node_groups(client: Client, shutdown: CancellationToken) {
     shutdown.run_until_cancelled(nodes::run(client)).await;
 }
 
 /// Keeps what applications make right, and their status, until `shutdown`.
-pub(crate) async fn run_applications(client: Client, shutdown: CancellationToken) {
+pub async fn run_applications(client: Client, shutdown: CancellationToken) {
     shutdown.run_until_cancelled(applications::run(client)).await;
 }

@@ -11,11 +11,12 @@
 mod as_node;
 pub mod definitions;
 mod edge;
-mod groups;
+pub mod groups;
 mod informer;
 pub mod links;
 mod objects;
 pub mod told;
+mod writes;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -53,6 +54,11 @@ impl Controllers {
         spawn(&mut running, "node-groups", groups);
         let applications = groups::run_applications(self.client.clone(), shutdown.clone());
         spawn(&mut running, "edge-applications", applications);
+        spawn(
+            &mut running,
+            "writes",
+            writes::run(self.clone(), shutdown.clone()),
+        );
         while let Some(ended) = running.join_next().await {
             if let Err(err) = ended {
                 tracing::error!(%err, "a controller failed: it runs again when cloudcore starts again");
