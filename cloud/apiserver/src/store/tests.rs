@@ -69,15 +69,19 @@ async fn churn(store: &LogStore, changes: u64, mut seed: u64) {
         let pick = seed >> 33;
         let key = ObjectKey {
             resource: maps().resource,
-            namespace: if pick % 2 == 0 { "a" } else { "b" }.to_owned(),
+            namespace: if pick.is_multiple_of(2) { "a" } else { "b" }.to_owned(),
             name: format!("m{}", pick / 2 % 5),
         };
-        let color = if pick / 10 % 2 == 0 { "red" } else { "blue" };
+        let color = if (pick / 10).is_multiple_of(2) {
+            "red"
+        } else {
+            "blue"
+        };
         let labels = json!({ "color": color });
         let value = json!({"metadata": {"name": key.name, "namespace": key.namespace, "labels": labels}, "data": {"n": n}});
         let change = match store.get(&key).await {
             Err(_) => Change::Create { key, value },
-            Ok(old) if pick / 20 % 3 == 0 => Change::Delete {
+            Ok(old) if (pick / 20).is_multiple_of(3) => Change::Delete {
                 key,
                 expected: old.version(),
             },
