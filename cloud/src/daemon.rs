@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ledge_apiserver::embedded::{self, Embedded};
+use ledge_controllers::told::Told;
 use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
@@ -29,6 +29,7 @@ use crate::config::{Config, LogFormat};
 use crate::device_controller::DeviceController;
 use crate::fleet::Fleet;
 use crate::hub::{Hub, HubParts, ListenError};
+use crate::kubernetes::{Kubernetes, KubernetesError};
 use crate::leadership::{self, LeadershipError};
 use crate::manifests::{WatchError, WatchOptions, Watcher};
 
@@ -70,7 +71,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Http(#[from] HttpError),
     #[error(transparent)]
-    Kubernetes(#[from] embedded::OpenError),
+    Kubernetes(#[from] KubernetesError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
@@ -84,7 +85,8 @@ pub struct Daemon {
     projection: Projection,
     keeper: retention::Parts,
     http: Option<HttpFace>,
-    kubernetes: Option<Embedded>,
+    kubernetes: Option<Kubernetes>,
+    fleet: Fleet,
     health: Health,
     hub: Hub,
     manifests: Option<Watcher>,
@@ -121,7 +123,10 @@ impl Daemon {
     /// # Errors
     /// See [`DaemonError`].
     pub async fn build(config: Config, stop: &CancellationToken) -> Result<Daemon, DaemonError> {
-        if let Some(message) = config.without_effect_message() {
+        for message in [config.without_effect_message(), config.kubernetes_note.clone()]
+            .into_iter()
+            .flatten()
+        {
             tracing::info!("{message}");
         }
         let files = CertFiles {
@@ -211,27 +216,22 @@ impl Daemon {
             receipts: receipt_key(&files)?,
             snapshots: Arc::new(projection.clone()),
             slots: ReplaySlots::new(replay_slots()),
-            fleet,
+            fleet: fleet.clone(),
         };
         let hub = Hub::bind(config.quic_listen, tls, parts)?;
-        let kubernetes = match config.api_listen {
-            Some(listen) => {
-                let config = embedded::Config {
-                    listen,
-                    names: Vec::new(),
-                    data_dir: config.data_dir.clone(),
-                    limits: embedded::Limits::default(),
-                };
-                Some(Embedded::open(config, log.clone(), &projection, &[]).await?)
-            }
-            None => None,
+        let told = Told {
+            log: log.clone(),
+            projection: projection.clone(),
+            appends: appends.clone(),
         };
+        let kubernetes = Kubernetes::open(&config, told).await?;
         Ok(Daemon {
             log,
             projection,
             keeper,
             http,
             kubernetes,
+            fleet,
             health,
             hub,
             manifests,
@@ -250,6 +250,7 @@ impl Daemon {
             keeper,
             http,
             kubernetes,
+            fleet,
             health,
             hub,
             manifests,
@@ -268,12 +269,8 @@ impl Daemon {
         }
         let mut api_address = String::new();
         if let Some(kubernetes) = kubernetes {
-            api_address = format!(
-                ", Kubernetes API on {} (kubeconfig {})",
-                told(kubernetes.address()),
-                kubernetes.kubeconfig().display()
-            );
-            tasks.spawn("kubernetes-api", kubernetes.run(shutdown.clone()));
+            api_address = format!(", Kubernetes API on {}", kubernetes.place());
+            kubernetes.spawn(&mut tasks, Arc::new(fleet), &shutdown);
         }
         let measured = log_metrics::Measured {
             log: log.clone(),

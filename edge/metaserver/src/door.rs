@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use ledge_kubeapi::ApiError;
 use ledge_kubeapi::path::ResourcePath;
-use ledge_kubeapi::serve::Extension;
 use ledge_kubeapi::serve::request::{Method, Request};
 use ledge_kubeapi::serve::respond::Response;
-use ledge_kubeapi::{ApiError, Resource};
+use ledge_kubeapi::serve::{Extension, Write};
 use serde_json::Value;
 
 use crate::interests::Interests;
@@ -56,7 +56,7 @@ impl Extension for Door {
         }
     }
 
-    async fn admit(&self, _: &Resource, _: Option<&Value>, _: &mut Value) -> Result<(), ApiError> {
+    async fn admit(&self, _: &Write<'_>, _: &mut Value) -> Result<(), ApiError> {
         Ok(())
     }
 }

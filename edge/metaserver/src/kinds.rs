@@ -129,5 +129,6 @@ fn writes() -> Resource {
         storage: true,
         custom: true,
         deprecated: None,
+        view: None,
     }
 }

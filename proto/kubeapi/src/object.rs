@@ -150,6 +150,11 @@ fn field(value: &Value, path: &str) -> String {
     match found {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Bool(_) | Value::Number(_)) => found.map(Value::to_string).unwrap_or_default(),
+        // Who reported an event: `source` names it in one of two places, as upstream selects by it.
+        _ if path == "source" => match found.and_then(|source| source["component"].as_str()) {
+            None | Some("") => field(value, "reportingComponent"),
+            Some(component) => component.to_owned(),
+        },
         _ => String::new(),
     }
 }

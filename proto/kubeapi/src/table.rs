@@ -69,7 +69,14 @@ pub fn render(table: &Table<'_>) -> Value {
     };
     let cells: Vec<Cell<'_>> = columns.iter().map(Cell::of).collect();
     let rows = table.objects.iter().map(|object| {
-        let cells = cells.iter().map(|cell| cell.value(object, table.now_us));
+        // What a cell shows is read from the stored form.
+        let stored = table
+            .resource
+            .view
+            .as_ref()
+            .map(|view| (view.to_stored)(object.clone()));
+        let stored = stored.as_ref().unwrap_or(object);
+        let cells = cells.iter().map(|cell| cell.value(stored, table.now_us));
         let shown = match table.include {
             Include::None => Value::Null,
             Include::Metadata => json!({

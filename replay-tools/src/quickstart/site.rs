@@ -186,7 +186,7 @@ impl Site {
         let pki = self.pki();
         let config = format!(
             "apiVersion: cloudcore.config.kubeedge.io/v1alpha1\nkind: CloudCore\nledge:\n  dataDir: {data}\n  manifestsDir: {manifests}\n  \
-             httpAddress: 127.0.0.1:0\n  log:\n    segmentBytes: {segment}\nmodules:\n  cloudHub:\n    keepaliveInterval: {heartbeat}ms\n    \
+             httpAddress: 127.0.0.1:0\n  apiAddress: 127.0.0.1:0\n  log:\n    segmentBytes: {segment}\nmodules:\n  cloudHub:\n    keepaliveInterval: {heartbeat}ms\n    \
              tlsCAFile: {pki}/ca.crt\n    tlsCertFile: {pki}/cloudcore.crt\n    tlsPrivateKeyFile: {pki}/cloudcore.key\n",
             data = self.cloud_dir().display(),
             manifests = self.dir.join("manifests").display(),

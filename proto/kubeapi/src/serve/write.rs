@@ -119,9 +119,7 @@ impl Call<'_> {
         let unknown = schema::prune(&self.resource.schema, &mut new);
         self.tell_unknown(&unknown, &mut warnings)?;
         let resource = self.api.stored(&self.registry, &self.resource);
-        let mut new = self
-            .registry
-            .convert(&self.resource, new, &resource.gvr.version)?;
+        let mut new = self.registry.to_stored(&self.resource, new)?;
         keep_server_fields(old, &mut new);
         self.keep_other_half(old, &mut new);
         if resource.custom {
@@ -129,7 +127,13 @@ impl Call<'_> {
         } else {
             builtin::default(&resource, &mut new);
         }
-        self.api.extension.admit(&resource, old, &mut new).await?;
+        let write = super::Write {
+            user: &self.request.user,
+            resource: &resource,
+            subresource: self.subresource(),
+            old,
+        };
+        self.api.extension.admit(&write, &mut new).await?;
         let mut causes = meta::validate(&resource, old, &new);
         causes.extend(schema::check(&resource.schema, &new, old));
         if !causes.is_empty() {
@@ -232,8 +236,7 @@ impl Call<'_> {
 
     /// The response to a dry run: what would have been stored.
     pub(super) fn dry(&self, status: u16, value: Value) -> Result<Response, ApiError> {
-        let version = &self.resource.gvr.version;
-        Ok(self.value(status, self.registry.convert(&self.resource, value, version)?))
+        Ok(self.value(status, self.registry.from_stored(&self.resource, value)?))
     }
 }
 
@@ -244,7 +247,7 @@ impl super::Api {
         registry: &crate::Registry,
         resource: &std::sync::Arc<crate::Resource>,
     ) -> std::sync::Arc<crate::Resource> {
-        let stored = registry.stored(&resource.group_resource());
+        let stored = registry.stored(&resource.kept_as());
         stored.unwrap_or(resource).clone()
     }
 }
