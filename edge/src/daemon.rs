@@ -1,5 +1,6 @@
 //! The daemon's life: build (open and bind, start nothing), spawn, wait, drain.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use ledge_daemon::settings::{Load, Settings};
 use ledge_daemon::tasks::Tasks;
 use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal, status};
 use ledge_log::{DiskStorage, Log, OnDamage, Options};
+use ledge_metaserver::MetaServer;
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::ids::{Lane, NameError, Scope, Seq, StreamId};
 use ledge_proto::record::Payload;
@@ -31,8 +33,8 @@ use crate::config::{Config, LogFormat};
 use crate::hub::{HubClient, HubStatus};
 use crate::mapper::{MapperManager, MapperOptions};
 use crate::node::{LogJournal, SystemClock, boot_id, clock};
-use crate::tables;
 use crate::twin::{Clock, DeviceTable, Journal, JournalError, NewRecord};
+use crate::{meta, tables};
 
 /// Draining, in all below ten seconds: devices are let go first, then the cloud may take what is left, then the rest
 /// stops.
@@ -79,6 +81,8 @@ pub enum DaemonError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Http(#[from] HttpError),
+    #[error(transparent)]
+    MetaServer(#[from] ledge_metaserver::OpenError),
 }
 
 /// edgecore, built but not running.
@@ -92,6 +96,7 @@ pub struct Daemon {
     http: Option<HttpFace>,
     health: Health,
     hub: Option<HubClient>,
+    meta: Option<MetaServer>,
     appends: OwnAppends,
 }
 
@@ -206,6 +211,11 @@ impl Daemon {
             drain: Drain::new(config.drain.rate, config.drain.hours.clone()),
             status: Arc::default(),
         });
+        let status = hub.as_ref().map(|hub| &*hub.status);
+        let meta = match config.meta_server {
+            Some(at) => Some(meta::open(at, &log, &projection, &scope, &appends, status).await?),
+            None => None,
+        };
         Ok(Daemon {
             config,
             scope,
@@ -215,6 +225,7 @@ impl Daemon {
             http,
             health,
             hub,
+            meta,
             appends,
         })
     }
@@ -233,6 +244,7 @@ impl Daemon {
             http,
             health,
             hub,
+            meta,
             appends,
         } = self;
         let journal = LogJournal::new(log.clone(), &scope, appends);
@@ -270,9 +282,7 @@ impl Daemon {
         let software = format!("edgecore {}", env!("CARGO_PKG_VERSION"));
         let measured = log_metrics::Measured::new(&keeper, &projection, software);
         if let Some(http) = http {
-            address = http
-                .address()
-                .map_or_else(|err| err.to_string(), |address| address.to_string());
+            address = shown(http.address());
             let http = http.with(status::router(measured.clone()));
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
@@ -305,7 +315,14 @@ impl Daemon {
         if let Some(hub) = hub {
             tasks.spawn("hub", hub.run(shutdown.clone()));
         }
-        println!("edgecore ready: node {scope}, cloud {cloud}, metrics and health on {address}");
+        let mut meta_address = "off".to_owned();
+        if let Some(meta) = meta {
+            meta_address = shown(meta.address());
+            tasks.spawn("metaserver", meta.run(shutdown.clone()));
+        }
+        println!(
+            "edgecore ready: node {scope}, cloud {cloud}, metrics and health on {address}, MetaServer on {meta_address}"
+        );
         let failure = wait(&stop, &mut failed, &follower, &health).await;
         let_go.cancel();
         let mut late = devices.join(DRAIN_DEVICES).await;
@@ -320,6 +337,11 @@ impl Daemon {
         followed?;
         failure.map_or(Ok(()), |err| Err(err.into()))
     }
+}
+
+/// An address for people.
+fn shown(address: std::io::Result<SocketAddr>) -> String {
+    address.map_or_else(|err| err.to_string(), |address| address.to_string())
 }
 
 /// How far the node's streams are archived: as far as the cloud said in this start of the daemon, or as was noted before.

@@ -101,7 +101,7 @@ impl Interests {
         resource: &Resource,
         options: &Options,
     ) -> Result<Option<v1::Interest>, ApiError> {
-        let group_resource = resource.group_resource();
+        let group_resource = resource.kept_as();
         if group_resource.group == kinds::OWN_GROUP || path.namespace.is_some() && !resource.namespaced() {
             return Ok(None);
         }
@@ -148,13 +148,13 @@ impl Interests {
         }
         let (label_selector, field_selector) = match &named {
             Some(_) => Default::default(),
-            None => (options.labels.clone(), options.fields.clone()),
+            None => (options.labels.clone(), as_kept(resource, &options.fields)),
         };
         Ok(Some(v1::Interest {
-            group: resource.gvr.group.clone(),
+            group: group_resource.group,
             // The one that is kept here whatever was asked for.
             version: String::new(),
-            resource: resource.gvr.resource.clone(),
+            resource: group_resource.resource,
             namespace,
             name: named.unwrap_or_default(),
             label_selector,
@@ -365,6 +365,19 @@ fn exactly(fields: &str, path: &str) -> Option<String> {
     let mut parts = fields.split(',').filter_map(|part| part.split_once('='));
     let found = parts.find(|(name, _)| *name == path);
     found.map(|(_, value)| value.trim_start_matches('=').to_owned())
+}
+
+/// A field selector in the names of what is kept.
+fn as_kept(resource: &Resource, fields: &str) -> String {
+    let Some(view) = &resource.view else {
+        return fields.to_owned();
+    };
+    let parts = fields.split(',').map(|part| {
+        let end = part.find(['!', '=']).unwrap_or(part.len());
+        let (path, value) = part.split_at(end);
+        format!("{}{value}", (view.field)(path).unwrap_or(path))
+    });
+    parts.collect::<Vec<_>>().join(",")
 }
 
 /// In words.

@@ -130,5 +130,6 @@ fn writes() -> Resource {
         storage: true,
         custom: true,
         deprecated: None,
+        view: None,
     }
 }

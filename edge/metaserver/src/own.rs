@@ -172,23 +172,21 @@ impl Own {
         event["metadata"]["namespace"] = path.namespace.clone().unwrap_or_default().into();
         event["metadata"]["uid"] = env.uid().into();
         event["metadata"]["creationTimestamp"] = meta::time(env.now_us()).into();
-        let about = match event.get("involvedObject") {
-            Some(about) => about.clone(),
-            // events.k8s.io calls it otherwise.
-            None => event["regarding"].clone(),
-        };
+        let registry = self.mirror.registry();
+        let resource = registry.get(&path.gvr).ok_or_else(ApiError::no_such_path)?;
+        let kept = registry.to_stored(resource, event.clone())?;
+        let about = &kept["involvedObject"];
         let text = |field: &str| about[field].as_str().unwrap_or_default().to_owned();
         let (api_version, kind) = (text("apiVersion"), text("kind"));
         let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-        let registry = self.mirror.registry();
-        let resource = registry.by_kind(group, version, &kind);
-        let plural = resource.map_or_else(|| kind.to_lowercase(), |found| found.gvr.resource.clone());
+        let kind_of = registry.by_kind(group, version, &kind);
+        let plural = kind_of.map_or_else(|| kind.to_lowercase(), |found| found.gvr.resource.clone());
         let key = object_key(group, &plural, &text("namespace"), &text("name"));
         if key.len() > ledge_proto::limits::RECORD_KEY_MAX_BYTES {
             return Err(ApiError::bad_request("the names in involvedObject are too long"));
         }
         if !options.dry_run {
-            let json = encode(&event)?;
+            let json = encode(&kept)?;
             let record = Payload::KubeEvent(v1::KubeEvent { json });
             self.outbox.append(Lane::UpData, vec![(key, record)]).await?;
         }

@@ -33,6 +33,10 @@ async fn a_write_is_carried_out_and_answered_by_the_api_server() {
         vec![object("configmaps", &config_map("settings", 7, "one"))],
     )
     .await;
+    // Seen by the node before it writes, and before there is anybody to be asked.
+    while edge.get(SETTINGS).await.0 != 200 {
+        tokio::task::yield_now().await;
+    }
     let (seen, mut writes) = tokio::sync::mpsc::channel(8);
     edge.play(move |asked| {
         let Asked::Write(id, write) = asked else { return Vec::new() };
@@ -44,10 +48,6 @@ async fn a_write_is_carried_out_and_answered_by_the_api_server() {
         let changed = config_map("settings", 8, "two");
         vec![object("configmaps", &changed), result(&id, 200, &changed)]
     });
-    // Seen by the node before it writes.
-    while edge.get(SETTINGS).await.0 != 200 {
-        tokio::task::yield_now().await;
-    }
     let (code, told) = edge
         .http(
             "PATCH",
