@@ -86,7 +86,14 @@ async fn one(client: &Client, action: &Action) -> Outcome {
 
 /// Makes an event.
 pub(crate) async fn post_event(client: &Client, namespace: &str, event: &Value) -> kube::Result<Value> {
-    send(client, "POST", &format!("/api/v1/namespaces/{namespace}/events"), JSON, event).await
+    send(
+        client,
+        "POST",
+        &format!("/api/v1/namespaces/{namespace}/events"),
+        JSON,
+        event,
+    )
+    .await
 }
 
 /// Changes an event.
@@ -106,12 +113,20 @@ async fn bind(client: &Client, name: &Name, uid: &str, node: &str) -> kube::Resu
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405) => {}
         other => return other.map(|_| ()),
     }
-    // An API without that subresource; or the pod is gone, and this says so again.
-    let body = json!({"metadata": {"uid": uid}, "spec": {"nodeName": node}});
-    send(client, "PATCH", &path(Kind::Pod, name, ""), MERGE, &body).await?;
+    // An API without that subresource; or the pod is gone, and this says so again. Once it has its node, others write its
+    // status: this comes first.
     let scheduled = json!({"type": "PodScheduled", "status": "True", "reason": null, "message": null});
     let body = json!({"metadata": {"uid": uid}, "status": {"conditions": [scheduled]}});
-    send(client, "PATCH", &path(Kind::Pod, name, "status"), STRATEGIC, &body).await?;
+    send(
+        client,
+        "PATCH",
+        &path(Kind::Pod, name, "status"),
+        STRATEGIC,
+        &body,
+    )
+    .await?;
+    let body = json!({"metadata": {"uid": uid}, "spec": {"nodeName": node}});
+    send(client, "PATCH", &path(Kind::Pod, name, ""), MERGE, &body).await?;
     Ok(())
 }
 
@@ -151,7 +166,9 @@ fn path(kind: Kind, name: &Name, subresource: &str) -> String {
 
 fn failed(error: &kube::Error) -> Outcome {
     match error {
-        kube::Error::Api(status) if matches!(status.code, 404 | 409) => Outcome::Stale(status.message.clone()),
+        kube::Error::Api(status) if matches!(status.code, 404 | 409) => {
+            Outcome::Stale(status.message.clone())
+        }
         kube::Error::Api(status) => Outcome::Refused(status.message.clone()),
         other => Outcome::Refused(other.to_string()),
     }

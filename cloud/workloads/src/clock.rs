@@ -49,7 +49,8 @@ impl ManualClock {
 
     /// Goes on by `by`.
     pub fn advance(&self, by: SignedDuration) {
-        self.now.send_modify(|now| *now = now.saturating_add(by).unwrap_or(*now));
+        self.now
+            .send_modify(|now| *now = now.saturating_add(by).unwrap_or(*now));
     }
 }
 

@@ -33,7 +33,10 @@ impl Notes {
         for (nth, note) in notes.into_iter().enumerate() {
             let uid = note.about.uid.clone().unwrap_or_default();
             let key = (uid, note.reason, note.message.clone());
-            let (name, count) = self.seen.entry(key).or_insert_with(|| (event_name(&note, now, nth), 0));
+            let (name, count) = self
+                .seen
+                .entry(key)
+                .or_insert_with(|| (event_name(&note, now, nth), 0));
             *count = count.saturating_add(1);
             written.push((name.clone(), *count, note));
         }
@@ -78,6 +81,8 @@ async fn write_one(client: &Client, name: &Name, note: &Note, count: u32, now: T
 fn event_name(note: &Note, now: Timestamp, nth: usize) -> Name {
     let namespace = note.about.namespace.as_deref().unwrap_or("default");
     let name = note.about.name.as_deref().unwrap_or_default();
-    let nanos = now.as_nanosecond().saturating_add(i128::try_from(nth).unwrap_or_default());
+    let nanos = now
+        .as_nanosecond()
+        .saturating_add(i128::try_from(nth).unwrap_or_default());
     Name::new(namespace, &format!("{name}.{nanos:x}"))
 }

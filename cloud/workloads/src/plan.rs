@@ -141,7 +141,9 @@ impl Action {
 
     /// Makes an object's status `new`; `None` when it is that already.
     pub fn status<K: Tracked, S: serde::Serialize>(object: &K, old: Option<&S>, new: &S) -> Option<Action> {
-        let old = old.and_then(|old| serde_json::to_value(old).ok()).unwrap_or_else(|| json!({}));
+        let old = old
+            .and_then(|old| serde_json::to_value(old).ok())
+            .unwrap_or_else(|| json!({}));
         let new = serde_json::to_value(new).ok()?;
         let status = difference(&old, &new)?;
         let metadata = Metadata::metadata(object);
@@ -263,7 +265,10 @@ mod tests {
         let old = json!({"same": 1, "gone": [1], "list": [1, 2], "map": {"a": 1, "b": 2}});
         let new = json!({"same": 1, "list": [2], "map": {"a": 2}});
         let patch = difference(&old, &new).unwrap();
-        assert_eq!(patch, json!({"gone": null, "list": [2], "map": {"a": 2, "b": null}}));
+        assert_eq!(
+            patch,
+            json!({"gone": null, "list": [2], "map": {"a": 2, "b": null}})
+        );
         assert_eq!(difference(&new, &new), None);
     }
 }

@@ -44,7 +44,8 @@ pub fn ready(pod: &Pod) -> bool {
 /// The node the pod is on; empty when it has none yet.
 pub fn node(pod: &Pod) -> &str {
     let spec = pod.spec.as_ref();
-    spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+    spec.and_then(|spec| spec.node_name.as_deref())
+        .unwrap_or_default()
 }
 
 /// Whether a pod counts as available.
@@ -69,7 +70,9 @@ pub fn availability(pod: &Pod, min_ready_s: i32, now: Timestamp) -> Availability
     let Some(since) = &ready.last_transition_time else {
         return Availability::No;
     };
-    let at = since.0.saturating_add(SignedDuration::from_secs(min_ready_s.into()));
+    let at = since
+        .0
+        .saturating_add(SignedDuration::from_secs(min_ready_s.into()));
     match at {
         Ok(at) if at <= now => Availability::Yes,
         Ok(at) => Availability::At(at),
@@ -120,9 +123,21 @@ fn dispensability(a: &Pod, b: &Pod, on_node: &BTreeMap<String, usize>) -> Orderi
     };
     let crowd = |pod: &Pod| on_node.get(node(pod)).copied().unwrap_or_default();
     let made = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    let since = |pod: &Pod| condition(pod, "Ready")?.last_transition_time.as_ref().map(|time| time.0);
+    let since = |pod: &Pod| {
+        condition(pod, "Ready")?
+            .last_transition_time
+            .as_ref()
+            .map(|time| time.0)
+    };
     // Not on a node before on one.
-    let key = |pod: &Pod| (!node(pod).is_empty(), progress(pod), ready(pod), deletion_cost(pod));
+    let key = |pod: &Pod| {
+        (
+            !node(pod).is_empty(),
+            progress(pod),
+            ready(pod),
+            deletion_cost(pod),
+        )
+    };
     key(a)
         .cmp(&key(b))
         // More of its kind on its node first.
@@ -141,7 +156,10 @@ fn deletion_cost(pod: &Pod) -> i32 {
 }
 
 fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
     let counts = statuses.into_iter().flatten().map(|status| status.restart_count);
     counts.max().unwrap_or(0)
 }

@@ -46,7 +46,8 @@ pub fn decide(world: &World, name: &Name, now: Timestamp) -> Plan {
         }
     }
     let status = status(set, &pods, trouble, now, &mut plan);
-    plan.actions.extend(Action::status(&**set, set.status.as_ref(), &status));
+    plan.actions
+        .extend(Action::status(&**set, set.status.as_ref(), &status));
     plan
 }
 

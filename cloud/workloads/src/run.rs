@@ -175,7 +175,8 @@ impl Runner {
                 written.err().map(|error| error.to_string())
             }
             Outcome::Gone { uid } => {
-                self.world.removed(action.kind, &action.name, &uid, &mut self.tasks);
+                self.world
+                    .removed(action.kind, &action.name, &uid, &mut self.tasks);
                 None
             }
             Outcome::Bound { node } => {

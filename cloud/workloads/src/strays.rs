@@ -16,6 +16,9 @@ pub fn decide(world: &World, name: &str) -> Plan {
     let was_there = |pod: &k8s_openapi::api::core::v1::Pod| {
         condition(pod, "PodScheduled").is_some_and(|scheduled| scheduled.status == "True")
     };
-    let strays = world.pods.iter().filter(|pod| node(pod) == name && was_there(pod));
+    let strays = world
+        .pods
+        .iter()
+        .filter(|pod| node(pod) == name && was_there(pod));
     Plan::of(strays.map(|pod| Action::delete_now(&**pod)).collect())
 }

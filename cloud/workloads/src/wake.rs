@@ -55,7 +55,10 @@ impl Wake for ReplicaSet {
             wake_controller(metadata, tasks);
         }
         // An orphan may be adopted.
-        if let Some(orphan) = after.map(|set| &set.metadata).filter(|set| controller_of(set).is_none()) {
+        if let Some(orphan) = after
+            .map(|set| &set.metadata)
+            .filter(|set| controller_of(set).is_none())
+        {
             let namespace = orphan.namespace.as_deref().unwrap_or_default();
             for deployment in world.deployments.of_namespace(namespace) {
                 let selector = deployment.spec.as_ref().map(|spec| &spec.selector);
@@ -94,13 +97,20 @@ impl Wake for Pod {
 
 /// Wakes who may adopt a pod without a controller.
 fn wake_adopters(pod: Option<&Pod>, world: &World, tasks: &mut BTreeSet<Task>) {
-    let Some(orphan) = pod.map(|pod| &pod.metadata).filter(|pod| controller_of(pod).is_none()) else {
+    let Some(orphan) = pod
+        .map(|pod| &pod.metadata)
+        .filter(|pod| controller_of(pod).is_none())
+    else {
         return;
     };
     let namespace = orphan.namespace.as_deref().unwrap_or_default();
     let labels = orphan.labels.as_ref();
     for set in world.replica_sets.of_namespace(namespace) {
-        if set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels)) {
+        if set
+            .spec
+            .as_ref()
+            .is_some_and(|spec| selects(&spec.selector, labels))
+        {
             tasks.insert(Task::ReplicaSet(Name::of(&set.metadata)));
         }
     }

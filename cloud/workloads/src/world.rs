@@ -321,7 +321,10 @@ impl<K: Metadata<Ty = ObjectMeta>> Cache<K> {
 
 fn owner_key(metadata: &ObjectMeta) -> (String, String) {
     let uid = controller_of(metadata).map(|owner| owner.uid.clone());
-    (metadata.namespace.clone().unwrap_or_default(), uid.unwrap_or_default())
+    (
+        metadata.namespace.clone().unwrap_or_default(),
+        uid.unwrap_or_default(),
+    )
 }
 
 /// Whether `new` is not older than `held`. Versions that are no numbers are taken in the order in which they come.
@@ -341,6 +344,8 @@ fn lean<K: Metadata<Ty = ObjectMeta>>(mut object: K) -> K {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
     use super::*;
 
     fn pod(name: &str, uid: &str, version: u64) -> Pod {
@@ -353,7 +358,11 @@ mod tests {
     }
 
     fn version(cache: &Cache<Pod>, name: &str) -> Option<String> {
-        cache.get(&Name::new("a", name))?.metadata.resource_version.clone()
+        cache
+            .get(&Name::new("a", name))?
+            .metadata
+            .resource_version
+            .clone()
     }
 
     #[test]
@@ -401,9 +410,11 @@ mod tests {
         let mut owned = pod("p", "1", 1);
         cache.fold(Event::Apply(owned.clone()));
         assert_eq!(cache.owned_by("a", "").count(), 1);
-        let mut owner = k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference::default();
-        owner.uid = "o".to_owned();
-        owner.controller = Some(true);
+        let owner = OwnerReference {
+            uid: "o".to_owned(),
+            controller: Some(true),
+            ..OwnerReference::default()
+        };
         owned.metadata.owner_references = Some(vec![owner]);
         owned.metadata.resource_version = Some("2".to_owned());
         cache.fold(Event::Apply(owned.clone()));

@@ -28,8 +28,13 @@ fn image(image: &str) -> Value {
 }
 
 fn reason(deployment: &Deployment, kind: &str) -> String {
-    let conditions = deployment.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let mut reasons = conditions.filter(|one| one.type_ == kind).filter_map(|one| one.reason.clone());
+    let conditions = deployment
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let mut reasons = conditions
+        .filter(|one| one.type_ == kind)
+        .filter_map(|one| one.reason.clone());
     reasons.next().unwrap_or_default()
 }
 
@@ -38,7 +43,11 @@ fn done(deployment: &Deployment) -> bool {
     let status = deployment.status.clone().unwrap_or_default();
     let wanted = deployment.spec.as_ref().unwrap().replicas;
     status.observed_generation == deployment.metadata.generation
-        && [status.replicas, status.updated_replicas, status.available_replicas] == [wanted; 3]
+        && [
+            status.replicas,
+            status.updated_replicas,
+            status.available_replicas,
+        ] == [wanted; 3]
         && reason(deployment, "Progressing") == "NewReplicaSetAvailable"
 }
 
@@ -50,32 +59,57 @@ async fn a_deployment_runs_rolls_and_scales() {
     }
     cluster.create::<Deployment>(web(4, "one")).await;
     let first = cluster.until("web", done).await;
-    assert_eq!(first.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"], "1");
-    assert_eq!(reason(&cluster.until("web", done).await, "Available"), "MinimumReplicasAvailable");
+    assert_eq!(
+        first.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"],
+        "1"
+    );
+    assert_eq!(
+        reason(&cluster.until("web", done).await, "Available"),
+        "MinimumReplicasAvailable"
+    );
     let pods = cluster.until_all::<Pod>(|pods| pods.len() == 4).await;
     assert_eq!(by_node(&pods), [("a".to_owned(), 2), ("b".to_owned(), 2)].into());
 
     cluster.merge::<Deployment>("web", image("two")).await;
-    let second = cluster.until("web", |web: &Deployment| done(web) && web.metadata.generation == Some(2)).await;
-    assert_eq!(second.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"], "2");
+    let second = cluster
+        .until("web", |web: &Deployment| {
+            done(web) && web.metadata.generation == Some(2)
+        })
+        .await;
+    assert_eq!(
+        second.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"],
+        "2"
+    );
     let sets = cluster.until_all::<ReplicaSet>(|sets| sets.len() == 2).await;
-    let mut sizes: Vec<_> = sets.iter().map(|set| set.spec.as_ref().unwrap().replicas.unwrap()).collect();
+    let mut sizes: Vec<_> = sets
+        .iter()
+        .map(|set| set.spec.as_ref().unwrap().replicas.unwrap())
+        .collect();
     sizes.sort_unstable();
     assert_eq!(sizes, [0, 4]);
     let pods = cluster.until_all::<Pod>(|pods| pods.len() == 4).await;
-    assert!(pods.iter().all(|pod| pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("two")));
+    assert!(
+        pods.iter()
+            .all(|pod| pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("two"))
+    );
 
-    cluster.merge::<Deployment>("web", json!({"spec": {"replicas": 1}})).await;
+    cluster
+        .merge::<Deployment>("web", json!({"spec": {"replicas": 1}}))
+        .await;
     cluster.until("web", done).await;
     cluster.until_all::<Pod>(|pods| pods.len() == 1).await;
 
-    let events = cluster.events("web").await;
-    assert!(events.iter().any(|(reason, said)| reason == "ScalingReplicaSet" && said.starts_with("Scaled up replica set web-")), "{events:?}");
+    let said = cluster.event("web", "ScalingReplicaSet").await;
+    assert!(said.starts_with("Scaled up replica set web-"), "{said}");
     let pod = &pods[0].metadata.name.clone().unwrap();
-    let events = cluster.events(pod).await;
-    assert!(events.iter().any(|(reason, said)| reason == "Scheduled" && said.starts_with("Successfully assigned default/web-")), "{events:?}");
+    let said = cluster.event(pod, "Scheduled").await;
+    assert!(said.starts_with("Successfully assigned default/web-"), "{said}");
 
-    cluster.api::<Deployment>().delete("web", &DeleteParams::background()).await.unwrap();
+    cluster
+        .api::<Deployment>()
+        .delete("web", &DeleteParams::background())
+        .await
+        .unwrap();
     cluster.until_all::<Pod>(<[Pod]>::is_empty).await;
     cluster.until_all::<ReplicaSet>(<[ReplicaSet]>::is_empty).await;
     cluster.stop().await;
@@ -98,8 +132,15 @@ async fn a_rollout_that_cannot_go_on_keeps_what_serves() {
     assert_eq!(stuck.status.unwrap().available_replicas, Some(3));
     // Back to what was: the old set takes over again, with a new revision.
     cluster.merge::<Deployment>("web", image("one")).await;
-    let back = cluster.until("web", |web: &Deployment| done(web) && web.metadata.generation == Some(3)).await;
-    assert_eq!(back.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"], "3");
+    let back = cluster
+        .until("web", |web: &Deployment| {
+            done(web) && web.metadata.generation == Some(3)
+        })
+        .await;
+    assert_eq!(
+        back.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"],
+        "3"
+    );
     cluster.stop().await;
 }
 
@@ -114,10 +155,17 @@ async fn recreate_ends_all_before_it_begins() {
     cluster.until("web", done).await;
     for (generation, name) in [(2, "two"), (3, "three")] {
         cluster.merge::<Deployment>("web", image(name)).await;
-        cluster.until("web", |web: &Deployment| done(web) && web.metadata.generation == Some(generation)).await;
+        cluster
+            .until("web", |web: &Deployment| {
+                done(web) && web.metadata.generation == Some(generation)
+            })
+            .await;
     }
     let pods = cluster.until_all::<Pod>(|pods| pods.len() == 2).await;
-    assert!(pods.iter().all(|pod| pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("three")));
+    assert!(
+        pods.iter()
+            .all(|pod| pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("three"))
+    );
     cluster.until_all::<ReplicaSet>(|sets| sets.len() == 2).await;
     cluster.stop().await;
 }
@@ -133,17 +181,26 @@ async fn pods_wait_for_a_node_that_will_do() {
     web["spec"]["template"]["spec"]["nodeSelector"] = edge.clone();
     cluster.create::<Deployment>(web).await;
     let said = |pod: &Pod| {
-        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let conditions = pod
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten());
         let mut scheduled = conditions.filter(|one| one.type_ == "PodScheduled" && one.status == "False");
-        scheduled.next().and_then(|one| one.message.clone()).unwrap_or_default()
+        scheduled
+            .next()
+            .and_then(|one| one.message.clone())
+            .unwrap_or_default()
     };
-    let pods = cluster.until_all::<Pod>(|pods| pods.len() == 1 && !said(&pods[0]).is_empty()).await;
+    let pods = cluster
+        .until_all::<Pod>(|pods| pods.len() == 1 && !said(&pods[0]).is_empty())
+        .await;
     assert_eq!(
         said(&pods[0]),
         "0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint(s)."
     );
-    let events = cluster.events(pods[0].metadata.name.as_deref().unwrap()).await;
-    assert!(events.iter().any(|(reason, _)| reason == "FailedScheduling"), "{events:?}");
+    cluster
+        .event(pods[0].metadata.name.as_deref().unwrap(), "FailedScheduling")
+        .await;
     cluster.node("edge", edge, json!([])).await;
     cluster.until("web", done).await;
     let pods = cluster.until_all::<Pod>(|pods| pods.len() == 1).await;
@@ -162,18 +219,28 @@ async fn a_node_that_cannot_be_reached_keeps_its_pods_and_one_that_is_gone_does_
         {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"},
         {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"},
     ]);
-    cluster.merge::<Node>("a", json!({"spec": {"taints": taints}})).await;
+    cluster
+        .merge::<Node>("a", json!({"spec": {"taints": taints}}))
+        .await;
     cluster.node("b", json!({}), json!([])).await;
     // A third pod goes elsewhere: what was told of the node was taken in, and moved nothing.
-    cluster.merge::<Deployment>("web", json!({"spec": {"replicas": 3}})).await;
+    cluster
+        .merge::<Deployment>("web", json!({"spec": {"replicas": 3}}))
+        .await;
     cluster.until("web", done).await;
     let pods = cluster.until_all::<Pod>(|pods| pods.len() == 3).await;
     assert_eq!(by_node(&pods), [("a".to_owned(), 2), ("b".to_owned(), 1)].into());
     for pod in &before {
         assert!(pods.iter().any(|now| now.metadata.uid == pod.metadata.uid));
     }
-    cluster.api::<Node>().delete("a", &DeleteParams::default()).await.unwrap();
-    let pods = cluster.until_all::<Pod>(|pods| by_node(pods) == [("b".to_owned(), 3)].into()).await;
+    cluster
+        .api::<Node>()
+        .delete("a", &DeleteParams::default())
+        .await
+        .unwrap();
+    let pods = cluster
+        .until_all::<Pod>(|pods| by_node(pods) == [("b".to_owned(), 3)].into())
+        .await;
     assert_eq!(pods.len(), 3);
     cluster.stop().await;
 }

@@ -33,10 +33,12 @@ async fn a_manifest_is_rolled_out_scaled_and_rolled_back() {
     };
     let mut cluster = Cluster::start().await;
     for node in ["edge-1", "edge-2"] {
-        cluster.node(node, json!({"node-role.kubernetes.io/edge": ""}), json!([])).await;
+        cluster
+            .node(node, json!({"node-role.kubernetes.io/edge": ""}), json!([]))
+            .await;
     }
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../apiserver/tests/manifests/deployment-nginx-edge.yaml");
+    let manifest =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../apiserver/tests/manifests/deployment-nginx-edge.yaml");
     let manifest = manifest.to_str().unwrap();
     let web = "deployment/nginx-edge";
     let run = async |args: &[&str]| kubectl(&cluster, &program, args).await;
@@ -59,8 +61,14 @@ async fn a_manifest_is_rolled_out_scaled_and_rolled_back() {
     rolled_out().await;
     assert_eq!(run(&["get", web, "-o", image]).await, "nginx:2 3");
     let history = run(&["rollout", "history", web]).await;
-    let lines: Vec<Vec<&str>> = history.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert!(lines.contains(&vec!["1", "<none>"]) && lines.contains(&vec!["2", "second"]), "{history}");
+    let lines: Vec<Vec<&str>> = history
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert!(
+        lines.contains(&vec!["1", "<none>"]) && lines.contains(&vec!["2", "second"]),
+        "{history}"
+    );
 
     run(&["rollout", "undo", web]).await;
     rolled_out().await;

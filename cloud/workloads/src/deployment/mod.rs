@@ -59,7 +59,8 @@ fn selects_everything(deployment: &Deployment) -> Plan {
     };
     let message = "This deployment is selecting all pods. A non-empty selector is required.";
     let mut plan = Plan::of(Action::status(deployment, Some(&old), &new).into_iter().collect());
-    plan.notes.push(Note::warning(deployment, "SelectingAll", message));
+    plan.notes
+        .push(Note::warning(deployment, "SelectingAll", message));
     plan
 }
 
@@ -135,10 +136,14 @@ impl Rollout<'_> {
             actions.extend(self.resize(new, target));
         }
         if actions.is_empty() && !recreates {
-            let active: Vec<&Arc<ReplicaSet>> = self.sets.old.iter().filter(|set| replicas(set) > 0).collect();
+            let active: Vec<&Arc<ReplicaSet>> =
+                self.sets.old.iter().filter(|set| replicas(set) > 0).collect();
             let sizes: Vec<_> = active.iter().map(|set| size(set)).collect();
             let sizes = shrunk(self.limits, size(new), &sizes);
-            let moved = active.into_iter().zip(sizes).filter(|(set, size)| replicas(set) != *size);
+            let moved = active
+                .into_iter()
+                .zip(sizes)
+                .filter(|(set, size)| replicas(set) != *size);
             actions.extend(moved.flat_map(|(set, size)| self.resize(set, size)));
         }
         let status = self.deployment.status.clone().unwrap_or_default();
@@ -162,9 +167,15 @@ impl Rollout<'_> {
         let set = sets::birth(self.deployment, self.spec, self.sets.next_revision(), size);
         let done = match size {
             0 => ("", String::new()),
-            size => ("ScalingReplicaSet", format!("Scaled up replica set {{}} from 0 to {size}")),
+            size => (
+                "ScalingReplicaSet",
+                format!("Scaled up replica set {{}} from 0 to {size}"),
+            ),
         };
-        let refused = format!("Failed to create new replica set \"{}\": {{}}", self.sets.new_name);
+        let refused = format!(
+            "Failed to create new replica set \"{}\": {{}}",
+            self.sets.new_name
+        );
         let told = Told::about(self.deployment, done, ("ReplicaSetCreateError", refused));
         vec![Action::create(&set).told(told)]
     }
@@ -182,13 +193,22 @@ impl Rollout<'_> {
         };
         let missing = sets::missing_annotations(self.deployment, new, self.sets.next_revision());
         let min_ready = self.spec.min_ready_seconds.unwrap_or(0);
-        let of_set = new.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
+        let of_set = new
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.min_ready_seconds)
+            .unwrap_or(0);
         if !missing.is_empty() || min_ready != of_set {
             let body = json!({
                 "metadata": {"uid": new.metadata.uid, "annotations": missing},
                 "spec": {"minReadySeconds": min_ready},
             });
-            return vec![Action::merge(Kind::ReplicaSet, &Name::of(&new.metadata), "", body)];
+            return vec![Action::merge(
+                Kind::ReplicaSet,
+                &Name::of(&new.metadata),
+                "",
+                body,
+            )];
         }
         let revision = annotation(&new.metadata, REVISION);
         if revision.is_none() || annotation(&self.deployment.metadata, REVISION) == revision {
@@ -215,10 +235,15 @@ impl Rollout<'_> {
         if active.len() < 2 {
             let newest = self.sets.new.as_ref().or(self.sets.old.last());
             let only = active.first().copied().or(newest);
-            return only.into_iter().flat_map(|set| self.resize(set, wanted)).collect();
+            return only
+                .into_iter()
+                .flat_map(|set| self.resize(set, wanted))
+                .collect();
         }
         let saturated = self.sets.new.as_ref().is_some_and(|new| {
-            number(&new.metadata, DESIRED) == Some(wanted) && replicas(new) == wanted && available(new) == wanted
+            number(&new.metadata, DESIRED) == Some(wanted)
+                && replicas(new) == wanted
+                && available(new) == wanted
         });
         if saturated {
             let old = self.sets.old.iter().filter(|set| replicas(set) > 0);
@@ -230,7 +255,9 @@ impl Rollout<'_> {
         let grows = self.limits.most() > self.sets.replicas();
         let made = |set: &ReplicaSet| set.metadata.creation_timestamp.as_ref().map(|time| time.0);
         active.sort_by(|a, b| {
-            let age = made(a).cmp(&made(b)).then_with(|| a.metadata.name.cmp(&b.metadata.name));
+            let age = made(a)
+                .cmp(&made(b))
+                .then_with(|| a.metadata.name.cmp(&b.metadata.name));
             let age = if grows { age.reverse() } else { age };
             Reverse(replicas(a)).cmp(&Reverse(replicas(b))).then(age)
         });
@@ -242,13 +269,19 @@ impl Rollout<'_> {
             })
             .collect();
         let sizes = scaled(self.limits, &parts);
-        active.into_iter().zip(sizes).flat_map(|(set, size)| self.resize(set, size)).collect()
+        active
+            .into_iter()
+            .zip(sizes)
+            .flat_map(|(set, size)| self.resize(set, size))
+            .collect()
     }
 
     /// Gives a set another size, and notes what it was chosen for.
     fn resize(&self, set: &Arc<ReplicaSet>, size: i32) -> Option<Action> {
         let annotations = sets::size_annotations(self.limits);
-        let noted = annotations.iter().all(|(name, value)| annotation(&set.metadata, name) == Some(value));
+        let noted = annotations
+            .iter()
+            .all(|(name, value)| annotation(&set.metadata, name) == Some(value));
         let before = replicas(set);
         if before == size && noted {
             return None;
@@ -267,7 +300,11 @@ impl Rollout<'_> {
         }
         let way = if size > before { "up" } else { "down" };
         let message = format!("Scaled {way} replica set {{}} from {before} to {size}");
-        Some(action.told(Told::about(self.deployment, ("ScalingReplicaSet", message), ("", ""))))
+        Some(action.told(Told::about(
+            self.deployment,
+            ("ScalingReplicaSet", message),
+            ("", ""),
+        )))
     }
 
     /// Whether a pod of an old set is still there: one that ends may still write.
@@ -283,7 +320,12 @@ impl Rollout<'_> {
     /// Removes old sets that are too many.
     fn cleanup(&self) -> Vec<Action> {
         let limit = self.spec.revision_history_limit.unwrap_or(10);
-        let mut old: Vec<&Arc<ReplicaSet>> = self.sets.old.iter().filter(|set| !terminating(&set.metadata)).collect();
+        let mut old: Vec<&Arc<ReplicaSet>> = self
+            .sets
+            .old
+            .iter()
+            .filter(|set| !terminating(&set.metadata))
+            .collect();
         let Some(many) = old.len().checked_sub(usize::try_from(limit).unwrap_or(0)) else {
             return Vec::new();
         };

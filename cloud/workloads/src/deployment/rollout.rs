@@ -41,7 +41,11 @@ impl Limits {
         let unavailable = rolling.and_then(|rolling| rolling.max_unavailable.as_ref());
         let surge = share(surge.unwrap_or(&quarter), wanted, true);
         let unavailable = share(unavailable.unwrap_or(&quarter), wanted, false);
-        let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
+        let unavailable = if surge == 0 && unavailable == 0 {
+            1
+        } else {
+            unavailable
+        };
         Limits {
             wanted,
             surge,
@@ -61,7 +65,10 @@ impl Limits {
 
 /// Whether all old pods go before the first new one comes.
 pub fn recreates(spec: &DeploymentSpec) -> bool {
-    let strategy = spec.strategy.as_ref().and_then(|strategy| strategy.type_.as_deref());
+    let strategy = spec
+        .strategy
+        .as_ref()
+        .and_then(|strategy| strategy.type_.as_deref());
     strategy == Some("Recreate")
 }
 
@@ -169,7 +176,11 @@ mod tests {
 
     fn limits() -> impl Strategy<Value = Limits> {
         (0..40i32, 0..10i32, 0..10i32).prop_map(|(wanted, surge, unavailable)| {
-            let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
+            let unavailable = if surge == 0 && unavailable == 0 {
+                1
+            } else {
+                unavailable
+            };
             Limits {
                 wanted,
                 surge,

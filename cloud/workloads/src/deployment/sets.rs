@@ -88,7 +88,10 @@ pub(super) fn replicas(set: &ReplicaSet) -> i32 {
 
 /// Replicas of a set that are available.
 pub(super) fn available(set: &ReplicaSet) -> i32 {
-    set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
+    set.status
+        .as_ref()
+        .and_then(|status| status.available_replicas)
+        .unwrap_or(0)
 }
 
 pub(super) fn size(set: &ReplicaSet) -> Size {
@@ -118,7 +121,10 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
 }
 
 fn hash_of(deployment: &Deployment, spec: &DeploymentSpec) -> String {
-    let collisions = deployment.status.as_ref().and_then(|status| status.collision_count);
+    let collisions = deployment
+        .status
+        .as_ref()
+        .and_then(|status| status.collision_count);
     hash::short(&spec.template, collisions.unwrap_or(0))
 }
 
@@ -130,7 +136,12 @@ fn name(deployment: &Deployment, hash: &str) -> String {
 }
 
 /// The new set, with `replicas` replicas.
-pub(super) fn birth(deployment: &Deployment, spec: &DeploymentSpec, revision: i64, replicas: i32) -> ReplicaSet {
+pub(super) fn birth(
+    deployment: &Deployment,
+    spec: &DeploymentSpec,
+    revision: i64,
+    replicas: i32,
+) -> ReplicaSet {
     let hash = hash_of(deployment, spec);
     let with_hash = |labels: Option<Labels>| {
         let mut labels = labels.unwrap_or_default();
@@ -182,7 +193,11 @@ pub(super) fn size_annotations(limits: Limits) -> [(String, String); 2] {
 }
 
 /// Annotations that the new set, which is there, lacks: those of the Deployment, and its revision if others came after it.
-pub(super) fn missing_annotations(deployment: &Deployment, set: &ReplicaSet, next: i64) -> BTreeMap<String, String> {
+pub(super) fn missing_annotations(
+    deployment: &Deployment,
+    set: &ReplicaSet,
+    next: i64,
+) -> BTreeMap<String, String> {
     let mut missing = copied(deployment);
     missing.retain(|name, value| annotation(&set.metadata, name) != Some(value));
     let before = annotation(&set.metadata, REVISION);
@@ -219,8 +234,14 @@ mod tests {
     fn a_history_of_revisions_is_bounded() {
         assert_eq!(history_with("", "1"), "1");
         assert_eq!(history_with("1,3", "5"), "1,3,5");
-        let long = (0..1000).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
+        let long = (0..1000)
+            .map(|number| number.to_string())
+            .collect::<Vec<_>>()
+            .join(",");
         let cut = history_with(&long, "1000");
-        assert!(cut.len() <= HISTORY_MAX_BYTES && cut.ends_with(",999,1000"), "{cut}");
+        assert!(
+            cut.len() <= HISTORY_MAX_BYTES && cut.ends_with(",999,1000"),
+            "{cut}"
+        );
     }
 }

@@ -84,7 +84,12 @@ impl Moment<'_> {
         let sum = |of: fn(&ReplicaSet) -> i32| self.sets.all().map(|set| of(set)).sum::<i32>();
         let nonzero = |count: i32| Some(count).filter(|count| *count > 0);
         let replicas = sum(|set| set.status.as_ref().map_or(0, |status| status.replicas));
-        let ready = sum(|set| set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0));
+        let ready = sum(|set| {
+            set.status
+                .as_ref()
+                .and_then(|status| status.ready_replicas)
+                .unwrap_or(0)
+        });
         let available = sum(super::sets::available);
         let wanted = sum(super::sets::replicas);
         let updated = self.sets.new.as_ref().and_then(|set| set.status.as_ref());
@@ -110,7 +115,10 @@ impl Moment<'_> {
     ) {
         let now = self.now;
         let current = progressing(conditions).cloned();
-        let reason = current.as_ref().and_then(|current| current.reason.as_deref()).unwrap_or_default();
+        let reason = current
+            .as_ref()
+            .and_then(|current| current.reason.as_deref())
+            .unwrap_or_default();
         let paused = self.deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true);
         if reason != TIMED_OUT && paused != (reason == "DeploymentPaused") {
             let (reason, message) = if paused {
@@ -129,8 +137,14 @@ impl Moment<'_> {
             return;
         }
         let whose = match &self.sets.new {
-            Some(set) => format!("ReplicaSet \"{}\"", set.metadata.name.as_deref().unwrap_or_default()),
-            None => format!("Deployment \"{}\"", self.deployment.metadata.name.as_deref().unwrap_or_default()),
+            Some(set) => format!(
+                "ReplicaSet \"{}\"",
+                set.metadata.name.as_deref().unwrap_or_default()
+            ),
+            None => format!(
+                "Deployment \"{}\"",
+                self.deployment.metadata.name.as_deref().unwrap_or_default()
+            ),
         };
         let over = |since: &Timestamp| until(*since, deadline_s).is_some_and(|until| until < now);
         if complete(self.deployment, status) {
@@ -138,7 +152,11 @@ impl Moment<'_> {
             set(conditions, now, said("Progressing", "True", AVAILABLE, message));
         } else if current.is_none() && self.sets.new.is_some() {
             let message = format!("Found new replica set \"{}\"", self.sets.new_name);
-            set(conditions, now, said("Progressing", "True", "FoundNewReplicaSet", message));
+            set(
+                conditions,
+                now,
+                said("Progressing", "True", "FoundNewReplicaSet", message),
+            );
         } else if went_on(old, status) {
             // With each step its time is another, whatever it says.
             let message = format!("{whose} is progressing.");
@@ -180,7 +198,9 @@ const AVAILABLE: &str = "NewReplicaSetAvailable";
 const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 
 fn progressing(conditions: &[DeploymentCondition]) -> Option<&DeploymentCondition> {
-    conditions.iter().find(|condition| condition.type_ == "Progressing")
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == "Progressing")
 }
 
 fn updated(condition: Option<&DeploymentCondition>) -> Option<Timestamp> {
@@ -193,8 +213,16 @@ fn until(since: Timestamp, seconds: i32) -> Option<Timestamp> {
 
 /// Whether all replicas are updated and available, and no others are left.
 pub(super) fn complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let counts = [status.replicas, status.updated_replicas, status.available_replicas];
+    let wanted = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
+    let counts = [
+        status.replicas,
+        status.updated_replicas,
+        status.available_replicas,
+    ];
     counts.into_iter().all(|count| count.unwrap_or(0) == wanted)
 }
 
@@ -211,14 +239,24 @@ fn went_on(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
 fn failures(sets: &Sets, conditions: &mut Vec<DeploymentCondition>, now: Timestamp) {
     let failure = |set: &Arc<ReplicaSet>| {
         let conditions = set.status.as_ref()?.conditions.as_ref()?;
-        conditions.iter().find(|condition| condition.type_ == "ReplicaFailure").cloned()
+        conditions
+            .iter()
+            .find(|condition| condition.type_ == "ReplicaFailure")
+            .cloned()
     };
     let Some(failure) = sets.new.iter().chain(&sets.old).find_map(failure) else {
         conditions.retain(|condition| condition.type_ != "ReplicaFailure");
         return;
     };
-    let (reason, message) = (failure.reason.unwrap_or_default(), failure.message.unwrap_or_default());
-    set(conditions, now, said("ReplicaFailure", &failure.status, &reason, message));
+    let (reason, message) = (
+        failure.reason.unwrap_or_default(),
+        failure.message.unwrap_or_default(),
+    );
+    set(
+        conditions,
+        now,
+        said("ReplicaFailure", &failure.status, &reason, message),
+    );
 }
 
 fn said<'a>(kind: &'a str, status: &'a str, reason: &'a str, message: impl Into<String>) -> Said<'a> {

@@ -1,6 +1,8 @@
 //! Which nodes a pod's labels, affinities and tolerations admit.
 
-use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration,
+};
 
 use crate::meta::Labels;
 
@@ -8,21 +10,42 @@ use crate::meta::Labels;
 pub fn admits(spec: &PodSpec, node: &Node) -> bool {
     let labels = node.metadata.labels.as_ref();
     let selector = spec.node_selector.iter().flatten();
-    let equal = selector.into_iter().all(|(key, value)| get(labels, key) == Some(value));
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let equal = selector
+        .into_iter()
+        .all(|(key, value)| get(labels, key) == Some(value));
+    let affinity = spec
+        .affinity
+        .as_ref()
+        .and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|affinity| {
-        affinity.required_during_scheduling_ignored_during_execution.as_ref()
+        affinity
+            .required_during_scheduling_ignored_during_execution
+            .as_ref()
     });
-    equal && required.is_none_or(|required| required.node_selector_terms.iter().any(|term| term_admits(term, node)))
+    equal
+        && required.is_none_or(|required| {
+            required
+                .node_selector_terms
+                .iter()
+                .any(|term| term_admits(term, node))
+        })
 }
 
 /// The weights of the preferred terms that the node fulfils, together.
 pub fn preference(spec: &PodSpec, node: &Node) -> i64 {
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let affinity = spec
+        .affinity
+        .as_ref()
+        .and_then(|affinity| affinity.node_affinity.as_ref());
     let preferred = affinity.and_then(|affinity| {
-        affinity.preferred_during_scheduling_ignored_during_execution.as_ref()
+        affinity
+            .preferred_during_scheduling_ignored_during_execution
+            .as_ref()
     });
-    let fulfilled = preferred.into_iter().flatten().filter(|term| term_admits(&term.preference, node));
+    let fulfilled = preferred
+        .into_iter()
+        .flatten()
+        .filter(|term| term_admits(&term.preference, node));
     fulfilled.map(|term| i64::from(term.weight)).sum()
 }
 
@@ -48,7 +71,8 @@ fn holds(requirement: &NodeSelectorRequirement, value: Option<&String>) -> bool 
         let (have, [want]) = (value.and_then(number), values) else {
             return false;
         };
-        have.zip(number(want)).is_some_and(|(have, want)| order(&have, &want))
+        have.zip(number(want))
+            .is_some_and(|(have, want)| order(&have, &want))
     };
     match requirement.operator.as_str() {
         "In" => value.is_some_and(among),
@@ -71,7 +95,8 @@ pub fn tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
         let effect = toleration.effect.as_deref().unwrap_or_default();
         let key = toleration.key.as_deref().unwrap_or_default();
         let operator = toleration.operator.as_deref().unwrap_or("Equal");
-        let same = toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default();
+        let same =
+            toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default();
         (effect.is_empty() || effect == taint.effect)
             && (key == taint.key || key.is_empty() && operator == "Exists")
             && match operator {
@@ -110,9 +135,7 @@ mod tests {
             }}});
             admits(&from_value(spec).unwrap(), &node)
         };
-        let expression = |key: &str, operator: &str, values: &[&str]| {
-            json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
-        };
+        let expression = |key: &str, operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
         assert!(admits(expression("zone", "In", &["a", "b"])));
         assert!(!admits(expression("zone", "NotIn", &["a"])));
         assert!(admits(expression("other", "NotIn", &["a"])));
@@ -122,7 +145,9 @@ mod tests {
         assert!(!admits(expression("size", "Lt", &["8"])));
         assert!(!admits(expression("zone", "Gt", &["7"])));
         assert!(!admits(json!({})));
-        assert!(admits(json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]})));
+        assert!(admits(
+            json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]})
+        ));
     }
 
     #[test]
@@ -132,9 +157,13 @@ mod tests {
         assert!(tolerates(json!({"operator": "Exists"})));
         assert!(tolerates(json!({"key": "k", "operator": "Exists"})));
         assert!(tolerates(json!({"key": "k", "value": "v"})));
-        assert!(tolerates(json!({"key": "k", "value": "v", "effect": "NoSchedule"})));
+        assert!(tolerates(
+            json!({"key": "k", "value": "v", "effect": "NoSchedule"})
+        ));
         assert!(!tolerates(json!({"key": "k", "value": "w"})));
-        assert!(!tolerates(json!({"key": "k", "value": "v", "effect": "NoExecute"})));
+        assert!(!tolerates(
+            json!({"key": "k", "value": "v", "effect": "NoExecute"})
+        ));
         assert!(!tolerates(json!({"value": "v"})));
     }
 }

@@ -53,13 +53,19 @@ impl Room {
         if !self.is_schedulable(spec) {
             return one("node(s) were unschedulable");
         }
-        if untolerated(pod, &self.node, &["NoSchedule", "NoExecute"]).next().is_some() {
+        if untolerated(pod, &self.node, &["NoSchedule", "NoExecute"])
+            .next()
+            .is_some()
+        {
             return one("node(s) had untolerated taint(s)");
         }
         if !admits(spec, &self.node) {
             return one("node(s) didn't match Pod's node affinity/selector");
         }
-        if ports.iter().any(|port| self.ports.iter().any(|taken| collide(port, taken))) {
+        if ports
+            .iter()
+            .any(|port| self.ports.iter().any(|taken| collide(port, taken)))
+        {
             return one("node(s) didn't have free ports for the requested pod ports");
         }
         self.lacks(asks)
@@ -78,7 +84,11 @@ impl Room {
     /// Resources that are not left.
     fn lacks(&self, asks: &Amounts) -> Vec<String> {
         let mut lacks = Vec::new();
-        if self.has.get("pods").is_some_and(|most| (self.pods + 1) * 1000 > *most) {
+        if self
+            .has
+            .get("pods")
+            .is_some_and(|most| (self.pods + 1) * 1000 > *most)
+        {
             lacks.push("Too many pods".to_owned());
         }
         for (name, amount) in asks.iter().filter(|(_, amount)| **amount > 0) {
@@ -149,7 +159,9 @@ impl Nodes {
         }
         let spec = pod.spec.clone().unwrap_or_default();
         let (asks, load, ports) = (of_pod(pod, false), of_pod(pod, true), host_ports(pod));
-        let owner = controller_of(&pod.metadata).map(|owner| owner.uid.clone()).unwrap_or_default();
+        let owner = controller_of(&pod.metadata)
+            .map(|owner| owner.uid.clone())
+            .unwrap_or_default();
         let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
         let mut best = None;
         for (nth, room) in self.nodes.iter().enumerate() {
@@ -181,7 +193,10 @@ impl Nodes {
     }
 
     fn explain(&self, reasons: &BTreeMap<String, usize>) -> String {
-        let mut told: Vec<String> = reasons.iter().map(|(why, count)| format!("{count} {why}")).collect();
+        let mut told: Vec<String> = reasons
+            .iter()
+            .map(|(why, count)| format!("{count} {why}"))
+            .collect();
         told.sort();
         format!("0/{} nodes are available: {}.", self.nodes.len(), told.join(", "))
     }

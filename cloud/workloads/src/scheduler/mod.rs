@@ -44,7 +44,9 @@ pub(crate) fn concerns_node(before: Option<&Node>, after: Option<&Node>) -> bool
         let status = node.status.as_ref();
         status.map(|status| (status.allocatable.clone(), status.capacity.clone()))
     };
-    before.metadata.labels != after.metadata.labels || before.spec != after.spec || status(before) != status(after)
+    before.metadata.labels != after.metadata.labels
+        || before.spec != after.spec
+        || status(before) != status(after)
 }
 
 /// Whether the pod is to be given a node here.
@@ -100,7 +102,11 @@ fn bind(pod: &Pod, node: &str) -> Action {
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             node: node.to_owned(),
         },
-        told: Some(Told::about(pod, ("Scheduled", message), ("FailedScheduling", "{}"))),
+        told: Some(Told::about(
+            pod,
+            ("Scheduled", message),
+            ("FailedScheduling", "{}"),
+        )),
         name,
     }
 }
@@ -108,9 +114,8 @@ fn bind(pod: &Pod, node: &str) -> Action {
 /// Says in the pod's status that it has no node, and why; `None` when that is said already.
 fn unscheduled(pod: &Pod, reason: &str, why: &str, now: Timestamp) -> Option<Action> {
     let said = condition(pod, "PodScheduled").filter(|said| said.status == "False");
-    let same = said.is_some_and(|said| {
-        said.reason.as_deref() == Some(reason) && said.message.as_deref() == Some(why)
-    });
+    let same = said
+        .is_some_and(|said| said.reason.as_deref() == Some(reason) && said.message.as_deref() == Some(why));
     if same || terminating(&pod.metadata) {
         return None;
     }
@@ -125,5 +130,10 @@ fn unscheduled(pod: &Pod, reason: &str, why: &str, now: Timestamp) -> Option<Act
             "lastTransitionTime": since.map_or(now, |since| since.0).strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }]},
     });
-    Some(Action::strategic(Kind::Pod, &Name::of(&pod.metadata), "status", body))
+    Some(Action::strategic(
+        Kind::Pod,
+        &Name::of(&pod.metadata),
+        "status",
+        body,
+    ))
 }

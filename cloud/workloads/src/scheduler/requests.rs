@@ -18,7 +18,9 @@ pub type HostPort = (String, String, i32);
 
 fn amounts(from: Option<&BTreeMap<String, Quantity>>) -> Amounts {
     let pairs = from.into_iter().flatten();
-    pairs.filter_map(|(name, quantity)| Some((name.clone(), milli(quantity)?))).collect()
+    pairs
+        .filter_map(|(name, quantity)| Some((name.clone(), milli(quantity)?)))
+        .collect()
 }
 
 fn of_container(container: &Container, usual: bool) -> Amounts {

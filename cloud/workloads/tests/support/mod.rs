@@ -52,7 +52,9 @@ impl Cluster {
             data_dir: dir.path().to_owned(),
             limits: Limits::default(),
         };
-        let embedded = Embedded::open(config, log.clone(), &projection, &[]).await.unwrap();
+        let embedded = Embedded::open(config, log.clone(), &projection, &[])
+            .await
+            .unwrap();
         let follower = Follower::start(log.clone(), projection);
         let kubeconfig = embedded.kubeconfig().to_owned();
         let api = embedded.api().clone();
@@ -86,7 +88,11 @@ impl Cluster {
     /// Makes an object of one of Kubernetes' own kinds.
     pub(crate) async fn create<K>(&self, value: Value) -> K
     where
-        K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + serde::Serialize + Clone + std::fmt::Debug,
+        K: kube::Resource<DynamicType = ()>
+            + serde::de::DeserializeOwned
+            + serde::Serialize
+            + Clone
+            + std::fmt::Debug,
         Api<K>: Scoped,
     {
         let object: K = serde_json::from_value(value).unwrap();
@@ -107,7 +113,10 @@ impl Cluster {
         Api<K>: Scoped,
     {
         let patch = Patch::Merge(patch);
-        self.api::<K>().patch(name, &PatchParams::default(), &patch).await.unwrap();
+        self.api::<K>()
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
     }
 
     /// Waits until the object is as `wanted` says, and gives it.
@@ -132,7 +141,7 @@ impl Cluster {
     /// Waits until all objects of the kind are as `wanted` says, and gives them.
     pub(crate) async fn until_all<K>(&self, wanted: impl Fn(&[K]) -> bool) -> Vec<K>
     where
-        K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+        K: Clone + serde::de::DeserializeOwned + serde::Serialize + std::fmt::Debug,
         Api<K>: Scoped,
     {
         let started = tokio::time::Instant::now();
@@ -141,13 +150,19 @@ impl Cluster {
             if wanted(&objects) {
                 return objects;
             }
-            assert!(started.elapsed() < DEADLINE, "{objects:#?}");
+            assert!(
+                started.elapsed() < DEADLINE,
+                "{}",
+                serde_json::to_string(&objects).unwrap()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// A node with `labels` and taints that plays its part until the cluster stops.
-    pub(crate) async fn node(&mut self, name: &str, labels: Value, taints: Value) {
+    /// A node with `labels` and taints that plays its part until the cluster stops. When this returns, the scheduler knows
+    /// it, and all that was said of nodes before.
+    pub(crate) async fn node(&mut self, name: &str, mut labels: Value, taints: Value) {
+        labels["kubernetes.io/hostname"] = name.into();
         let node = json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": name, "labels": labels},
@@ -155,11 +170,33 @@ impl Cluster {
             "status": {"allocatable": {"cpu": "4", "memory": "4Gi", "pods": "20"}},
         });
         let api: Api<k8s_openapi::api::core::v1::Node> = Api::all(self.client.clone());
-        let made = api.create(&PostParams::default(), &serde_json::from_value(node.clone()).unwrap()).await.unwrap();
+        let made = api
+            .create(
+                &PostParams::default(),
+                &serde_json::from_value(node.clone()).unwrap(),
+            )
+            .await
+            .unwrap();
         if made.status.and_then(|status| status.allocatable).is_none() {
             let status = Patch::Merge(json!({"status": node["status"]}));
-            api.patch_status(name, &PatchParams::default(), &status).await.unwrap();
+            api.patch_status(name, &PatchParams::default(), &status)
+                .await
+                .unwrap();
         }
+        let probe = format!("probe-{name}");
+        let pod = json!({
+            "metadata": {"name": probe, "namespace": "default"},
+            "spec": {
+                "containers": [{"name": "c", "image": "wait"}],
+                "nodeSelector": {"kubernetes.io/hostname": name},
+                "tolerations": [{"operator": "Exists"}],
+            },
+        });
+        self.create::<Pod>(pod).await;
+        self.until(&probe, |pod: &Pod| pod.spec.as_ref().unwrap().node_name.is_some())
+            .await;
+        let now = DeleteParams::default().grace_period(0);
+        self.api::<Pod>().delete(&probe, &now).await.unwrap();
         let (client, name, shutdown) = (self.client.clone(), name.to_owned(), self.shutdown.clone());
         self.tasks.push(tokio::spawn(async move {
             tokio::select! {
@@ -169,12 +206,23 @@ impl Cluster {
         }));
     }
 
-    /// Reasons and messages of the events about an object.
-    pub(crate) async fn events(&self, about: &str) -> Vec<(String, String)> {
+    /// Waits for an event about an object with this reason, and gives its message.
+    pub(crate) async fn event(&self, about: &str, reason: &str) -> String {
         let events: Api<k8s_openapi::api::core::v1::Event> = Api::all(self.client.clone());
-        let list = events.list(&Default::default()).await.unwrap();
-        let about = list.items.into_iter().filter(|event| event.involved_object.name.as_deref() == Some(about));
-        about.map(|event| (event.reason.unwrap_or_default(), event.message.unwrap_or_default())).collect()
+        let started = tokio::time::Instant::now();
+        loop {
+            let list = events.list(&Default::default()).await.unwrap().items;
+            let mut list = list.into_iter();
+            let found = list.find(|event| {
+                event.involved_object.name.as_deref() == Some(about)
+                    && event.reason.as_deref() == Some(reason)
+            });
+            if let Some(event) = found {
+                return event.message.unwrap_or_default();
+            }
+            assert!(started.elapsed() < DEADLINE, "no event {reason} about {about}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 
@@ -195,7 +243,11 @@ async fn play(client: Client, name: String) {
             api.delete(&pod.name_any(), &now).await.ok();
             continue;
         }
-        let image = pod.spec.as_ref().and_then(|spec| spec.containers[0].image.clone()).unwrap_or_default();
+        let image = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.containers[0].image.clone())
+            .unwrap_or_default();
         let phase = match image.as_str() {
             "wait" => continue,
             "succeed" => "Succeeded",
@@ -214,14 +266,18 @@ async fn play(client: Client, name: String) {
             "podIPs": [{"ip": address}],
             "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
         }});
-        api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await.ok();
+        api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch))
+            .await
+            .ok();
     }
 }
 
 /// An address for the pod: from its UID, so that it is its own.
 fn address(pod: &Pod) -> String {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
-    let sum = uid.bytes().fold(7_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let sum = uid
+        .bytes()
+        .fold(7_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let [_, a, b, c] = sum.to_be_bytes();
     format!("10.{a}.{b}.{}", c.max(1))
 }
@@ -266,7 +322,11 @@ scoped!(all:
 pub(crate) fn by_node(pods: &[Pod]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for pod in pods {
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+        let node = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.clone())
+            .unwrap_or_default();
         *counts.entry(node).or_default() += 1;
     }
     counts
