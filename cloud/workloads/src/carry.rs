@@ -113,9 +113,8 @@ async fn bind(client: &Client, name: &Name, uid: &str, node: &str) -> kube::Resu
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405) => {}
         other => return other.map(|_| ()),
     }
-    // An API without that subresource; or the pod is gone, and this says so again.
-    let body = json!({"metadata": {"uid": uid}, "spec": {"nodeName": node}});
-    send(client, "PATCH", &path(Kind::Pod, name, ""), MERGE, &body).await?;
+    // An API without that subresource; or the pod is gone, and this says so again. Once it has its node, others write its
+    // status: this comes first.
     let scheduled = json!({"type": "PodScheduled", "status": "True", "reason": null, "message": null});
     let body = json!({"metadata": {"uid": uid}, "status": {"conditions": [scheduled]}});
     send(
@@ -126,6 +125,8 @@ async fn bind(client: &Client, name: &Name, uid: &str, node: &str) -> kube::Resu
         &body,
     )
     .await?;
+    let body = json!({"metadata": {"uid": uid}, "spec": {"nodeName": node}});
+    send(client, "PATCH", &path(Kind::Pod, name, ""), MERGE, &body).await?;
     Ok(())
 }
 

@@ -344,6 +344,8 @@ fn lean<K: Metadata<Ty = ObjectMeta>>(mut object: K) -> K {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
     use super::*;
 
     fn pod(name: &str, uid: &str, version: u64) -> Pod {
@@ -408,9 +410,11 @@ mod tests {
         let mut owned = pod("p", "1", 1);
         cache.fold(Event::Apply(owned.clone()));
         assert_eq!(cache.owned_by("a", "").count(), 1);
-        let mut owner = k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference::default();
-        owner.uid = "o".to_owned();
-        owner.controller = Some(true);
+        let owner = OwnerReference {
+            uid: "o".to_owned(),
+            controller: Some(true),
+            ..OwnerReference::default()
+        };
         owned.metadata.owner_references = Some(vec![owner]);
         owned.metadata.resource_version = Some("2".to_owned());
         cache.fold(Event::Apply(owned.clone()));

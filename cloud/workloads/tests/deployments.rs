@@ -99,23 +99,11 @@ async fn a_deployment_runs_rolls_and_scales() {
     cluster.until("web", done).await;
     cluster.until_all::<Pod>(|pods| pods.len() == 1).await;
 
-    let events = cluster.events("web").await;
-    assert!(
-        events
-            .iter()
-            .any(|(reason, said)| reason == "ScalingReplicaSet"
-                && said.starts_with("Scaled up replica set web-")),
-        "{events:?}"
-    );
+    let said = cluster.event("web", "ScalingReplicaSet").await;
+    assert!(said.starts_with("Scaled up replica set web-"), "{said}");
     let pod = &pods[0].metadata.name.clone().unwrap();
-    let events = cluster.events(pod).await;
-    assert!(
-        events
-            .iter()
-            .any(|(reason, said)| reason == "Scheduled"
-                && said.starts_with("Successfully assigned default/web-")),
-        "{events:?}"
-    );
+    let said = cluster.event(pod, "Scheduled").await;
+    assert!(said.starts_with("Successfully assigned default/web-"), "{said}");
 
     cluster
         .api::<Deployment>()
@@ -210,11 +198,9 @@ async fn pods_wait_for_a_node_that_will_do() {
         said(&pods[0]),
         "0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint(s)."
     );
-    let events = cluster.events(pods[0].metadata.name.as_deref().unwrap()).await;
-    assert!(
-        events.iter().any(|(reason, _)| reason == "FailedScheduling"),
-        "{events:?}"
-    );
+    cluster
+        .event(pods[0].metadata.name.as_deref().unwrap(), "FailedScheduling")
+        .await;
     cluster.node("edge", edge, json!([])).await;
     cluster.until("web", done).await;
     let pods = cluster.until_all::<Pod>(|pods| pods.len() == 1).await;

@@ -141,7 +141,7 @@ impl Cluster {
     /// Waits until all objects of the kind are as `wanted` says, and gives them.
     pub(crate) async fn until_all<K>(&self, wanted: impl Fn(&[K]) -> bool) -> Vec<K>
     where
-        K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+        K: Clone + serde::de::DeserializeOwned + serde::Serialize + std::fmt::Debug,
         Api<K>: Scoped,
     {
         let started = tokio::time::Instant::now();
@@ -150,13 +150,19 @@ impl Cluster {
             if wanted(&objects) {
                 return objects;
             }
-            assert!(started.elapsed() < DEADLINE, "{objects:#?}");
+            assert!(
+                started.elapsed() < DEADLINE,
+                "{}",
+                serde_json::to_string(&objects).unwrap()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// A node with `labels` and taints that plays its part until the cluster stops.
-    pub(crate) async fn node(&mut self, name: &str, labels: Value, taints: Value) {
+    /// A node with `labels` and taints that plays its part until the cluster stops. When this returns, the scheduler knows
+    /// it, and all that was said of nodes before.
+    pub(crate) async fn node(&mut self, name: &str, mut labels: Value, taints: Value) {
+        labels["kubernetes.io/hostname"] = name.into();
         let node = json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": name, "labels": labels},
@@ -177,6 +183,20 @@ impl Cluster {
                 .await
                 .unwrap();
         }
+        let probe = format!("probe-{name}");
+        let pod = json!({
+            "metadata": {"name": probe, "namespace": "default"},
+            "spec": {
+                "containers": [{"name": "c", "image": "wait"}],
+                "nodeSelector": {"kubernetes.io/hostname": name},
+                "tolerations": [{"operator": "Exists"}],
+            },
+        });
+        self.create::<Pod>(pod).await;
+        self.until(&probe, |pod: &Pod| pod.spec.as_ref().unwrap().node_name.is_some())
+            .await;
+        let now = DeleteParams::default().grace_period(0);
+        self.api::<Pod>().delete(&probe, &now).await.unwrap();
         let (client, name, shutdown) = (self.client.clone(), name.to_owned(), self.shutdown.clone());
         self.tasks.push(tokio::spawn(async move {
             tokio::select! {
@@ -186,22 +206,23 @@ impl Cluster {
         }));
     }
 
-    /// Reasons and messages of the events about an object.
-    pub(crate) async fn events(&self, about: &str) -> Vec<(String, String)> {
+    /// Waits for an event about an object with this reason, and gives its message.
+    pub(crate) async fn event(&self, about: &str, reason: &str) -> String {
         let events: Api<k8s_openapi::api::core::v1::Event> = Api::all(self.client.clone());
-        let list = events.list(&Default::default()).await.unwrap();
-        let about = list
-            .items
-            .into_iter()
-            .filter(|event| event.involved_object.name.as_deref() == Some(about));
-        about
-            .map(|event| {
-                (
-                    event.reason.unwrap_or_default(),
-                    event.message.unwrap_or_default(),
-                )
-            })
-            .collect()
+        let started = tokio::time::Instant::now();
+        loop {
+            let list = events.list(&Default::default()).await.unwrap().items;
+            let mut list = list.into_iter();
+            let found = list.find(|event| {
+                event.involved_object.name.as_deref() == Some(about)
+                    && event.reason.as_deref() == Some(reason)
+            });
+            if let Some(event) = found {
+                return event.message.unwrap_or_default();
+            }
+            assert!(started.elapsed() < DEADLINE, "no event {reason} about {about}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 
