@@ -7,6 +7,7 @@
 mod support;
 
 mod bit_rot;
+mod boot_1970;
 mod bounded;
 mod certificates;
 mod damaged_log;
