@@ -100,7 +100,6 @@ fn writes() -> Resource {
         scope: Scope::Cluster,
         status: false,
         scale: None,
-        view: None,
         verbs: ["get", "list", "watch"].map(str::to_owned).to_vec(),
         schema: Arc::new(Schema {
             preserve_unknown: true,
