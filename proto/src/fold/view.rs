@@ -92,6 +92,32 @@ pub fn devices<S: Read>(store: &S, scope: &Scope) -> Found<BTreeMap<String, Devi
     Ok(devices)
 }
 
+/// One device of a scope, by its key `namespace/name`.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn device<S: Read>(store: &S, scope: &Scope, key: &str) -> Found<Device, S> {
+    let mut device = Device {
+        spec: entry(store, scope, Table::Devices, key)?,
+        state: entry(store, scope, Table::DeviceStates, key)?,
+        twins: BTreeMap::new(),
+    };
+    let properties = format!("{key}/");
+    for (property, desired) in entries_under(store, scope, Table::Desired, &properties)? {
+        device.twins.entry(property).or_default().desired = Some(desired);
+    }
+    for (property, reported) in entries_under(store, scope, Table::Reported, &properties)? {
+        device.twins.entry(property).or_default().reported = Some(reported);
+    }
+    for (property, result) in entries_under(store, scope, Table::WriteResults, &properties)? {
+        device.twins.entry(property).or_default().write_result = Some(result);
+    }
+    for (property, sample) in entries_under(store, scope, Table::LatestSamples, &properties)? {
+        device.twins.entry(property).or_default().sample = Some(sample);
+    }
+    Ok(device)
+}
+
 fn twin_of<'a>(devices: &'a mut BTreeMap<String, Device>, key: &str) -> Option<&'a mut Twin> {
     let (device, property) = key.rsplit_once('/')?;
     Some(
@@ -186,7 +212,17 @@ pub fn scopes<S: Read>(store: &S) -> Result<Vec<Scope>, S::Error> {
 /// # Errors
 /// When the store fails or an entry is damaged.
 pub fn entries<S: Read, T: Message + Default>(store: &S, scope: &Scope, table: Table) -> Found<Keyed<T>, S> {
-    let prefix = table_key(scope, table, b"");
+    entries_under(store, scope, table, "")
+}
+
+/// As [`entries`], of those keys that begin with `beginning`, and what follows it of each key.
+fn entries_under<S: Read, T: Message + Default>(
+    store: &S,
+    scope: &Scope,
+    table: Table,
+    beginning: &str,
+) -> Found<Keyed<T>, S> {
+    let prefix = table_key(scope, table, beginning.as_bytes());
     let mut raw = Vec::new();
     store
         .scan(&prefix, &mut |key, value| {
@@ -197,22 +233,37 @@ pub fn entries<S: Read, T: Message + Default>(store: &S, scope: &Scope, table: T
         })
         .map_err(FoldError::Store)?;
     raw.into_iter()
-        .map(|(key, value)| {
-            let entry: v1::Entry = decode(table, value)?;
-            Ok((
-                key,
-                Latest {
-                    content: decode(table, entry.payload.clone())?,
-                    position: Position {
-                        epoch: Epoch(entry.epoch),
-                        seq: Seq(entry.seq),
-                    },
-                    wall_us: entry.wall_us,
-                    clock: entry.clock(),
-                    cause: entry.cause,
-                    count: entry.count,
-                },
-            ))
-        })
+        .map(|(key, value)| Ok((key, latest(table, value)?)))
         .collect()
+}
+
+/// One entry of a table of a scope; `None` when there is none.
+///
+/// # Errors
+/// When the store fails or the entry is damaged.
+pub fn entry<S: Read, T: Message + Default>(
+    store: &S,
+    scope: &Scope,
+    table: Table,
+    key: &str,
+) -> Found<Option<Latest<T>>, S> {
+    let found = store
+        .get(&table_key(scope, table, key.as_bytes()))
+        .map_err(FoldError::Store)?;
+    found.map(|value| latest(table, value)).transpose()
+}
+
+fn latest<T: Message + Default, E>(table: Table, value: Bytes) -> Result<Latest<T>, FoldError<E>> {
+    let entry: v1::Entry = decode(table, value)?;
+    Ok(Latest {
+        content: decode(table, entry.payload.clone())?,
+        position: Position {
+            epoch: Epoch(entry.epoch),
+            seq: Seq(entry.seq),
+        },
+        wall_us: entry.wall_us,
+        clock: entry.clock(),
+        cause: entry.cause,
+        count: entry.count,
+    })
 }
