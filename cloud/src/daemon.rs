@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ledge_controllers::device::{self, DeviceController};
+use ledge_controllers::manifests::{WatchError, WatchOptions, Watcher};
 use ledge_controllers::told::Told;
 use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
@@ -27,12 +29,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
 use crate::config::{Config, LogFormat};
-use crate::device_controller::DeviceController;
 use crate::fleet::Fleet;
 use crate::hub::{Hub, HubParts, ListenError};
 use crate::kubernetes::{Kubernetes, KubernetesError};
 use crate::leadership::{self, LeadershipError};
-use crate::manifests::{WatchError, WatchOptions, Watcher};
 
 /// Size of a segment where neither the operator nor a small limit says otherwise.
 const SEGMENT_BYTES: u64 = 256 << 20;
@@ -272,6 +272,21 @@ impl Daemon {
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
         let mut api_address = String::new();
+        let devices = DeviceController {
+            told: Told {
+                log: log.clone(),
+                projection: projection.clone(),
+                appends,
+            },
+            directory: manifests.as_ref().map(Watcher::subscribe),
+            kubernetes: kubernetes.as_ref().map(|kubernetes| device::Kubernetes {
+                client: kubernetes.client(),
+                reports: Arc::new(fleet.clone()),
+            }),
+        };
+        if devices.directory.is_some() || devices.kubernetes.is_some() {
+            tasks.spawn("device-controller", devices.run(shutdown.clone()));
+        }
         if let Some(kubernetes) = kubernetes {
             api_address = format!(", Kubernetes API on {}", kubernetes.place());
             kubernetes.spawn(&mut tasks, Arc::new(fleet), &shutdown);
@@ -280,15 +295,6 @@ impl Daemon {
         tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
         tasks.spawn("retention", retention::run(keeper, settings, shutdown.clone()));
         tasks.spawn("damage", damage::look_for(log.clone(), shutdown.clone()));
-        if let Some(watcher) = &manifests {
-            let controller = DeviceController {
-                log: log.clone(),
-                projection: projection.clone(),
-                appends: appends.clone(),
-                manifests: watcher.subscribe(),
-            };
-            tasks.spawn("device-controller", controller.run(shutdown.clone()));
-        }
         let hub_address = told(hub.address());
         tasks.spawn("hub", hub.run(shutdown.clone()));
         println!(

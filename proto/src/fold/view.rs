@@ -154,6 +154,32 @@ pub fn devices<S: Read>(store: &S, scope: &Scope) -> Found<BTreeMap<String, Devi
     Ok(devices)
 }
 
+/// One device of a scope, by its key `namespace/name`.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn device<S: Read>(store: &S, scope: &Scope, key: &str) -> Found<Device, S> {
+    let mut device = Device {
+        spec: entry(store, scope, Table::Devices, key)?,
+        state: entry(store, scope, Table::DeviceStates, key)?,
+        twins: BTreeMap::new(),
+    };
+    let properties = format!("{key}/");
+    for (property, desired) in entries_under(store, scope, Table::Desired, &properties)? {
+        device.twins.entry(property).or_default().desired = Some(desired);
+    }
+    for (property, reported) in entries_under(store, scope, Table::Reported, &properties)? {
+        device.twins.entry(property).or_default().reported = Some(reported);
+    }
+    for (property, result) in entries_under(store, scope, Table::WriteResults, &properties)? {
+        device.twins.entry(property).or_default().write_result = Some(result);
+    }
+    for (property, sample) in entries_under(store, scope, Table::LatestSamples, &properties)? {
+        device.twins.entry(property).or_default().sample = Some(sample);
+    }
+    Ok(device)
+}
+
 fn twin_of<'a>(devices: &'a mut BTreeMap<String, Device>, key: &str) -> Option<&'a mut Twin> {
     let (device, property) = key.rsplit_once('/')?;
     Some(
@@ -248,7 +274,17 @@ pub fn scopes<S: Read>(store: &S) -> Result<Vec<Scope>, S::Error> {
 /// # Errors
 /// When the store fails or an entry is damaged.
 pub fn entries<S: Read, T: Message + Default>(store: &S, scope: &Scope, table: Table) -> Found<Keyed<T>, S> {
-    let prefix = table_key(scope, table, b"");
+    entries_under(store, scope, table, "")
+}
+
+/// As [`entries`], of those keys that begin with `beginning`, and what follows it of each key.
+fn entries_under<S: Read, T: Message + Default>(
+    store: &S,
+    scope: &Scope,
+    table: Table,
+    beginning: &str,
+) -> Found<Keyed<T>, S> {
+    let prefix = table_key(scope, table, beginning.as_bytes());
     let mut raw = Vec::new();
     store
         .scan(&prefix, &mut |key, value| {
