@@ -49,6 +49,10 @@ impl Controllers {
         let mut running = JoinSet::new();
         let down = edge::down::run(self.clone(), shutdown.clone());
         spawn(&mut running, "edge-down", down);
+        let nodes = edge::up::nodes::run(self.clone(), shutdown.clone());
+        spawn(&mut running, "nodes", nodes);
+        let pods = edge::up::pods::run(self.clone(), shutdown.clone());
+        spawn(&mut running, "pod-status", pods);
         spawn(
             &mut running,
             "writes",
