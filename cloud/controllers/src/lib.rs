@@ -5,15 +5,16 @@
 //! A controller keeps no state of its own. It compares what the API says with what nodes were told, which is the
 //! projection of their streams, and appends the difference: after a restart it goes on where the log ends.
 //!
-//! Reading order: [`told`], [`links`], [`Controllers`] (this file), [`edge`],
-//! [`definitions`].
+//! Reading order: [`told`], [`links`], [`Controllers`] (this file), `edge`, `writes`, `sync`, [`definitions`], [`groups`].
 
 mod as_node;
 pub mod definitions;
 mod edge;
+pub mod groups;
 mod informer;
 pub mod links;
 mod objects;
+mod sync;
 pub mod told;
 mod writes;
 
@@ -53,6 +54,11 @@ impl Controllers {
         spawn(&mut running, "nodes", nodes);
         let pods = edge::up::pods::run(self.clone(), shutdown.clone());
         spawn(&mut running, "pod-status", pods);
+        let groups = groups::run_node_groups(self.client.clone(), shutdown.clone());
+        spawn(&mut running, "node-groups", groups);
+        let applications = groups::run_applications(self.client.clone(), shutdown.clone());
+        spawn(&mut running, "edge-applications", applications);
+        spawn(&mut running, "sync", sync::run(self.clone(), shutdown.clone()));
         spawn(
             &mut running,
             "writes",
