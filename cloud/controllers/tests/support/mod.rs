@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube::Client;
-use kube::api::{Api, DynamicObject, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use ledge_apiserver::embedded::{Config, Embedded, Limits};
 use ledge_apiserver::local::Local;
@@ -63,6 +63,8 @@ pub(crate) struct Place {
     pub(crate) client: Client,
     pub(crate) told: Told,
     pub(crate) links: Arc<TestLinks>,
+    /// As in [`Controllers`].
+    pub(crate) every_node: bool,
     _follower: Follower,
     running: Option<(CancellationToken, JoinHandle<()>)>,
 }
@@ -108,6 +110,7 @@ impl Place {
             client: Client::new(Local::privileged(embedded.api().clone(), "admin"), "default"),
             told,
             links: Arc::default(),
+            every_node: true,
             _follower: follower,
             running: None,
         }
@@ -117,7 +120,7 @@ impl Place {
         let controllers = Controllers {
             client: self.client.clone(),
             told: self.told.clone(),
-            every_node: true,
+            every_node: self.every_node,
             links: self.links.clone(),
         };
         let shutdown = CancellationToken::new();
@@ -151,6 +154,18 @@ impl Place {
     pub(crate) async fn create_in(&self, kind: &str, namespace: &str, mut object: Value) -> DynamicObject {
         object["metadata"]["namespace"] = namespace.into();
         self.create(kind, object).await
+    }
+
+    /// Deletes an object, gracefully where its kind knows that, whoever else changes it meanwhile.
+    pub(crate) async fn delete(&self, kind: &str, namespace: &str, name: &str) {
+        let api = self.api(kind, namespace);
+        self.until("the deletion", async |_| {
+            match api.delete(name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => None,
+                outcome => Some(outcome.map(|_| ()).unwrap()),
+            }
+        })
+        .await;
     }
 
     /// A pod of one container with an environment from a config map.
