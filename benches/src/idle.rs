@@ -115,7 +115,8 @@ async fn site(plan: Plan, id: &'static str) -> anyhow::Result<Row> {
     let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let (edge_config, cloud_config) = (text(&plan.edge_config), text(&plan.cloud_config));
     let manifests = site.path("manifests");
-    let mut flags = vec!["--listen", "127.0.0.1:0", "--manifests", manifests.as_str()];
+    let mut flags = vec!["--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"];
+    flags.extend(["--manifests", manifests.as_str()]);
     if let Some(config) = &cloud_config {
         flags.extend(["--config", config.as_str()]);
     }

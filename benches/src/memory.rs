@@ -72,7 +72,14 @@ pub async fn measure(plan: Plan) -> anyhow::Result<Row> {
         .launch(
             &programs,
             "cloudcore",
-            &["--listen", "127.0.0.1:0", "--manifests", &site.path("manifests")],
+            &[
+                "--listen",
+                "127.0.0.1:0",
+                "--api-listen",
+                "127.0.0.1:0",
+                "--manifests",
+                &site.path("manifests"),
+            ],
         )
         .start()
         .await?;

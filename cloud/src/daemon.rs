@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ledge_apiserver::embedded::{self, Embedded};
+use ledge_controllers::told::Told;
 use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::settings::{Load, Settings};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal};
+use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal, status};
 use ledge_log::{DiskStorage, Log, OnDamage, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::fence::receipt::ReceiptKey;
@@ -22,6 +22,7 @@ use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls::{self, TlsError};
 use ledge_retention::budget::BudgetError;
 use ledge_retention::{Keeper, Policy};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
@@ -29,6 +30,7 @@ use crate::config::{Config, LogFormat};
 use crate::device_controller::DeviceController;
 use crate::fleet::Fleet;
 use crate::hub::{Hub, HubParts, ListenError};
+use crate::kubernetes::{Kubernetes, KubernetesError};
 use crate::leadership::{self, LeadershipError};
 use crate::manifests::{WatchError, WatchOptions, Watcher};
 
@@ -70,7 +72,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Http(#[from] HttpError),
     #[error(transparent)]
-    Kubernetes(#[from] embedded::OpenError),
+    Kubernetes(#[from] KubernetesError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
@@ -84,7 +86,8 @@ pub struct Daemon {
     projection: Projection,
     keeper: retention::Parts,
     http: Option<HttpFace>,
-    kubernetes: Option<Embedded>,
+    kubernetes: Option<Kubernetes>,
+    fleet: Fleet,
     health: Health,
     hub: Hub,
     manifests: Option<Watcher>,
@@ -121,7 +124,10 @@ impl Daemon {
     /// # Errors
     /// See [`DaemonError`].
     pub async fn build(config: Config, stop: &CancellationToken) -> Result<Daemon, DaemonError> {
-        if let Some(message) = config.without_effect_message() {
+        for message in [config.without_effect_message(), config.kubernetes_note.clone()]
+            .into_iter()
+            .flatten()
+        {
             tracing::info!("{message}");
         }
         let files = CertFiles {
@@ -168,7 +174,7 @@ impl Daemon {
             // There is no archive beside the log: what is durable here is archived.
             archived: Arc::new(move |key| followed.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq)),
             dir: config.data_dir.clone(),
-            budget,
+            budget: watch::Sender::new(budget),
             shares: shares(&config),
         };
         retention::make_room(&keeper);
@@ -211,27 +217,22 @@ impl Daemon {
             receipts: receipt_key(&files)?,
             snapshots: Arc::new(projection.clone()),
             slots: ReplaySlots::new(replay_slots()),
-            fleet,
+            fleet: fleet.clone(),
         };
         let hub = Hub::bind(config.quic_listen, tls, parts)?;
-        let kubernetes = match config.api_listen {
-            Some(listen) => {
-                let config = embedded::Config {
-                    listen,
-                    names: Vec::new(),
-                    data_dir: config.data_dir.clone(),
-                    limits: embedded::Limits::default(),
-                };
-                Some(Embedded::open(config, log.clone(), &projection, &[]).await?)
-            }
-            None => None,
+        let told = Told {
+            log: log.clone(),
+            projection: projection.clone(),
+            appends: appends.clone(),
         };
+        let kubernetes = Kubernetes::open(&config, told).await?;
         Ok(Daemon {
             log,
             projection,
             keeper,
             http,
             kubernetes,
+            fleet,
             health,
             hub,
             manifests,
@@ -250,6 +251,7 @@ impl Daemon {
             keeper,
             http,
             kubernetes,
+            fleet,
             health,
             hub,
             manifests,
@@ -262,24 +264,19 @@ impl Daemon {
             address.map_or_else(|err| err.to_string(), |address| address.to_string())
         };
         let mut http_address = "off".to_owned();
+        let software = format!("cloudcore {}", env!("CARGO_PKG_VERSION"));
+        let measured = log_metrics::Measured::new(&keeper, &projection, software);
         if let Some(http) = http {
             http_address = told(http.address());
+            let http = http.with(status::router(measured.clone()));
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
         let mut api_address = String::new();
         if let Some(kubernetes) = kubernetes {
-            api_address = format!(
-                ", Kubernetes API on {} (kubeconfig {})",
-                told(kubernetes.address()),
-                kubernetes.kubeconfig().display()
-            );
-            tasks.spawn("kubernetes-api", kubernetes.run(shutdown.clone()));
+            api_address = format!(", Kubernetes API on {}", kubernetes.place());
+            kubernetes.spawn(&mut tasks, Arc::new(fleet), &shutdown);
         }
-        let measured = log_metrics::Measured {
-            log: log.clone(),
-            projection: projection.clone(),
-            archived: keeper.archived.clone(),
-        };
+        tasks.spawn("status", status::note(measured.clone(), shutdown.clone()));
         tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
         tasks.spawn("retention", retention::run(keeper, settings, shutdown.clone()));
         tasks.spawn("damage", damage::look_for(log.clone(), shutdown.clone()));

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ledge_controllers::links::{Link, Links};
 use ledge_log::Log;
 use ledge_projection::{Projection, View};
 use ledge_proto::fence::CloudLost;
@@ -19,6 +20,7 @@ use ledge_proto::v1;
 use ledge_replication::link::{Direction, LinkObserver, Refill, Traffic};
 use ledge_replication::meters;
 use ledge_replication::reset::LostHistory;
+use tokio::sync::watch;
 
 use self::ahead::Ahead;
 pub use self::ahead::Fresh;
@@ -30,6 +32,8 @@ pub struct Fleet {
     projection: Projection,
     links: Arc<Mutex<BTreeMap<Scope, NodeLink>>>,
     quarantined: Arc<Mutex<BTreeSet<Scope>>>,
+    /// Counts the changes of who is connected.
+    changes: Arc<watch::Sender<u64>>,
 }
 
 #[derive(Debug, Clone)]
@@ -71,6 +75,7 @@ impl Fleet {
             projection,
             links: Arc::default(),
             quarantined: Arc::default(),
+            changes: Arc::default(),
         }
     }
 
@@ -89,7 +94,7 @@ impl Fleet {
         if let Some(link) = self.lock().get_mut(node).filter(|link| link.serial == serial) {
             link.connected = false;
         }
-        self.count_links();
+        self.links_changed();
     }
 
     /// How the link of `node` stands; `None` when it has not connected since cloudcore started.
@@ -159,9 +164,25 @@ impl Fleet {
     }
 
     #[allow(clippy::cast_precision_loss, reason = "gauges are doubles")]
-    fn count_links(&self) {
+    fn links_changed(&self) {
         let up = self.lock().values().filter(|link| link.connected).count();
         metrics::gauge!("ledge_nodes_connected").set(up as f64);
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+impl Links for Fleet {
+    fn link(&self, node: &Scope) -> Option<Link> {
+        let status = self.status(node)?;
+        Some(Link {
+            connected: status.connected,
+            age: status.age,
+            lag: status.lag,
+        })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 }
 
@@ -211,7 +232,7 @@ impl LinkObserver for FleetObserver {
                 ahead: Ahead::default(),
             },
         );
-        self.fleet.count_links();
+        self.fleet.links_changed();
         tracing::info!(node = %self.node, software = peer.software, "node connected");
     }
 

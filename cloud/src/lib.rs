@@ -9,5 +9,6 @@ pub mod daemon;
 pub mod device_controller;
 pub mod fleet;
 pub mod hub;
+pub mod kubernetes;
 pub mod leadership;
 pub mod manifests;

@@ -277,6 +277,8 @@ pub(super) fn idle_memory(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
             ("--cert", pki.join("cloudcore.crt")),
             ("--key", pki.join("cloudcore.key")),
             ("--http-listen", PathBuf::from("off")),
+            // The other end serves no API either.
+            ("--api-listen", PathBuf::from("off")),
             ("--listen", PathBuf::from("127.0.0.1:0")),
         ];
         let cloud = Launch {

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ledge_kubeapi::path::ResourcePath;
 use ledge_kubeapi::resource::GroupResource;
-use ledge_kubeapi::serve::Extension;
-use ledge_kubeapi::serve::request::{Method, Request, User};
+use ledge_kubeapi::serve::request::Request;
 use ledge_kubeapi::serve::respond::Response;
+use ledge_kubeapi::serve::{Extension, Write};
 use ledge_kubeapi::store::Store;
 use ledge_kubeapi::{ApiError, Environment, ObjectKey, Resource, crd, meta};
 use serde_json::{Value, json};
 
 use crate::environment::SystemEnvironment;
-use crate::rbac::{Question, Rbac};
+use crate::node;
+use crate::reviews::Reviews;
 
 /// A definition goes only after its objects are gone.
 pub const CRD_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -22,16 +23,13 @@ pub const CRD_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// See the module.
 pub struct Admission {
     store: Arc<dyn Store>,
-    rbac: Rbac,
+    reviews: Reviews,
 }
 
 impl Admission {
-    /// Over `store`.
-    pub fn new(store: Arc<dyn Store>) -> Admission {
-        Admission {
-            rbac: Rbac::new(Arc::clone(&store)),
-            store,
-        }
+    /// Over `store`, with what answers reviews.
+    pub fn new(store: Arc<dyn Store>, reviews: Reviews) -> Admission {
+        Admission { store, reviews }
     }
 
     /// A new object's namespace must be there, and not about to go.
@@ -54,122 +52,20 @@ impl Admission {
         }
         Ok(())
     }
-
-    async fn review(&self, request: &Request, path: &ResourcePath) -> Option<Result<Response, ApiError>> {
-        if request.method != Method::Post || path.name.is_some() {
-            return None;
-        }
-        let answer = match (path.gvr.group.as_str(), path.gvr.resource.as_str()) {
-            ("authorization.k8s.io", "selfsubjectaccessreviews") => self.access(request, &request.user).await,
-            ("authorization.k8s.io", "subjectaccessreviews") => match body(request) {
-                Ok(body) => {
-                    let groups = body["spec"]["groups"].as_array().into_iter().flatten();
-                    let user = User {
-                        name: body["spec"]["user"].as_str().unwrap_or_default().to_owned(),
-                        groups: groups
-                            .filter_map(|group| group.as_str().map(str::to_owned))
-                            .collect(),
-                    };
-                    self.access(request, &user).await
-                }
-                Err(error) => Err(error),
-            },
-            ("authorization.k8s.io", "selfsubjectrulesreviews") => self.rules(request).await,
-            ("authentication.k8s.io", "selfsubjectreviews") => Ok(json!({
-                "kind": "SelfSubjectReview",
-                "apiVersion": "authentication.k8s.io/v1",
-                "metadata": { "creationTimestamp": meta::time(SystemEnvironment.now_us()) },
-                "status": { "userInfo": { "username": request.user.name, "groups": request.user.groups } },
-            })),
-            _ => return None,
-        };
-        Some(answer.map(|value| Response::json(201, &value)))
-    }
-
-    async fn access(&self, request: &Request, user: &User) -> Result<Value, ApiError> {
-        let mut review = body(request)?;
-        let spec = review["spec"].clone();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let resource = &spec["resourceAttributes"];
-        let path = text(&spec["nonResourceAttributes"]["path"]);
-        let sub = text(&resource["subresource"]);
-        let (verb, group) = (text(&resource["verb"]), text(&resource["group"]));
-        let (name, namespace) = (text(&resource["name"]), text(&resource["namespace"]));
-        let path_verb = text(&spec["nonResourceAttributes"]["verb"]);
-        let question = if resource.is_object() {
-            Question {
-                verb: &verb,
-                group: &group,
-                resource: if sub.is_empty() {
-                    text(&resource["resource"])
-                } else {
-                    format!("{}/{sub}", text(&resource["resource"]))
-                },
-                name: &name,
-                namespace: &namespace,
-                path: None,
-            }
-        } else {
-            Question {
-                verb: &path_verb,
-                group: "",
-                resource: String::new(),
-                name: "",
-                namespace: "",
-                path: Some(&path),
-            }
-        };
-        let allowed = self.rbac.allows(user, &question).await?;
-        review["status"] = json!({ "allowed": allowed });
-        Ok(review)
-    }
-
-    async fn rules(&self, request: &Request) -> Result<Value, ApiError> {
-        let mut review = body(request)?;
-        let namespace = review["spec"]["namespace"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
-        let mut resource = Vec::new();
-        let mut other = Vec::new();
-        if request.user.groups.iter().any(|group| group == "system:masters") {
-            resource.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
-            other.push(json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
-        }
-        for granted in self.rbac.rules(&request.user, &namespace).await? {
-            if granted.rule["nonResourceURLs"].is_array() {
-                other.push(granted.rule);
-            } else {
-                resource.push(granted.rule);
-            }
-        }
-        review["status"] = json!({
-            "resourceRules": resource,
-            "nonResourceRules": other,
-            "incomplete": false,
-        });
-        Ok(review)
-    }
-}
-
-fn body(request: &Request) -> Result<Value, ApiError> {
-    match serde_json::from_slice(&request.body) {
-        Ok(value @ Value::Object(_)) => Ok(value),
-        Ok(_) => Err(ApiError::bad_request("the body must be a JSON object")),
-        Err(error) => Err(ApiError::bad_request(format!(
-            "couldn't parse the body as JSON: {error}"
-        ))),
-    }
 }
 
 #[async_trait]
 impl Extension for Admission {
     async fn call(&self, request: &Request, path: &ResourcePath) -> Option<Response> {
-        let answer = self.review(request, path).await?;
-        Some(answer.unwrap_or_else(|error| Response::error(&error)))
+        Some(match self.reviews.answer(request, path).await? {
+            Ok(value) => Response::json(201, &value),
+            Err(error) => Response::error(&error),
+        })
     }
 
-    async fn admit(&self, resource: &Resource, old: Option<&Value>, new: &mut Value) -> Result<(), ApiError> {
+    async fn admit(&self, write: &Write<'_>, new: &mut Value) -> Result<(), ApiError> {
+        let Write { resource, old, .. } = *write;
+        node::restrict(write, new)?;
         if old.is_none() && resource.namespaced() {
             self.check_namespace(resource, new).await?;
         }

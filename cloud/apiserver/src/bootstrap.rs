@@ -145,10 +145,7 @@ async fn send(api: &Api, method: Method, path: &str, media: &str, object: &Value
         query: "fieldManager=cloudcore&force=true&fieldValidation=Strict".to_owned(),
         headers: vec![("content-type".to_owned(), media.to_owned())],
         body: serde_json::to_vec(object).unwrap_or_default().into(),
-        user: User {
-            name: "system:cloudcore".to_owned(),
-            groups: vec!["system:masters".to_owned()],
-        },
+        user: User::new("system:cloudcore", ["system:masters"]),
     };
     let response = api.serve(request).await;
     let told = match response.body {

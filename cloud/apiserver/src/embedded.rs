@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use ledge_kubeapi::objects::Limits;
 use ledge_kubeapi::serve::Api;
@@ -14,14 +15,19 @@ use serde_json::Value;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
+use crate::accounts::Accounts;
 use crate::admission::Admission;
 use crate::bootstrap::{self, BootstrapError};
 use crate::environment::SystemEnvironment;
 use crate::janitor;
 use crate::pki::{self, PkiError};
-use crate::rbac::Rbac;
-use crate::server::{self, ServeError, Server};
+use crate::reviews::Reviews;
+use crate::server::{self, ServeError, Served, Server};
 use crate::store::{LoadError, LogStore};
+
+/// How long events are kept, as upstream's `--event-ttl`.
+pub const EVENT_TTL: Duration = Duration::from_secs(3600);
 
 /// Where the API is and what it keeps in memory.
 #[derive(Debug, Clone)]
@@ -55,10 +61,12 @@ pub enum OpenError {
 /// The embedded API, open but not serving.
 pub struct Embedded {
     api: Api,
+    accounts: Accounts,
     store: LogStore,
     server: Server,
     acceptor: TlsAcceptor,
     kubeconfig: PathBuf,
+    event_ttl: Duration,
 }
 
 impl Embedded {
@@ -77,25 +85,35 @@ impl Embedded {
         let address = server.address().map_err(OpenError::Address)?;
         let pki_dir = config.data_dir.join("kube-pki");
         let pki = pki::open(&pki_dir, address, &config.names)?;
-        let acceptor = server::acceptor(pki)?;
+        let acceptor = server::acceptor(&pki)?;
         let store = LogStore::load(log, projection, config.limits, Box::new(registry))?;
         let shared: Arc<dyn ledge_kubeapi::Store> = Arc::new(store.clone());
+        let accounts = Accounts::new(Arc::clone(&shared), Arc::new(pki.tokens));
+        let reviews = Reviews::new(Access::new(Arc::clone(&shared)), accounts.clone());
         let api = Api::new(
             Arc::clone(&shared),
             Arc::new(SystemEnvironment),
-            Arc::new(Rbac::new(Arc::clone(&shared))),
-            Arc::new(Admission::new(shared)),
+            Arc::new(Access::new(Arc::clone(&shared))),
+            Arc::new(Admission::new(shared, reviews)),
         );
         bootstrap::run(&api, definitions).await?;
         let kubeconfig = config.data_dir.join("kubeconfig");
         pki::write_kubeconfig(&kubeconfig, &pki_dir, address)?;
         Ok(Embedded {
             api,
+            accounts,
             store,
             server,
             acceptor,
             kubeconfig,
+            event_ttl: EVENT_TTL,
         })
+    }
+
+    /// Keeps events for `event_ttl` after they were last seen, instead of [`EVENT_TTL`].
+    pub fn with_event_ttl(mut self, event_ttl: Duration) -> Embedded {
+        self.event_ttl = event_ttl;
+        self
     }
 
     /// Where it listens, with the real port.
@@ -123,8 +141,12 @@ impl Embedded {
 
     /// Serves until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let janitor = janitor::run(self.api.clone(), shutdown.clone());
-        let serve = self.server.serve(self.api, self.acceptor, shutdown);
+        let janitor = janitor::run(self.api.clone(), self.event_ttl, shutdown.clone());
+        let served = Served {
+            api: self.api,
+            accounts: self.accounts,
+        };
+        let serve = self.server.serve(served, self.acceptor, shutdown);
         tokio::join!(janitor, serve);
     }
 }

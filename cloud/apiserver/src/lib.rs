@@ -1,16 +1,21 @@
 //! The embedded Kubernetes API of cloudcore. Its objects are a projection of the stream `cluster/api` of cloudcore's log:
 //! a resource version is a sequence number, a watch is a replay.
 //!
-//! Reading order: [`store`], [`environment`], [`pki`], [`rbac`], [`admission`], [`bootstrap`], [`janitor`], [`server`],
-//! [`local`], [`embedded`].
+//! Reading order: [`store`], [`environment`], [`pki`], [`tokens`], [`accounts`], [`rbac`], [`node`], [`access`], [`reviews`],
+//! [`admission`], [`bootstrap`], [`janitor`], [`server`], [`local`], [`embedded`].
 
+pub mod access;
+pub mod accounts;
 pub mod admission;
 pub mod bootstrap;
 pub mod embedded;
 pub mod environment;
 pub mod janitor;
 pub mod local;
+pub mod node;
 pub mod pki;
 pub mod rbac;
+pub mod reviews;
 pub mod server;
 pub mod store;
+pub mod tokens;

@@ -26,11 +26,7 @@ impl Local {
 
     /// A client that may do everything, under the name of `component`, such as `system:edge-controller`.
     pub fn privileged(api: Api, component: &str) -> Local {
-        let groups = ["system:masters", "system:authenticated"];
-        let user = User {
-            name: component.to_owned(),
-            groups: groups.map(str::to_owned).into(),
-        };
+        let user = User::new(component, ["system:masters", "system:authenticated"]);
         Local { api, user }
     }
 }

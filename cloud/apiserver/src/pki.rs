@@ -1,5 +1,5 @@
-//! Certificates of the API: an authority of its own, the server's certificate, the administrator's, and the kubeconfig that
-//! holds what a client needs. Made at the first start, kept in the data directory; the server's certificate is made again
+//! Certificates of the API: an authority of its own, the server's certificate, the administrator's, the key that signs tokens,
+//! and the kubeconfig that holds what a client needs. Made at the first start, kept in the data directory; the server's certificate is made again
 //! when the addresses change or its end is near.
 
 use std::fs;
@@ -16,6 +16,8 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use crate::tokens::Tokens;
 
 /// How long the authority lasts.
 const CA_LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
@@ -61,6 +63,8 @@ pub struct Pki {
     pub cert: CertificateDer<'static>,
     /// Its key.
     pub key: PrivateKeyDer<'static>,
+    /// Signs tokens of service accounts.
+    pub tokens: Tokens,
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> PkiError {
@@ -142,11 +146,19 @@ pub fn open(dir: &Path, address: SocketAddr, names: &[String]) -> Result<Pki, Pk
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         issue(params, &issuer, &admin_path, &admin_key_path)?;
     }
+    let tokens_path = dir.join("sa.key");
+    if !tokens_path.exists() {
+        let key = KeyPair::generate().map_err(|error| invalid(&tokens_path)(&error))?;
+        write(&tokens_path, &key.serialize_pem(), 0o600)?;
+    }
+    let tokens = PrivateKeyDer::from_pem_file(&tokens_path).map_err(|error| invalid(&tokens_path)(&error))?;
+    let tokens = Tokens::new(tokens.secret_der()).map_err(|error| invalid(&tokens_path)(&error))?;
     let read = |path: &Path| CertificateDer::from_pem_file(path).map_err(|error| invalid(path)(&error));
     Ok(Pki {
         ca: read(&ca_path)?,
         cert: read(&cert_path)?,
         key: PrivateKeyDer::from_pem_file(&key_path).map_err(|error| invalid(&key_path)(&error))?,
+        tokens,
     })
 }
 

@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use ledge_kubeapi::resource::GroupResource;
 use ledge_kubeapi::serve::request::User;
-use ledge_kubeapi::serve::{Attributes, Authorizer};
 use ledge_kubeapi::store::{Selection, Store};
 use ledge_kubeapi::{ApiError, Object, ObjectKey};
 use serde_json::Value;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 /// Members may do everything, whatever the objects say: nobody can lock himself out.
-const MASTERS: &str = "system:masters";
+pub const MASTERS: &str = "system:masters";
 
 /// The RBAC authorizer over a store.
 pub struct Rbac {
@@ -20,7 +18,7 @@ pub struct Rbac {
 }
 
 /// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Question<'a> {
     /// Such as `get`.
     pub verb: &'a str,
@@ -34,12 +32,16 @@ pub struct Question<'a> {
     pub namespace: &'a str,
     /// Path, when it is not about a resource.
     pub path: Option<&'a str>,
+    /// `fieldSelector`, as in a query.
+    pub fields: &'a str,
 }
 
 /// A rule with where it holds.
 pub struct Granted {
     /// The rule, as in a Role.
     pub rule: Value,
+    /// Which binding gave it to whom, in upstream's words.
+    pub by: Arc<str>,
 }
 
 impl Rbac {
@@ -48,16 +50,14 @@ impl Rbac {
         Rbac { store }
     }
 
-    /// Whether `user` may do what is asked.
+    /// What allows `user` to do what is asked, in upstream's words; `None` when no role does.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn allows(&self, user: &User, question: &Question<'_>) -> Result<bool, ApiError> {
-        if user.groups.iter().any(|group| group == MASTERS) {
-            return Ok(true);
-        }
+    pub async fn granted(&self, user: &User, question: &Question<'_>) -> Result<Option<String>, ApiError> {
         let rules = self.rules(user, question.namespace).await?;
-        Ok(rules.iter().any(|granted| allows(&granted.rule, question)))
+        let found = rules.iter().find(|granted| allows(&granted.rule, question));
+        Ok(found.map(|granted| format!("RBAC: allowed by {}", granted.by)))
     }
 
     /// Every rule that holds for `user` in `namespace` (or in the whole cluster, when it is empty).
@@ -93,14 +93,12 @@ impl Rbac {
         granted: &mut Vec<Granted>,
     ) -> Result<(), ApiError> {
         let binding = binding.value();
-        let subjects = binding["subjects"].as_array().into_iter().flatten();
-        if !subjects
-            .into_iter()
-            .any(|subject| names(subject, user, namespace))
-        {
+        let mut subjects = binding["subjects"].as_array().into_iter().flatten();
+        let Some(subject) = subjects.find(|subject| names(subject, user, namespace)) else {
             return Ok(());
-        }
+        };
         let role = &binding["roleRef"];
+        let by: Arc<str> = describe(&binding, subject, namespace).into();
         let (resource, namespace) = match role["kind"].as_str() {
             Some("ClusterRole") => ("clusterroles", ""),
             Some("Role") => ("roles", namespace),
@@ -116,7 +114,10 @@ impl Rbac {
             return Ok(());
         };
         let rules = role.value()["rules"].as_array().cloned().unwrap_or_default();
-        granted.extend(rules.into_iter().map(|rule| Granted { rule }));
+        granted.extend(rules.into_iter().map(|rule| Granted {
+            rule,
+            by: Arc::clone(&by),
+        }));
         Ok(())
     }
 }
@@ -126,6 +127,29 @@ fn resource_of(name: &str) -> GroupResource {
         group: GROUP.to_owned(),
         resource: name.to_owned(),
     }
+}
+
+/// A binding and whom it names, in upstream's words.
+fn describe(binding: &Value, subject: &Value, namespace: &str) -> String {
+    let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
+    let role = &binding["roleRef"];
+    let role_kind = role["kind"].as_str().unwrap_or_default();
+    let bound = match namespace {
+        "" => format!("ClusterRoleBinding \"{}\"", name(&binding["metadata"])),
+        namespace => format!("RoleBinding \"{}/{namespace}\"", name(&binding["metadata"])),
+    };
+    let subject_name = match subject["kind"].as_str() {
+        Some("ServiceAccount") => {
+            let namespace = subject["namespace"].as_str().unwrap_or(namespace);
+            format!("{}/{namespace}", name(subject))
+        }
+        _ => name(subject),
+    };
+    let subject_kind = subject["kind"].as_str().unwrap_or_default();
+    format!(
+        "{bound} of {role_kind} \"{}\" to {subject_kind} \"{subject_name}\"",
+        name(role)
+    )
 }
 
 /// Whether a subject of a binding in `namespace` names `user`.
@@ -171,38 +195,6 @@ fn allows(rule: &Value, question: &Question<'_>) -> bool {
     has("apiGroups", question.group) && resource && (names.is_empty() || names.contains(&question.name))
 }
 
-#[async_trait]
-impl Authorizer for Rbac {
-    async fn authorize(&self, attributes: &Attributes) -> Result<(), String> {
-        let question = match &attributes.resource {
-            Some(path) => Question {
-                verb: attributes.verb,
-                group: &path.gvr.group,
-                resource: match &path.subresource {
-                    Some(sub) => format!("{}/{sub}", path.gvr.resource),
-                    None => path.gvr.resource.clone(),
-                },
-                name: path.name.as_deref().unwrap_or_default(),
-                namespace: path.namespace.as_deref().unwrap_or_default(),
-                path: None,
-            },
-            None => Question {
-                verb: attributes.verb,
-                group: "",
-                resource: String::new(),
-                name: "",
-                namespace: "",
-                path: Some(&attributes.path),
-            },
-        };
-        match self.allows(&attributes.user, &question).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(attributes.denied()),
-            Err(error) => Err(format!("{}: {error}", attributes.denied())),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,7 +207,7 @@ mod tests {
             resource: resource.to_owned(),
             name,
             namespace: "a",
-            path: None,
+            ..Question::default()
         }
     }
 
@@ -241,10 +233,7 @@ mod tests {
 
     #[test]
     fn subjects() {
-        let user = User {
-            name: "system:serviceaccount:a:b".to_owned(),
-            groups: vec!["system:serviceaccounts".to_owned()],
-        };
+        let user = User::new("system:serviceaccount:a:b", ["system:serviceaccounts"]);
         assert!(names(
             &json!({"kind": "ServiceAccount", "name": "b", "namespace": "a"}),
             &user,

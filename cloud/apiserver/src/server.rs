@@ -10,8 +10,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ledge_kubeapi::ApiError;
 use ledge_kubeapi::serve::Api;
-use ledge_kubeapi::serve::request::User;
+use ledge_kubeapi::serve::request::{AUTHENTICATED, Request, User};
 use ledge_kubeapi::serve::respond::Response;
 use ledge_kubeapi::serve::transport::{self, ResponseBody};
 use rustls::RootCertStore;
@@ -21,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::Accounts;
 use crate::pki::Pki;
 
 /// Connections at once; more wait to be accepted.
@@ -37,7 +39,7 @@ const HEADERS_MAX: usize = 100;
 pub enum ServeError {
     /// The address cannot be listened on.
     #[error(
-        "cannot listen on {address} for the Kubernetes API: {source}; choose another with --api-listen (port 0 takes any)"
+        "cannot listen on {address} for the Kubernetes API: {source}; choose another with --api-listen (port 0 takes any, `off` serves none)"
     )]
     Bind {
         /// The address.
@@ -48,6 +50,15 @@ pub enum ServeError {
     /// The certificates cannot be used.
     #[error("certificates of the Kubernetes API: {0}")]
     Tls(String),
+}
+
+/// What requests are answered with.
+#[derive(Clone)]
+pub struct Served {
+    /// The API.
+    pub api: Api,
+    /// Knows the bearers of tokens.
+    pub accounts: Accounts,
 }
 
 /// A bound API; nothing is served yet.
@@ -74,8 +85,8 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves `api` until `shutdown`. Watches end then; clients come back to the next one.
-    pub async fn serve(self, api: Api, acceptor: TlsAcceptor, shutdown: CancellationToken) {
+    /// Serves `served` until `shutdown`. Watches end then; clients come back to the next one.
+    pub async fn serve(self, served: Served, acceptor: TlsAcceptor, shutdown: CancellationToken) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = tokio::task::JoinSet::new();
         loop {
@@ -87,9 +98,9 @@ impl Server {
             let Some((stream, permit)) = accepted else {
                 continue;
             };
-            let (api, acceptor, shutdown) = (api.clone(), acceptor.clone(), shutdown.clone());
+            let (served, acceptor, shutdown) = (served.clone(), acceptor.clone(), shutdown.clone());
             connections.spawn(async move {
-                serve_connection(stream, api, acceptor, shutdown).await;
+                serve_connection(stream, served, acceptor, shutdown).await;
                 drop(permit);
             });
         }
@@ -123,11 +134,11 @@ async fn accept(
 ///
 /// # Errors
 /// When the certificates do not fit together.
-pub fn acceptor(pki: Pki) -> Result<TlsAcceptor, ServeError> {
+pub fn acceptor(pki: &Pki) -> Result<TlsAcceptor, ServeError> {
     let wrong = |error: &dyn std::fmt::Display| ServeError::Tls(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
-    roots.add(pki.ca).map_err(|error| wrong(&error))?;
+    roots.add(pki.ca.clone()).map_err(|error| wrong(&error))?;
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()
@@ -136,13 +147,18 @@ pub fn acceptor(pki: Pki) -> Result<TlsAcceptor, ServeError> {
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(&error))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![pki.cert], pki.key)
+        .with_single_cert(vec![pki.cert.clone()], pki.key.clone_key())
         .map_err(|error| wrong(&error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn serve_connection(stream: TcpStream, api: Api, acceptor: TlsAcceptor, shutdown: CancellationToken) {
+async fn serve_connection(
+    stream: TcpStream,
+    served: Served,
+    acceptor: TlsAcceptor,
+    shutdown: CancellationToken,
+) {
     let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else {
         return;
     };
@@ -150,8 +166,8 @@ async fn serve_connection(stream: TcpStream, api: Api, acceptor: TlsAcceptor, sh
     let user = certificates.and_then(|certificates| user_of(certificates.first()?));
     let ended = shutdown.clone();
     let service = service_fn(move |request| {
-        let (api, user, shutdown) = (api.clone(), user.clone(), shutdown.clone());
-        async move { Ok::<_, Infallible>(answer(&api, user, request, &shutdown).await) }
+        let (served, user, shutdown) = (served.clone(), user.clone(), shutdown.clone());
+        async move { Ok::<_, Infallible>(answer(&served, user, request, &shutdown).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -179,19 +195,19 @@ fn user_of(certificate: &[u8]) -> Option<User> {
         .iter_organization()
         .filter_map(|group| group.as_str().ok());
     let mut groups: Vec<String> = groups.map(str::to_owned).collect();
-    groups.push("system:authenticated".to_owned());
-    Some(User { name, groups })
+    groups.push(AUTHENTICATED.to_owned());
+    Some(User::new(name, groups))
 }
 
 async fn answer(
-    api: &Api,
+    served: &Served,
     user: Option<User>,
     request: hyper::Request<Incoming>,
     shutdown: &CancellationToken,
 ) -> hyper::Response<ResponseBody> {
     let head = request.method() == hyper::Method::HEAD;
-    let response = match transport::read(user.unwrap_or_else(transport::anonymous), request).await {
-        Ok(request) => api.serve(request).await,
+    let response = match read(served, user, request).await {
+        Ok(request) => served.api.serve(request).await,
         Err(error) => Response::error(&error),
     };
     let mut out = transport::write(response, shutdown.clone().cancelled_owned());
@@ -199,6 +215,21 @@ async fn answer(
         *out.body_mut() = Full::default().boxed_unsync();
     }
     out
+}
+
+/// Reads a request, once its sender is known: nobody else makes the server hold a body.
+async fn read(
+    served: &Served,
+    certificate: Option<User>,
+    mut request: hyper::Request<Incoming>,
+) -> Result<Request, ApiError> {
+    let authorization = request.headers_mut().remove(hyper::header::AUTHORIZATION);
+    let authorization = authorization.as_ref().and_then(|value| value.to_str().ok());
+    let sender = served
+        .accounts
+        .sender(certificate, authorization.unwrap_or_default());
+    let user = sender.await?.unwrap_or_else(transport::anonymous);
+    transport::read(user, request).await
 }
 
 impl std::fmt::Debug for Server {

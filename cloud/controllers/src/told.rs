@@ -4,11 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ledge_log::{AppendError, Log};
 use ledge_projection::{Projection, ReadError, View};
-use ledge_proto::fold::folded_stream;
+use ledge_proto::fold::{FoldError, Read, Table, folded_stream};
 use ledge_proto::ids::{Lane, Position, Scope, StreamId};
 use ledge_proto::record::Payload;
 use ledge_proto::v1;
 use ledge_replication::reset::OwnAppends;
+use prost::{DecodeError, Message};
 
 /// Why nodes could not be told something. What was appended stays; the next comparison sees it.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,30 @@ impl Told {
     /// What is folded at this moment.
     pub fn view(&self) -> View {
         self.projection.view()
+    }
+
+    /// The latest record under `key` in a table of `scope`.
+    ///
+    /// # Errors
+    /// When the projection cannot be read or the entry is damaged.
+    pub fn entry<T: Message + Default>(
+        view: &View,
+        scope: &Scope,
+        table: Table,
+        key: &str,
+    ) -> Result<Option<T>, ReadError> {
+        let damaged = |err: DecodeError| FoldError::Damaged {
+            table,
+            reason: err.to_string(),
+        };
+        let Some(entry) = view
+            .get(&table.store_key(scope, key.as_bytes()))
+            .map_err(FoldError::Store)?
+        else {
+            return Ok(None);
+        };
+        let entry = v1::Entry::decode(entry).map_err(damaged)?;
+        Ok(Some(T::decode(entry.payload).map_err(damaged)?))
     }
 
     /// Appends `records` to the `down` stream of `scope`, durably, and waits until the projection shows them, so that the

@@ -21,7 +21,15 @@ pub struct Args {
     /// Address of metrics and health, or `off` [file: ledge.httpAddress] [default: 127.0.0.1:9091]
     #[arg(long, value_name = "IP:PORT", env = "LEDGE_HTTP_LISTEN")]
     pub http_listen: Option<String>,
-    /// Address of the embedded Kubernetes API, or `off`; its kubeconfig is written to the data directory [file: ledge.apiAddress] [default: off]
+    /// The cluster's kubeconfig. Without it, and outside a cluster, cloudcore serves a Kubernetes API of its own [file: kubeAPIConfig.kubeConfig]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LEDGE_KUBECONFIG",
+        conflicts_with = "api_listen"
+    )]
+    pub kubeconfig: Option<PathBuf>,
+    /// Address of that API, or `off`; its kubeconfig is written to the data directory [file: ledge.apiAddress] [default: 127.0.0.1:6443]
     #[arg(long, value_name = "IP:PORT", env = "LEDGE_API_LISTEN")]
     pub api_listen: Option<String>,
     /// Directory of Device and DeviceModel manifests [file: ledge.manifestsDir]

@@ -48,8 +48,8 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section {
         path: "kubeAPIConfig",
-        used: &[],
-        inert: &["master", "contentType", "qps", "burst", "kubeConfig"],
+        used: &["kubeConfig"],
+        inert: &["master", "contentType", "qps", "burst"],
     },
     Section {
         path: "modules.cloudHub",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ledge_daemon::config::{ConfigFile, Shape};
 use ledge_proto::limits;
 
-use super::{Args, Config, ConfigError, LogOptions, keys};
+use super::{Args, Config, ConfigError, LogOptions, keys, kubernetes};
 
 const SHAPE: Shape = Shape {
     versions: &["cloudcore.config.kubeedge.io/v1alpha1"],
@@ -38,6 +38,7 @@ impl Config {
 
     fn read(args: &Args, mut file: ConfigFile) -> Result<Config, ConfigError> {
         let manifests = args.manifests.clone();
+        let kubernetes = kubernetes::decide(args, &mut file, kubernetes::is_pod())?;
         Ok(Config {
             data_dir: file.path(args.data_dir.as_deref(), "ledge.dataDir", DATA_DIR),
             quic_listen: args.listen.unwrap_or_else(|| quic_listen(&mut file)),
@@ -47,7 +48,8 @@ impl Config {
                 &["ledge.httpAddress", "commonConfig.monitorServer.bindAddress"],
                 HTTP_LISTEN,
             )?,
-            api_listen: file.api_listen(args.api_listen.as_deref(), "ledge.apiAddress")?,
+            kubernetes: kubernetes.at,
+            kubernetes_note: kubernetes.note,
             manifests: manifests.or_else(|| file.settings.text("ledge.manifestsDir").map(PathBuf::from)),
             tls: file.tls(
                 [args.ca.as_deref(), args.cert.as_deref(), args.key.as_deref()],

@@ -5,6 +5,7 @@
 
 mod args;
 mod keys;
+mod kubernetes;
 mod load;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use args::Args;
+pub use kubernetes::KubernetesAt;
 pub use ledge_daemon::config::{ConfigError, LogFormat, TlsPaths};
 pub use ledge_retention::budget::DiskOptions;
 
@@ -29,8 +31,10 @@ pub struct Config {
     pub quic_listen: SocketAddr,
     /// Where metrics and health are served; `None` serves neither.
     pub http_listen: Option<SocketAddr>,
-    /// Where the embedded Kubernetes API is served; `None` serves none.
-    pub api_listen: Option<SocketAddr>,
+    /// Where the Kubernetes API is.
+    pub kubernetes: KubernetesAt,
+    /// What is to be told about that.
+    pub kubernetes_note: Option<String>,
     /// Directory of device manifests; `None` assigns no devices.
     pub manifests: Option<PathBuf>,
     /// Certificates.

@@ -206,14 +206,44 @@ impl ConfigFile {
         Ok(Some(default))
     }
 
-    /// Where the embedded Kubernetes API is served, from `--api-listen` or `key`; `None` for `off`, and by default.
+    /// Where something is served, from `flag` or `key`, `default` when neither says; `None` for `off`.
     ///
     /// # Errors
     /// When the flag is neither an address nor `off`.
-    pub fn api_listen(&mut self, flag: Option<&str>, key: &str) -> Result<Option<SocketAddr>, ConfigError> {
+    pub fn listen(
+        &mut self,
+        (flag, given): (&'static str, Option<&str>),
+        key: &str,
+        default: SocketAddr,
+    ) -> Result<Option<SocketAddr>, ConfigError> {
+        let wrong = |text: &str| format!("`{text}` is not an address such as {default}, nor `off`");
+        if let Some(text) = given {
+            return on_or_off(text).ok_or_else(|| ConfigError::flag(flag, wrong(text)));
+        }
+        let Some(text) = self.settings.text(key) else {
+            return Ok(Some(default));
+        };
+        let listen = on_or_off(&text);
+        if listen.is_none() {
+            self.settings.problem(key, wrong(&text), None);
+        }
+        Ok(listen.flatten())
+    }
+
+    /// Where the embedded Kubernetes API is served, from `--api-listen` or `key`: `Some(None)` for `off`, `None` when
+    /// neither says.
+    ///
+    /// # Errors
+    /// When the flag is neither an address nor `off`.
+    pub fn api_listen(
+        &mut self,
+        flag: Option<&str>,
+        key: &str,
+    ) -> Result<Option<Option<SocketAddr>>, ConfigError> {
         let wrong = |text: &str| format!("`{text}` is not an address such as 127.0.0.1:6443, nor `off`");
         if let Some(text) = flag {
-            return on_or_off(text).ok_or_else(|| ConfigError::flag("--api-listen", wrong(text)));
+            let listen = on_or_off(text).ok_or_else(|| ConfigError::flag("--api-listen", wrong(text)))?;
+            return Ok(Some(listen));
         }
         let Some(text) = self.settings.text(key) else {
             return Ok(None);
@@ -222,7 +252,7 @@ impl ConfigFile {
         if listen.is_none() {
             self.settings.problem(key, wrong(&text), None);
         }
-        Ok(listen.flatten())
+        Ok(listen)
     }
 
     /// Time between two heartbeats; a bare number is seconds.

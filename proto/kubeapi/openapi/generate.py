@@ -22,16 +22,17 @@ KINDS = {
     "apis/apps/v1": ["deployments", "replicasets", "daemonsets", "statefulsets"],
     "apis/authentication.k8s.io/v1": ["tokenreviews", "selfsubjectreviews"],
     "apis/authorization.k8s.io/v1": [
-        "selfsubjectaccessreviews", "selfsubjectrulesreviews", "subjectaccessreviews",
+        "localsubjectaccessreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews", "subjectaccessreviews",
     ],
     "apis/batch/v1": ["jobs", "cronjobs"],
     "apis/certificates.k8s.io/v1": ["certificatesigningrequests"],
     "apis/coordination.k8s.io/v1": ["leases"],
     "apis/discovery.k8s.io/v1": ["endpointslices"],
+    "apis/events.k8s.io/v1": ["events"],
     "apis/rbac.authorization.k8s.io/v1": ["roles", "rolebindings", "clusterroles", "clusterrolebindings"],
     "apis/storage.k8s.io/v1": ["storageclasses"],
 }
-SUBRESOURCES = ("status", "scale", "approval")
+SUBRESOURCES = ("status", "scale", "approval", "binding", "eviction", "finalize", "token")
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
@@ -132,7 +133,7 @@ def kind(prefix, group, version, found):
 
 
 def main():
-    for old in HERE.glob("*.json.zst"):
+    for old in HERE.glob("api*.json.zst"):
         old.unlink()
     for prefix, resources in KINDS.items():
         document = reduced(get(f"/openapi/v3/{prefix}"), resources)

@@ -5,6 +5,7 @@
 
 mod columns;
 mod defaults;
+mod events;
 mod quantity;
 
 use std::collections::BTreeMap;
@@ -52,6 +53,10 @@ const DOCUMENTS: &[(&str, &[u8])] = &[
     (
         "apis/discovery.k8s.io/v1",
         include_bytes!("../openapi/apis_discovery.k8s.io_v1.json.zst"),
+    ),
+    (
+        "apis/events.k8s.io/v1",
+        include_bytes!("../openapi/apis_events.k8s.io_v1.json.zst"),
     ),
     (
         "apis/rbac.authorization.k8s.io/v1",
@@ -163,6 +168,7 @@ fn read() -> Vec<Resource> {
 }
 
 fn resource(kind: Kind, schema: Arc<Schema>) -> Resource {
+    let view = (kind.group == "events.k8s.io").then(events::view);
     let columns = kind.columns.into_iter().filter_map(|heading| {
         Some(Column {
             source: columns::source(&kind.resource, &heading.name)?,
@@ -198,7 +204,8 @@ fn resource(kind: Kind, schema: Arc<Schema>) -> Resource {
         verbs: kind.verbs,
         schema,
         published: None,
-        storage: true,
+        storage: view.is_none(),
+        view,
         custom: false,
         deprecated: None,
         gvr: Gvr {
@@ -236,6 +243,7 @@ fn selectable(resource: &str) -> &'static [&'static str] {
             "involvedObject.fieldPath",
             "reason",
             "reportingComponent",
+            "source",
             "type",
         ],
         "jobs" => &["status.successful"],

@@ -81,6 +81,7 @@ pub fn resources(definition: &Value) -> Result<Vec<Resource>, Vec<Cause>> {
         let subresources = &version["subresources"];
         let scale = &subresources["scale"];
         out.push(Resource {
+            view: None,
             gvr: Gvr {
                 group: text(&spec["group"]),
                 version: text(&version["name"]),

@@ -99,6 +99,19 @@ pub struct Scale {
     pub selector: Option<String>,
 }
 
+/// Another form of the objects of a built-in resource: they are stored once.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// What is stored.
+    pub of: GroupResource,
+    /// From this form to the stored one.
+    pub to_stored: fn(Value) -> Value,
+    /// From the stored form to this one.
+    pub from_stored: fn(Value) -> Value,
+    /// What a field selector's path is called in the stored form; `None` when it may not be selected by.
+    pub field: fn(&str) -> Option<&'static str>,
+}
+
 /// One version of a kind that is served.
 #[derive(Debug, Clone)]
 pub struct Resource {
@@ -133,6 +146,8 @@ pub struct Resource {
     pub selectable: Vec<String>,
     /// Whether this version is the one objects are stored in. Exactly one version of a resource is.
     pub storage: bool,
+    /// Whose objects these are in another form; such a resource has no storage version of its own.
+    pub view: Option<View>,
     /// Whether it comes from a CustomResourceDefinition: strategic merge patches are refused, as upstream does.
     pub custom: bool,
     /// Warning header for every request, of a deprecated version.
@@ -151,6 +166,12 @@ impl Resource {
             group: self.gvr.group.clone(),
             resource: self.gvr.resource.clone(),
         }
+    }
+
+    /// Under which name its objects are stored.
+    pub fn kept_as(&self) -> GroupResource {
+        let viewed = self.view.as_ref().map(|view| view.of.clone());
+        viewed.unwrap_or_else(|| self.group_resource())
     }
 
     /// Whether objects live in a namespace.
@@ -221,6 +242,30 @@ impl Registry {
         self.converters.get(resource)
     }
 
+    /// Turns an object of `resource` into what is stored.
+    ///
+    /// # Errors
+    /// As [`Registry::convert`].
+    pub fn to_stored(&self, resource: &Resource, object: Value) -> Result<Value, ApiError> {
+        if let Some(view) = &resource.view {
+            return Ok((view.to_stored)(object));
+        }
+        let stored = self.stored(&resource.group_resource());
+        let version = stored.map_or(&resource.gvr.version, |stored| &stored.gvr.version);
+        self.convert(resource, object, version)
+    }
+
+    /// Turns what is stored into an object of `resource`.
+    ///
+    /// # Errors
+    /// As [`Registry::convert`].
+    pub fn from_stored(&self, resource: &Resource, object: Value) -> Result<Value, ApiError> {
+        match &resource.view {
+            Some(view) => Ok((view.from_stored)(object)),
+            None => self.convert(resource, object, &resource.gvr.version),
+        }
+    }
+
     /// Turns `object`, which is one of `resource`, into `version`.
     ///
     /// # Errors
@@ -283,6 +328,7 @@ pub(crate) mod tests {
             columns: Vec::new(),
             selectable: Vec::new(),
             storage: true,
+            view: None,
             custom: true,
             deprecated: None,
         }

@@ -142,14 +142,12 @@ impl FieldSelector {
                 ApiError::bad_request(format!("invalid selector: '{shown}'; can't understand '{part}'"))
             })?;
             let value = unescape(value).map_err(ApiError::bad_request)?;
-            let known = matches!(path, "metadata.name" | "metadata.namespace")
-                || resource.selectable.iter().any(|selectable| selectable == path);
-            if !known {
+            let Some(path) = stored_path(path, resource) else {
                 return Err(ApiError::bad_request(format!(
                     "field label not supported: {}",
                     shown(path)
                 )));
-            }
+            };
             requirements.push((path.to_owned(), equal, value));
             if requirements.len() > REQUIREMENTS_MAX {
                 return Err(ApiError::bad_request(format!(
@@ -171,6 +169,25 @@ impl FieldSelector {
             .iter()
             .all(|(path, equal, value)| (object.field(path).unwrap_or_default() == value) == *equal)
     }
+}
+
+/// What a field selector's path is called in the stored objects of `resource`; `None` when it cannot be selected by.
+fn stored_path<'a>(path: &'a str, resource: &Resource) -> Option<&'a str> {
+    if matches!(path, "metadata.name" | "metadata.namespace") {
+        return Some(path);
+    }
+    match &resource.view {
+        Some(view) => (view.field)(path),
+        None => Some(path).filter(|path| resource.selectable.iter().any(|selectable| selectable == path)),
+    }
+}
+
+/// The value that a field selector, as in a query, asks the field at `path` to be equal to; `None` when it does not, or is
+/// none.
+pub fn exact_match(selector: &str, path: &str) -> Option<String> {
+    let mut terms = split(selector, ',').into_iter().filter_map(term);
+    let (.., value) = terms.find(|(found, equal, _)| *found == path && *equal)?;
+    unescape(value).ok()
 }
 
 /// Splits at `separator`, but not behind a backslash.

@@ -2,17 +2,20 @@
 //!
 //! The shell reads a request (its body bounded by [`BODY_MAX_BYTES`]), says who sent it, and writes the [`Response`].
 //!
-//! Reading order: [`request`], [`options`], this file, `read`, `watch`, `write` (what every write has in common), `create`,
-//! `update`, `patching`, `delete`, `scale`, [`respond`], [`transport`].
+//! Reading order: [`request`], [`options`], this file, `impersonate`, `read`, `watch`, `write` (what every write has in common),
+//! `create`, `update`, `patching`, `delete`, `subresource`, `scale`, `certificates`, [`respond`], [`transport`].
 
+mod certificates;
 mod create;
 mod delete;
+mod impersonate;
 pub mod options;
 mod patching;
 mod read;
 pub mod request;
 pub mod respond;
 mod scale;
+mod subresource;
 pub mod transport;
 mod update;
 mod watch;
@@ -27,6 +30,7 @@ use crate::error::{ApiError, Reason};
 use crate::path::{ResourcePath, Target};
 use crate::resource::{Registry, Resource};
 use crate::store::Store;
+use impersonate::Refused;
 use options::Options;
 use request::{Method, Request, User};
 use respond::{Format, Response};
@@ -34,18 +38,23 @@ use respond::{Format, Response};
 /// Largest body of a request, as upstream's `--max-request-bytes`.
 pub const BODY_MAX_BYTES: usize = 3 * 1024 * 1024;
 
+/// Subresources that are served here; an [`Extension`] may serve others.
+const SUBRESOURCES: [&str; 6] = ["approval", "binding", "eviction", "finalize", "scale", "status"];
+
 /// What somebody wants to do, for [`Authorizer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attributes {
     /// Who.
     pub user: User,
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; of a path that is no resource,
-    /// the HTTP method in lower case.
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, `impersonate`; of a path that is no
+    /// resource, the HTTP method in lower case.
     pub verb: &'static str,
     /// The resource; `None` for other paths.
     pub resource: Option<ResourcePath>,
     /// The path.
     pub path: String,
+    /// `fieldSelector` of the query: a list of what somebody may see is allowed where the list of all is not.
+    pub fields: String,
 }
 
 /// Says who may do what.
@@ -65,16 +74,24 @@ pub trait Extension: Send + Sync + 'static {
     /// Answers a request that was authorized, or `None` when it is not one of its own.
     async fn call(&self, request: &Request, path: &ResourcePath) -> Option<Response>;
 
-    /// May change or refuse an object about to be stored, after defaulting and validation.
+    /// May change or refuse an object about to be stored, after defaulting and before validation.
     ///
     /// # Errors
     /// What the client is told.
-    async fn admit(
-        &self,
-        resource: &Resource,
-        old: Option<&serde_json::Value>,
-        new: &mut serde_json::Value,
-    ) -> Result<(), ApiError>;
+    async fn admit(&self, write: &Write<'_>, new: &mut serde_json::Value) -> Result<(), ApiError>;
+}
+
+/// Which write an object is about to be stored by.
+#[derive(Debug, Clone, Copy)]
+pub struct Write<'a> {
+    /// Who writes.
+    pub user: &'a User,
+    /// What, in the version that is stored.
+    pub resource: &'a Resource,
+    /// Through which subresource; empty for the object itself.
+    pub subresource: &'a str,
+    /// What is there, unless the object is new.
+    pub old: Option<&'a serde_json::Value>,
 }
 
 /// The API over one store.
@@ -119,7 +136,16 @@ impl Api {
     }
 
     /// Answers a request. Whatever is wrong with it is told in the response.
-    pub async fn serve(&self, request: Request) -> Response {
+    pub async fn serve(&self, mut request: Request) -> Response {
+        match impersonate::impersonated(self, &request).await {
+            Ok(None) => {}
+            Ok(Some(user)) => request.user = user,
+            Err(Refused::Status(error)) => return Response::error(&error),
+            Err(Refused::Senseless(response)) => return response,
+        }
+        if let Err(error) = request.decode_protobuf() {
+            return Response::error(&error);
+        }
         match self.answer(&request).await {
             Ok(response) => response,
             Err(error) => Response::error(&error),
@@ -139,11 +165,17 @@ impl Api {
             return Err(ApiError::no_such_path());
         };
         let verb = verb(request.method, &path, &options)?;
+        let mut asked = path.clone();
+        if asked.name.is_none() && verb != "create" {
+            // Who may read one object may list and watch it alone.
+            asked.name = crate::selector::exact_match(&options.fields, "metadata.name");
+        }
         let attributes = Attributes {
             user: request.user.clone(),
             verb,
-            resource: Some(path.clone()),
+            resource: Some(asked),
             path: request.path.clone(),
+            fields: options.fields.clone(),
         };
         self.allow(&attributes).await?;
         if let Some(response) = self.extension.call(request, &path).await {
@@ -162,6 +194,8 @@ impl Api {
         };
         match (call.path.subresource.as_deref(), verb) {
             (Some("scale"), _) => call.scale(verb).await,
+            (Some("binding"), _) => call.bind().await,
+            (Some("eviction"), _) => call.evict().await,
             (_, "get") => call.get().await,
             (_, "list") => call.list().await,
             (_, "watch") => call.watch().await,
@@ -192,12 +226,16 @@ impl Api {
 
     /// Whether what the path names exists at all: its scope, its subresource, its verb.
     fn check_path(&self, resource: &Resource, path: &ResourcePath, verb: &str) -> Result<(), ApiError> {
-        match path.subresource.as_deref() {
-            None => {}
-            Some("status") if resource.status => {}
-            Some("scale") if resource.scale.is_some() => {}
-            Some("finalize") if resource.kind == "Namespace" => {}
-            Some(_) => return Err(ApiError::no_such_path()),
+        let subresource = path.subresource.as_deref();
+        if let Some(subresource) = subresource {
+            let all = crate::discovery::subresources(resource);
+            let found = all.into_iter().find(|(name, ..)| *name == subresource);
+            let Some((.., verbs)) = found.filter(|_| SUBRESOURCES.contains(&subresource)) else {
+                return Err(ApiError::no_such_path());
+            };
+            if !verbs.contains(&verb) {
+                return Err(method_not_allowed());
+            }
         }
         let named = path.name.is_some();
         let in_namespace = path.namespace.is_some();
@@ -207,7 +245,10 @@ impl Api {
         if resource.namespaced() && !in_namespace && verb == "create" {
             return Err(method_not_allowed());
         }
-        if !resource.verbs.is_empty() && !resource.verbs.iter().any(|served| served == verb) {
+        if subresource.is_none()
+            && !resource.verbs.is_empty()
+            && !resource.verbs.iter().any(|served| served == verb)
+        {
             return Err(method_not_allowed());
         }
         Ok(())
@@ -221,6 +262,7 @@ impl Api {
             verb,
             resource: None,
             path: request.path.clone(),
+            fields: String::new(),
         };
         self.allow(&attributes).await?;
         if !matches!(request.method, Method::Get | Method::Head) {
@@ -297,12 +339,7 @@ impl Extension for NoExtension {
         None
     }
 
-    async fn admit(
-        &self,
-        _: &Resource,
-        _: Option<&serde_json::Value>,
-        _: &mut serde_json::Value,
-    ) -> Result<(), ApiError> {
+    async fn admit(&self, _: &Write<'_>, _: &mut serde_json::Value) -> Result<(), ApiError> {
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ mod jsonpath;
 use serde_json::{Value, json};
 
 use self::jsonpath::JsonPath;
+use crate::meta::time_us;
 use crate::resource::{Column, ColumnSource, Resource};
 
 const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is required when creating resources, although some \
@@ -69,7 +70,14 @@ pub fn render(table: &Table<'_>) -> Value {
     };
     let cells: Vec<Cell<'_>> = columns.iter().map(Cell::of).collect();
     let rows = table.objects.iter().map(|object| {
-        let cells = cells.iter().map(|cell| cell.value(object, table.now_us));
+        // What a cell shows is read from the stored form.
+        let stored = table
+            .resource
+            .view
+            .as_ref()
+            .map(|view| (view.to_stored)(object.clone()));
+        let stored = stored.as_ref().unwrap_or(object);
+        let cells = cells.iter().map(|cell| cell.value(stored, table.now_us));
         let shown = match table.include {
             Include::None => Value::Null,
             Include::Metadata => json!({
@@ -217,15 +225,6 @@ fn text_of(found: &Value) -> String {
         }
         other => other.to_string(),
     }
-}
-
-/// Microseconds since 1970 of an RFC 3339 time.
-pub(crate) fn time_us(text: &str) -> Option<i64> {
-    Some(
-        chrono::DateTime::parse_from_rfc3339(text)
-            .ok()?
-            .timestamp_micros(),
-    )
 }
 
 /// How long ago a time is, of an optional RFC 3339 field.

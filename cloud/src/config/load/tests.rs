@@ -1,7 +1,7 @@
 use clap::Parser;
 
 use super::*;
-use crate::config::{DEFAULT_FILE, LogFormat, MINIMAL_FILE};
+use crate::config::{DEFAULT_FILE, KubernetesAt, LogFormat, MINIMAL_FILE};
 
 fn args(line: &str) -> Args {
     Args::try_parse_from(line.split_whitespace()).unwrap()
@@ -41,7 +41,7 @@ fn kubeedges_own_file_loads_as_it_is() {
     assert_eq!(config.tls.key, Path::new("/etc/kubeedge/certs/server.key"));
     assert_eq!(
         config.without_effect_message().unwrap(),
-        "accepted, without effect: kubeAPIConfig, modules.cloudHub.advertiseAddress, modules.cloudHub.nodeLimit, \
+        "accepted, without effect: kubeAPIConfig.master, kubeAPIConfig.qps, kubeAPIConfig.burst, modules.cloudHub.advertiseAddress, modules.cloudHub.nodeLimit, \
          modules.cloudHub.websocket, modules.cloudHub.quic.enable, modules.cloudHub.quic.maxIncomingStreams, \
          modules.cloudHub.https, modules.cloudStream, modules.dynamicController, modules.router"
     );
@@ -78,6 +78,55 @@ fn kubeedges_monitor_address_is_used_unless_ledge_has_its_own() {
     assert_eq!(config.http_listen.unwrap().port(), 7);
     let both = with(&format!("{monitor}ledge: {{httpAddress: 'off'}}\n"));
     assert_eq!(load("cloudcore", &both).unwrap().http_listen, None);
+}
+
+#[test]
+fn kubernetes_is_where_a_flag_the_file_or_the_environment_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let there = dir.path().join("kubeconfig");
+    std::fs::write(&there, "").unwrap();
+    let there = there.display().to_string();
+    let absent = dir.path().join("absent").display().to_string();
+    let decided = |flags: &str, file: &str, in_cluster: bool| {
+        let text = with(file);
+        let mut file = ConfigFile::from_text(Path::new("cloudcore.yaml"), &text, &SHAPE).unwrap();
+        kubernetes::decide(&args(&format!("cloudcore {flags}")), &mut file, in_cluster).unwrap()
+    };
+    let embedded = |address: &str| KubernetesAt::Embedded(address.parse().unwrap());
+    let kubeconfig = || KubernetesAt::Kubeconfig(there.as_str().into());
+    let file = format!("kubeAPIConfig: {{kubeConfig: {there}}}\n");
+    let file_absent = format!("kubeAPIConfig: {{kubeConfig: {absent}}}\n");
+    let address = "ledge: {apiAddress: '127.0.0.1:7'}\n";
+    let off = "ledge: {apiAddress: 'off'}\n";
+    for (flags, text, in_cluster, at) in [
+        ("", "", false, embedded("127.0.0.1:6443")),
+        ("", "", true, KubernetesAt::InCluster),
+        ("", off, false, KubernetesAt::Nowhere),
+        ("--api-listen off", address, false, KubernetesAt::Nowhere),
+        ("--api-listen off", "", true, KubernetesAt::InCluster),
+        ("--api-listen 127.0.0.1:0", off, true, embedded("127.0.0.1:0")),
+        ("--api-listen 127.0.0.1:0", &file, true, embedded("127.0.0.1:0")),
+        ("", address, true, embedded("127.0.0.1:7")),
+        ("", &file, true, kubeconfig()),
+        ("--api-listen off", &file, false, kubeconfig()),
+        (&format!("--kubeconfig {there}"), address, true, kubeconfig()),
+        ("", &file_absent, false, embedded("127.0.0.1:6443")),
+    ] {
+        assert_eq!(
+            decided(flags, text, in_cluster).at,
+            at,
+            "{flags} {text} {in_cluster}"
+        );
+    }
+    let note = decided("", &file_absent, false).note.unwrap();
+    assert!(
+        note.contains("there is no file") && note.contains(&absent),
+        "{note}"
+    );
+    assert_eq!(decided("", &file, false).note, None);
+    let flag = format!("cloudcore --kubeconfig {absent}");
+    let message = load(&flag, &with("")).unwrap_err().to_string();
+    assert!(message.contains("--kubeconfig: there is no file"), "{message}");
 }
 
 #[test]

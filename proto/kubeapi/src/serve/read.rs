@@ -31,7 +31,7 @@ impl Call<'_> {
     /// The name of the object that the path is about, or of one called `name` beside it.
     pub(super) fn key(&self, name: &str) -> ObjectKey {
         ObjectKey {
-            resource: self.resource.group_resource(),
+            resource: self.resource.kept_as(),
             namespace: self.path.namespace.clone().unwrap_or_default(),
             name: name.to_owned(),
         }
@@ -45,7 +45,7 @@ impl Call<'_> {
 
     pub(super) fn selection(&self) -> Selection {
         Selection {
-            resource: self.resource.group_resource(),
+            resource: self.resource.kept_as(),
             namespace: self.path.namespace.clone(),
         }
     }

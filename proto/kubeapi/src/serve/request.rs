@@ -1,6 +1,18 @@
 //! A request as the shell hands it over.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+
+use crate::error::ApiError;
+use crate::protobuf;
+
+/// Who nobody said he is.
+pub const ANONYMOUS: &str = "system:anonymous";
+/// The group of everybody who said who he is.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// The group of everybody else.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 
 /// HTTP methods the protocol knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +60,31 @@ pub struct User {
     pub name: String,
     /// Such as `system:masters`.
     pub groups: Vec<String>,
+    /// Tells apart those who had the same name one after another; may be empty.
+    pub uid: String,
+    /// What else is known, such as `authentication.kubernetes.io/pod-name`.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    /// Somebody of that name in those groups, of whom nothing else is known.
+    pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = impl Into<String>>) -> User {
+        User {
+            name: name.into(),
+            groups: groups.into_iter().map(Into::into).collect(),
+            ..User::default()
+        }
+    }
+}
+
+/// A service account, as upstream names it.
+pub fn service_account(namespace: &str, name: &str) -> User {
+    let groups = [
+        "system:serviceaccounts".to_owned(),
+        format!("system:serviceaccounts:{namespace}"),
+        AUTHENTICATED.to_owned(),
+    ];
+    User::new(format!("system:serviceaccount:{namespace}:{name}"), groups)
 }
 
 /// A request.
@@ -79,6 +116,24 @@ impl Request {
         let value = self.header("content-type");
         let media = value.split(';').next().unwrap_or_default();
         media.trim().to_ascii_lowercase()
+    }
+
+    /// Turns a body in Kubernetes' protobuf encoding into JSON.
+    ///
+    /// # Errors
+    /// `BadRequest` for one that cannot be read.
+    pub(super) fn decode_protobuf(&mut self) -> Result<(), ApiError> {
+        if self.body.is_empty() || self.content_type() != protobuf::MEDIA_TYPE {
+            return Ok(());
+        }
+        let object = protobuf::decode(&self.body)?;
+        self.body = serde_json::to_vec(&object).unwrap_or_default().into();
+        for (name, value) in &mut self.headers {
+            if name == "content-type" {
+                "application/json".clone_into(value);
+            }
+        }
+        Ok(())
     }
 
     /// Who writes, for managedFields when the query does not say: what the user agent begins with.

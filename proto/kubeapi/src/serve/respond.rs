@@ -140,8 +140,7 @@ impl Format {
 impl Call<'_> {
     /// The object in the version that was asked for.
     pub(super) fn value_of(&self, object: &Object) -> Result<Value, ApiError> {
-        let version = &self.resource.gvr.version;
-        self.registry.convert(&self.resource, object.value(), version)
+        self.registry.from_stored(&self.resource, object.value())
     }
 
     /// The object as JSON in the version that was asked for: as it is stored, wherever that is the same.

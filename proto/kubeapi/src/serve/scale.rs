@@ -52,9 +52,7 @@ impl Call<'_> {
         let prepared = self.prepare(Some(&old), new).await?;
         let new = self.track(Some(&old), prepared.value);
         if self.options.dry_run {
-            let new = self
-                .registry
-                .convert(&self.resource, new, &self.resource.gvr.version)?;
+            let new = self.registry.from_stored(&self.resource, new)?;
             return Ok(Response::json(200, &scale_of(&current, &new, paths)));
         }
         let object = self.replace(&current, new).await?;

@@ -10,7 +10,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 
 use super::BODY_MAX_BYTES;
-use super::request::{Method, Request, User};
+use super::request::{ANONYMOUS, Method, Request, UNAUTHENTICATED, User};
 use super::respond::{Body, Response};
 use crate::error::{ApiError, Reason};
 
@@ -19,10 +19,7 @@ pub type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Whoever shows no credentials. Anybody may ask for health, version and discovery; what for is up to the authorizer.
 pub fn anonymous() -> User {
-    User {
-        name: "system:anonymous".to_owned(),
-        groups: vec!["system:unauthenticated".to_owned()],
-    }
+    User::new(ANONYMOUS, [UNAUTHENTICATED])
 }
 
 /// Reads a request of `user`, its body up to [`BODY_MAX_BYTES`].

@@ -164,8 +164,7 @@ impl Watch {
         if self.format == Format::Object && self.resource.storage {
             return framed(kind, object.json());
         }
-        let version = &self.resource.gvr.version;
-        let value = match self.registry.convert(&self.resource, object.value(), version) {
+        let value = match self.registry.from_stored(&self.resource, object.value()) {
             Ok(value) => value,
             Err(error) => return line("ERROR", &error.status()),
         };

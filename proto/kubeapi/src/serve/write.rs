@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Call;
+use super::certificates;
 use super::options::FieldValidation;
 use super::respond::Response;
 use crate::error::{ApiError, Cause, Reason};
@@ -119,9 +120,7 @@ impl Call<'_> {
         let unknown = schema::prune(&self.resource.schema, &mut new);
         self.tell_unknown(&unknown, &mut warnings)?;
         let resource = self.api.stored(&self.registry, &self.resource);
-        let mut new = self
-            .registry
-            .convert(&self.resource, new, &resource.gvr.version)?;
+        let mut new = self.registry.to_stored(&self.resource, new)?;
         keep_server_fields(old, &mut new);
         self.keep_other_half(old, &mut new);
         if resource.custom {
@@ -129,9 +128,18 @@ impl Call<'_> {
         } else {
             builtin::default(&resource, &mut new);
         }
-        self.api.extension.admit(&resource, old, &mut new).await?;
+        let write = super::Write {
+            user: &self.request.user,
+            resource: &resource,
+            subresource: self.subresource(),
+            old,
+        };
+        self.api.extension.admit(&write, &mut new).await?;
         let mut causes = meta::validate(&resource, old, &new);
         causes.extend(schema::check(&resource.schema, &new, old));
+        if certificates::concerns(&resource) {
+            causes.extend(certificates::check(self.subresource(), old, &new));
+        }
         if !causes.is_empty() {
             let name = new["metadata"]["name"].as_str().unwrap_or_default();
             return Err(ApiError::invalid(
@@ -169,29 +177,6 @@ impl Call<'_> {
             }
         }
         Ok(())
-    }
-
-    /// With a `status` subresource, the main resource does not write status, and `status` writes nothing else.
-    fn keep_other_half(&self, old: Option<&Value>, new: &mut Value) {
-        if !self.resource.status {
-            return;
-        }
-        if self.subresource() == "status" {
-            let (status, managed) = (
-                new.get("status").cloned(),
-                new["metadata"].get("managedFields").cloned(),
-            );
-            let Some(old) = old else { return };
-            let version = new["metadata"].get("resourceVersion").cloned();
-            *new = old.clone();
-            set(new, "status", status);
-            set(&mut new["metadata"], "managedFields", managed);
-            set(&mut new["metadata"], "resourceVersion", version);
-        } else if old.is_some() || self.resource.kind != "Node" {
-            // A node says how it is when it registers.
-            let status = old.and_then(|old| old.get("status")).cloned();
-            set(new, "status", status);
-        }
     }
 
     /// Notes in managedFields who changed what, in the version that is stored.
@@ -232,8 +217,7 @@ impl Call<'_> {
 
     /// The response to a dry run: what would have been stored.
     pub(super) fn dry(&self, status: u16, value: Value) -> Result<Response, ApiError> {
-        let version = &self.resource.gvr.version;
-        Ok(self.value(status, self.registry.convert(&self.resource, value, version)?))
+        Ok(self.value(status, self.registry.from_stored(&self.resource, value)?))
     }
 }
 
@@ -244,7 +228,7 @@ impl super::Api {
         registry: &crate::Registry,
         resource: &std::sync::Arc<crate::Resource>,
     ) -> std::sync::Arc<crate::Resource> {
-        let stored = registry.stored(&resource.group_resource());
+        let stored = registry.stored(&resource.kept_as());
         stored.unwrap_or(resource).clone()
     }
 }

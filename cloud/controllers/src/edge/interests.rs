@@ -1,0 +1,327 @@
+//! Objects that somebody on a node asked for: listed and watched in the node's own name, so that it sees what it may
+//! see, and told like everything else.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::core::Status;
+use kube::runtime::watcher::{self, Event};
+use kube::{Client, Error};
+use ledge_proto::ids::Scope;
+use ledge_proto::record::Payload;
+use ledge_proto::v1;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::down::{Heard, Pending};
+use crate::as_node;
+use crate::informer::{self, Followed};
+use crate::objects::{self, Object};
+use crate::told::record;
+
+/// The node may not see it, or there is no such kind: refusals after which it has nothing.
+const GONE: [u16; 2] = [403, 404];
+/// Most interests of one node; more are refused.
+const PER_NODE_MAX: usize = 1024;
+
+/// What following an interest tells.
+pub(super) enum Told {
+    /// Where the list stands that begins now.
+    At(String),
+    Event(ApiResource, Event<DynamicObject>),
+    Refused(Status),
+}
+
+/// The interests of all nodes.
+pub(super) struct Interests {
+    client: Client,
+    heard: mpsc::Sender<Heard>,
+    all: BTreeMap<(Scope, String), Interest>,
+}
+
+struct Interest {
+    content: v1::Interest,
+    objects: BTreeMap<String, Arc<Object>>,
+    found: HashSet<String>,
+    listed: bool,
+    version: String,
+    state: Option<v1::InterestState>,
+    following: Option<AbortHandle>,
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        if let Some(following) = &self.following {
+            following.abort();
+        }
+    }
+}
+
+impl Interests {
+    pub(super) fn new(client: Client, heard: mpsc::Sender<Heard>) -> Interests {
+        Interests {
+            client,
+            heard,
+            all: BTreeMap::new(),
+        }
+    }
+
+    /// Interests that are not among `asked`.
+    pub(super) fn others(&self, asked: &BTreeSet<(Scope, String)>) -> Vec<(Scope, String)> {
+        let others = self.all.keys().filter(|interest| !asked.contains(*interest));
+        others.cloned().collect()
+    }
+
+    /// A node has an interest, or no longer.
+    pub(super) fn set(
+        &mut self,
+        scope: &Scope,
+        id: String,
+        content: Option<v1::Interest>,
+        pending: &mut Pending,
+    ) {
+        let place = (scope.clone(), id.clone());
+        let same = self
+            .all
+            .get(&place)
+            .is_some_and(|known| Some(&known.content) == content.as_ref());
+        if same {
+            return;
+        }
+        pending.interests.insert(id.clone());
+        if let Some(mut before) = self.all.remove(&place) {
+            pending
+                .objects
+                .extend(std::mem::take(&mut before.objects).into_keys());
+        }
+        let Some(content) = content else { return };
+        let of_node = self.all.keys().filter(|(of, _)| of == scope).count();
+        let mut interest = Interest {
+            content: content.clone(),
+            objects: BTreeMap::new(),
+            found: HashSet::new(),
+            listed: false,
+            version: String::new(),
+            state: None,
+            following: None,
+        };
+        if of_node < PER_NODE_MAX {
+            let following = follow(
+                self.client.clone(),
+                scope.clone(),
+                id,
+                content,
+                self.heard.clone(),
+            );
+            interest.following = Some(tokio::spawn(following).abort_handle());
+        } else {
+            interest.state = Some(v1::InterestState {
+                code: 429,
+                reason: "TooManyRequests".to_owned(),
+                message: format!("the node has more than {PER_NODE_MAX} interests"),
+                resource_version: String::new(),
+            });
+        }
+        self.all.insert(place, interest);
+    }
+
+    /// Something happened to what an interest takes.
+    pub(super) fn take(&mut self, scope: &Scope, id: &str, told: Told, pending: &mut Pending) {
+        let Some(interest) = self.all.get_mut(&(scope.clone(), id.to_owned())) else {
+            return;
+        };
+        match told {
+            Told::At(version) => interest.version = version,
+            Told::Refused(status) => {
+                if GONE.contains(&status.code) {
+                    let objects = std::mem::take(&mut interest.objects);
+                    pending.objects.extend(objects.into_keys());
+                }
+                interest.state = Some(v1::InterestState {
+                    code: u32::from(status.code),
+                    reason: status.reason,
+                    message: status.message,
+                    resource_version: String::new(),
+                });
+                pending.interests.insert(id.to_owned());
+            }
+            Told::Event(_, Event::Init) => interest.found.clear(),
+            Told::Event(resource, Event::InitApply(object) | Event::Apply(object)) => {
+                let key = objects::key_of(&resource, &object);
+                if let Some((object, _)) = objects::read(&resource, object) {
+                    interest.found.insert(key.clone());
+                    interest.objects.insert(key.clone(), Arc::new(object));
+                    pending.objects.insert(key);
+                }
+            }
+            Told::Event(resource, Event::Delete(object)) => {
+                let key = objects::key_of(&resource, &object);
+                interest.objects.remove(&key);
+                pending.objects.insert(key);
+            }
+            Told::Event(_, Event::InitDone) => {
+                interest.listed = true;
+                let found = std::mem::take(&mut interest.found);
+                let gone: Vec<String> = interest
+                    .objects
+                    .keys()
+                    .filter(|key| !found.contains(*key))
+                    .cloned()
+                    .collect();
+                for key in gone {
+                    interest.objects.remove(&key);
+                    pending.objects.insert(key);
+                }
+                interest.state = Some(v1::InterestState {
+                    code: 200,
+                    resource_version: interest.version.clone(),
+                    ..Default::default()
+                });
+                pending.interests.insert(id.to_owned());
+            }
+        }
+    }
+
+    /// The object that an interest of `scope` takes.
+    pub(super) fn wanted(&self, scope: &Scope, key: &str) -> Option<&Arc<Object>> {
+        self.of(scope).find_map(|interest| interest.objects.get(key))
+    }
+
+    /// Whether everything that could ask for the object was read.
+    pub(super) fn may_remove(&self, scope: &Scope, key: &str) -> bool {
+        self.of(scope)
+            .all(|interest| interest.is_settled() || !interest.takes_kind(key))
+    }
+
+    /// The record that brings what the node knows of its interest to what it should.
+    pub(super) fn answer(
+        &self,
+        scope: &Scope,
+        id: &str,
+        told: Option<v1::InterestState>,
+    ) -> Option<v1::Record> {
+        let payload = match (self.all.get(&(scope.clone(), id.to_owned())), told) {
+            (None, None) => return None,
+            (None, Some(_)) => Payload::InterestStateRemoved,
+            (Some(interest), told) => {
+                let state = interest.state.as_ref()?;
+                // A list that is made again, after a restart, tells nothing new.
+                if told.is_some_and(|told| {
+                    (told.code, &told.reason, &told.message) == (state.code, &state.reason, &state.message)
+                }) {
+                    return None;
+                }
+                Payload::InterestState(state.clone())
+            }
+        };
+        Some(record(id.to_owned(), &payload))
+    }
+
+    fn of(&self, scope: &Scope) -> impl Iterator<Item = &Interest> {
+        let first = (scope.clone(), String::new());
+        self.all
+            .range(first..)
+            .take_while(move |((of, _), _)| of == scope)
+            .map(|(_, interest)| interest)
+    }
+}
+
+impl Interest {
+    /// Whether what it takes is known: the objects, or that there are none for this node.
+    fn is_settled(&self) -> bool {
+        let refused = |state: &v1::InterestState| GONE.iter().any(|code| u32::from(*code) == state.code);
+        self.listed || self.state.as_ref().is_some_and(refused)
+    }
+
+    fn takes_kind(&self, key: &str) -> bool {
+        key.starts_with(&format!("{}/{}/", self.content.group, self.content.resource))
+    }
+}
+
+async fn follow(
+    client: Client,
+    scope: Scope,
+    id: String,
+    interest: v1::Interest,
+    heard: mpsc::Sender<Heard>,
+) {
+    let client = as_node::client(client, &scope);
+    let tell = |told| Heard::Interest(scope.clone(), id.clone(), told);
+    let followed = loop {
+        match begin(&client, &interest).await {
+            Ok((followed, version)) => {
+                if heard.send(tell(Told::At(version))).await.is_err() {
+                    return;
+                }
+                break followed;
+            }
+            Err(err) => {
+                tracing::info!(node = %scope, resource = interest.resource, %err, "an interest cannot be followed now; trying again");
+                if let Error::Api(status) = err
+                    && heard.send(tell(Told::Refused(*status))).await.is_err()
+                {
+                    return;
+                }
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+        }
+    };
+    let resource = followed.resource.clone();
+    let wrap = |event| match event {
+        Ok(event) => tell(Told::Event(resource.clone(), event)),
+        Err(status) => tell(Told::Refused(status)),
+    };
+    informer::follow(client, followed, heard, wrap).await;
+}
+
+/// How long an interest that was refused waits: somebody may give the node the permission meanwhile.
+const AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Asks whether the node may list it, and where the list stands.
+async fn begin(client: &Client, interest: &v1::Interest) -> Result<(Followed, String), Error> {
+    let version = match interest.version.as_str() {
+        "" => preferred(client, &interest.group).await?,
+        version => version.to_owned(),
+    };
+    let mut config = watcher::Config::default();
+    let mut fields = interest.field_selector.clone();
+    if !interest.name.is_empty() {
+        let separator = if fields.is_empty() { "" } else { "," };
+        fields = format!("{fields}{separator}metadata.name={}", interest.name);
+    }
+    if !fields.is_empty() {
+        config = config.fields(&fields);
+    }
+    if !interest.label_selector.is_empty() {
+        config = config.labels(&interest.label_selector);
+    }
+    let followed = Followed {
+        resource: informer::resource(&interest.group, &version, "", &interest.resource),
+        namespace: interest.namespace.clone(),
+        config,
+    };
+    let mut first = ListParams::default().limit(1);
+    first.field_selector = followed.config.field_selector.clone();
+    first.label_selector = followed.config.label_selector.clone();
+    let list = followed.api(client.clone()).list(&first).await?;
+    // The list's items do not say what they are; the list does.
+    let mut followed = followed;
+    followed.resource.kind = list.types.kind.trim_end_matches("List").to_owned();
+    Ok((followed, list.metadata.resource_version.unwrap_or_default()))
+}
+
+/// The version of a group that the API server prefers.
+async fn preferred(client: &Client, group: &str) -> Result<String, Error> {
+    if group.is_empty() {
+        return Ok("v1".to_owned());
+    }
+    let groups = client.list_api_groups().await?;
+    let found = groups.groups.into_iter().find(|found| found.name == group);
+    let preferred = found.and_then(|group| group.preferred_version);
+    preferred.map(|version| version.version).ok_or_else(|| {
+        let mut status = Status::failure("the server could not find the requested resource", "NotFound");
+        status.code = 404;
+        Error::Api(Box::new(status))
+    })
+}
