@@ -11,15 +11,20 @@
 //! Reading order: [`names`], [`world`], `feed`, [`wake`], [`plan`], [`decide`] and what it calls, `carry`, `notes`, `run`.
 
 pub mod clock;
+pub mod cron_job;
+pub mod daemon_set;
 pub mod decide;
 pub mod deployment;
+pub mod job;
 pub mod meta;
 pub mod names;
 pub mod plan;
 pub mod pods;
 pub mod quantity;
 pub mod replica_set;
+pub mod schedule;
 pub mod scheduler;
+pub mod stateful_set;
 pub mod strays;
 pub mod wake;
 pub mod world;

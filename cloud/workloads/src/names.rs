@@ -49,10 +49,18 @@ impl fmt::Display for Name {
 /// order of this type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Task {
+    /// A CronJob and its Jobs.
+    CronJob(Name),
+    /// A Job and its pods.
+    Job(Name),
     /// A Deployment and its ReplicaSets.
     Deployment(Name),
     /// A ReplicaSet and its pods.
     ReplicaSet(Name),
+    /// A StatefulSet and its pods.
+    StatefulSet(Name),
+    /// A DaemonSet and its pods.
+    DaemonSet(Name),
     /// All pods without a node.
     Schedule,
     /// The pods of a node whose Node object is gone.
@@ -62,8 +70,12 @@ pub enum Task {
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Task::CronJob(name) => write!(f, "cron job {name}"),
+            Task::Job(name) => write!(f, "job {name}"),
             Task::Deployment(name) => write!(f, "deployment {name}"),
             Task::ReplicaSet(name) => write!(f, "replica set {name}"),
+            Task::StatefulSet(name) => write!(f, "stateful set {name}"),
+            Task::DaemonSet(name) => write!(f, "daemon set {name}"),
             Task::Schedule => f.write_str("scheduling"),
             Task::Strays(node) => write!(f, "pods of node {node}"),
         }

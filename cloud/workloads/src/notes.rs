@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, stream};
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use kube::Client;
 use serde_json::json;
 
@@ -21,6 +21,8 @@ const AT_ONCE: usize = 16;
 pub(crate) struct Notes {
     /// By UID, reason and message: the event, and how often it was seen.
     seen: BTreeMap<(String, &'static str, String), (Name, u32)>,
+    /// How many were made.
+    made: u32,
 }
 
 impl Notes {
@@ -30,13 +32,15 @@ impl Notes {
             self.seen.clear();
         }
         let mut written = Vec::with_capacity(notes.len());
-        for (nth, note) in notes.into_iter().enumerate() {
+        for note in notes {
             let uid = note.about.uid.clone().unwrap_or_default();
             let key = (uid, note.reason, note.message.clone());
+            self.made = self.made.wrapping_add(1);
+            let made = self.made;
             let (name, count) = self
                 .seen
                 .entry(key)
-                .or_insert_with(|| (event_name(&note, now, nth), 0));
+                .or_insert_with(|| (event_name(&note, now, made), 0));
             *count = count.saturating_add(1);
             written.push((name.clone(), *count, note));
         }
@@ -78,11 +82,10 @@ async fn write_one(client: &Client, name: &Name, note: &Note, count: u32, now: T
 }
 
 /// Events of cluster-wide objects are in `default`, as upstream.
-fn event_name(note: &Note, now: Timestamp, nth: usize) -> Name {
+fn event_name(note: &Note, now: Timestamp, made: u32) -> Name {
     let namespace = note.about.namespace.as_deref().unwrap_or("default");
     let name = note.about.name.as_deref().unwrap_or_default();
-    let nanos = now
-        .as_nanosecond()
-        .saturating_add(i128::try_from(nth).unwrap_or_default());
+    // A clock may stand.
+    let nanos = now.as_nanosecond().saturating_add(made.into());
     Name::new(namespace, &format!("{name}.{nanos:x}"))
 }

@@ -1,9 +1,9 @@
 //! What a decision comes to: changes of objects, and events that tell of them.
 
+use jiff::Timestamp;
 use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::meta::uid;

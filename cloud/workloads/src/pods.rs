@@ -4,15 +4,23 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::meta::{annotation, owner_reference, terminating};
 use crate::world::Tracked;
 
 /// Longest base of a name that the server completes.
 const GENERATE_NAME_MAX_BYTES: usize = 253 - 5;
+
+/// The label that says of which template a pod is, where no ReplicaSet does.
+pub const REVISION_HASH: &str = "controller-revision-hash";
+
+/// A label.
+pub fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a String> {
+    metadata.labels.as_ref()?.get(name)
+}
 
 /// The pod's phase; `Pending` until somebody said more.
 pub fn phase(pod: &Pod) -> &str {
@@ -155,7 +163,26 @@ fn deletion_cost(pod: &Pod) -> i32 {
     cost.and_then(|cost| cost.parse().ok()).unwrap_or(0)
 }
 
-fn restarts(pod: &Pod) -> i32 {
+/// When a pod that has ended did: as its containers say, or else when it was told to.
+pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
+    let status = pod.status.as_ref();
+    let containers = status.and_then(|status| status.container_statuses.as_ref());
+    let ends = containers.into_iter().flatten().filter_map(|container| {
+        let terminated = container.state.as_ref()?.terminated.as_ref()?;
+        Some(terminated.finished_at.as_ref()?.0)
+    });
+    let told = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    let unready = || {
+        condition(pod, "Ready")?
+            .last_transition_time
+            .as_ref()
+            .map(|time| time.0)
+    };
+    ends.max().or_else(unready).or(told)
+}
+
+/// How often the pod's most restarted container was restarted.
+pub fn restarts(pod: &Pod) -> i32 {
     let statuses = pod
         .status
         .as_ref()

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::meta::{controller_of, selects};
@@ -23,6 +25,10 @@ fn task(kind: &str, name: Name) -> Option<Task> {
     Some(match kind {
         "Deployment" => Task::Deployment(name),
         "ReplicaSet" => Task::ReplicaSet(name),
+        "StatefulSet" => Task::StatefulSet(name),
+        "DaemonSet" => Task::DaemonSet(name),
+        "Job" => Task::Job(name),
+        "CronJob" => Task::CronJob(name),
         _ => return None,
     })
 }
@@ -42,9 +48,25 @@ fn both<'a, K: k8s_openapi::Metadata<Ty = ObjectMeta> + 'a>(
     before.into_iter().chain(after).map(K::metadata)
 }
 
-impl Wake for Deployment {
-    fn wake(before: Option<&Self>, after: Option<&Self>, _: &World, tasks: &mut BTreeSet<Task>) {
-        tasks.extend(both(before, after).map(|metadata| Task::Deployment(Name::of(metadata))));
+/// Kinds whose changes concern themselves and their controllers.
+macro_rules! wakes_itself {
+    ($($kind:ident),+) => { $(
+        impl Wake for $kind {
+            fn wake(before: Option<&Self>, after: Option<&Self>, _: &World, tasks: &mut BTreeSet<Task>) {
+                for metadata in both(before, after) {
+                    tasks.insert(Task::$kind(Name::of(metadata)));
+                    wake_controller(metadata, tasks);
+                }
+            }
+        }
+    )+ };
+}
+
+wakes_itself!(Deployment, StatefulSet, DaemonSet, Job, CronJob);
+
+impl Wake for PersistentVolumeClaim {
+    fn wake(_: Option<&Self>, _: Option<&Self>, _: &World, tasks: &mut BTreeSet<Task>) {
+        tasks.insert(Task::Schedule);
     }
 }
 
@@ -105,21 +127,35 @@ fn wake_adopters(pod: Option<&Pod>, world: &World, tasks: &mut BTreeSet<Task>) {
     };
     let namespace = orphan.namespace.as_deref().unwrap_or_default();
     let labels = orphan.labels.as_ref();
-    for set in world.replica_sets.of_namespace(namespace) {
-        if set
-            .spec
-            .as_ref()
-            .is_some_and(|spec| selects(&spec.selector, labels))
-        {
-            tasks.insert(Task::ReplicaSet(Name::of(&set.metadata)));
+    let mut offer = |selector: Option<&LabelSelector>, task: Task| {
+        if selector.is_some_and(|selector| selects(selector, labels)) {
+            tasks.insert(task);
         }
+    };
+    for set in world.replica_sets.of_namespace(namespace) {
+        let selector = set.spec.as_ref().map(|spec| &spec.selector);
+        offer(selector, Task::ReplicaSet(Name::of(&set.metadata)));
+    }
+    for set in world.stateful_sets.of_namespace(namespace) {
+        let selector = set.spec.as_ref().map(|spec| &spec.selector);
+        offer(selector, Task::StatefulSet(Name::of(&set.metadata)));
+    }
+    for set in world.daemon_sets.of_namespace(namespace) {
+        let selector = set.spec.as_ref().map(|spec| &spec.selector);
+        offer(selector, Task::DaemonSet(Name::of(&set.metadata)));
+    }
+    for job in world.jobs.of_namespace(namespace) {
+        let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        offer(selector, Task::Job(Name::of(&job.metadata)));
     }
 }
 
 impl Wake for Node {
-    fn wake(before: Option<&Self>, after: Option<&Self>, _: &World, tasks: &mut BTreeSet<Task>) {
+    fn wake(before: Option<&Self>, after: Option<&Self>, world: &World, tasks: &mut BTreeSet<Task>) {
         if scheduler::concerns_node(before, after) {
             tasks.insert(Task::Schedule);
+            let sets = world.daemon_sets.iter();
+            tasks.extend(sets.map(|set| Task::DaemonSet(Name::of(&set.metadata))));
         }
         if let (Some(gone), None) = (before, after) {
             tasks.insert(Task::Strays(gone.metadata.name.clone().unwrap_or_default()));

@@ -5,8 +5,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::Metadata;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::Event;
 use serde::Serialize;
@@ -101,6 +102,11 @@ macro_rules! kinds {
 kinds! {
     deployments: Deployment,
     replica_sets: ReplicaSet,
+    stateful_sets: StatefulSet,
+    daemon_sets: DaemonSet,
+    jobs: Job,
+    cron_jobs: CronJob,
+    claims: PersistentVolumeClaim,
     pods: Pod,
     nodes: Node,
 }

@@ -9,8 +9,8 @@ mod status;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStatus, ReplicaSet};
-use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use crate::meta::{annotation, claim, selects_all, terminating};

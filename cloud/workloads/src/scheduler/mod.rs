@@ -11,8 +11,8 @@ pub mod requests;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use crate::meta::terminating;

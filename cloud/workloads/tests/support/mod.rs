@@ -206,6 +206,17 @@ impl Cluster {
         }));
     }
 
+    /// A storage class of volumes that are directories of a node.
+    pub(crate) async fn storage_class(&self, name: &str, mode: &str, default: bool) {
+        let class = json!({
+            "metadata": {"name": name, "annotations": {"storageclass.kubernetes.io/is-default-class": default.to_string()}},
+            "provisioner": "rancher.io/local-path",
+            "volumeBindingMode": mode,
+        });
+        self.create::<k8s_openapi::api::storage::v1::StorageClass>(class)
+            .await;
+    }
+
     /// Waits for an event about an object with this reason, and gives its message.
     pub(crate) async fn event(&self, about: &str, reason: &str) -> String {
         let events: Api<k8s_openapi::api::core::v1::Event> = Api::all(self.client.clone());
@@ -330,4 +341,11 @@ pub(crate) fn by_node(pods: &[Pod]) -> BTreeMap<String, usize> {
         *counts.entry(node).or_default() += 1;
     }
     counts
+}
+
+/// Names of objects, sorted.
+pub(crate) fn names<K: kube::Resource>(objects: &[K]) -> Vec<String> {
+    let mut names: Vec<String> = objects.iter().map(ResourceExt::name_any).collect();
+    names.sort();
+    names
 }
