@@ -1,12 +1,13 @@
 //! The built-in kinds: their names, columns, schemas and defaults.
 //!
 //! Names, columns and OpenAPI documents are those of a Kubernetes API server, see `openapi/README.md`. Reading order: this
-//! file, [`columns`], [`defaults`], [`quantity`].
+//! file, [`columns`], [`defaults`], [`quantity`], [`mod@validate`].
 
 mod columns;
 mod defaults;
 mod events;
 mod quantity;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use defaults::default;
+pub use validate::validate;
 
 use crate::resource::{Column, Gvr, Resource, Scale, Scope};
 use crate::schema::{Definitions, Schema};

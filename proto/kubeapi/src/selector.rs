@@ -143,10 +143,16 @@ impl FieldSelector {
             })?;
             let value = unescape(value).map_err(ApiError::bad_request)?;
             let Some(path) = stored_path(path, resource) else {
-                return Err(ApiError::bad_request(format!(
-                    "field label not supported: {}",
-                    shown(path)
-                )));
+                let path = shown(path);
+                // Upstream's words for kinds that say themselves what can be selected by, and for those that do not.
+                let plain = resource.selectable.is_empty() && !resource.custom && resource.view.is_none();
+                return Err(ApiError::bad_request(if plain {
+                    format!(
+                        "\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    )
+                } else {
+                    format!("field label not supported: {path}")
+                }));
             };
             requirements.push((path.to_owned(), equal, value));
             if requirements.len() > REQUIREMENTS_MAX {

@@ -143,7 +143,7 @@ impl Api {
             Err(Refused::Status(error)) => return Response::error(&error),
             Err(Refused::Senseless(response)) => return response,
         }
-        if let Err(error) = request.decode_protobuf() {
+        if let Err(error) = request.decode_body() {
             return Response::error(&error);
         }
         match self.answer(&request).await {
@@ -182,6 +182,7 @@ impl Api {
             return Ok(response);
         }
         self.check_path(&resource, &path, verb)?;
+        options.check(request.method, path.name.is_none())?;
         let format = Format::of(request.header("accept"))?;
         let call = Call {
             api: self,
@@ -231,7 +232,12 @@ impl Api {
             let all = crate::discovery::subresources(resource);
             let found = all.into_iter().find(|(name, ..)| *name == subresource);
             let Some((.., verbs)) = found.filter(|_| SUBRESOURCES.contains(&subresource)) else {
-                return Err(ApiError::no_such_path());
+                let name = path.name.as_deref().unwrap_or_default();
+                return Err(if resource.custom {
+                    ApiError::not_found(&resource.group_resource(), name)
+                } else {
+                    ApiError::no_such_path()
+                });
             };
             if !verbs.contains(&verb) {
                 return Err(method_not_allowed());

@@ -1,4 +1,4 @@
-//! YAML bodies of server-side apply, as JSON. Scalars are typed by the core schema of YAML 1.2, as `sigs.k8s.io/yaml` does
+//! YAML bodies, as JSON. Scalars are typed by the core schema of YAML 1.2, as `sigs.k8s.io/yaml` does
 //! for what people write in manifests, and by the booleans of YAML 1.1 it accepts.
 
 use ledge_yaml::tree::documents;

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use super::Call;
 use super::options::{Options, merge_delete};
 use super::respond::Response;
-use super::update::uid_differs;
 use super::write::{over, parse};
 use crate::error::{ApiError, Reason};
 use crate::meta;
 use crate::object::Object;
+use crate::resource::GroupResource;
 use crate::store::Change;
 
 /// How often a deletion is tried again when the object changed meanwhile.
@@ -116,18 +116,30 @@ impl Call<'_> {
         if let Some(uid) = wanted["uid"].as_str()
             && uid != current.uid()
         {
-            return Err(uid_differs(self, name, uid, current.uid()));
+            let why = format!(
+                "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
+                current.uid()
+            );
+            return Err(ApiError::conflict(&self.kind_as_resource(), name, &why));
         }
         if let Some(version) = wanted["resourceVersion"].as_str()
             && version != current.version().to_string()
         {
             let why = format!(
-                "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
+                "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
                 current.version()
             );
-            return Err(ApiError::conflict(&self.resource.group_resource(), name, &why));
+            return Err(ApiError::conflict(&self.kind_as_resource(), name, &why));
         }
         Ok(())
+    }
+
+    /// Upstream names the kind where it speaks of preconditions.
+    fn kind_as_resource(&self) -> GroupResource {
+        GroupResource {
+            group: self.resource.gvr.group.clone(),
+            resource: self.resource.kind.clone(),
+        }
     }
 
     async fn delete_one(&self, current: &Object, options: &Options) -> Result<Deleted, ApiError> {

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::ApiError;
+use super::request::Method;
+use crate::error::{ApiError, Cause};
 use crate::object::{ObjectKey, Version};
 use crate::resource::GroupResource;
 use crate::store::Resume;
@@ -58,6 +59,8 @@ pub struct Options {
     pub propagation: Option<String>,
     /// `includeObject`: `None`, `Metadata` (the default of tables) or `Object`.
     pub include_object: String,
+    /// What is wrong with values that can be read: told once it is known which options they are, see [`Options::check`].
+    causes: Vec<Cause>,
 }
 
 impl Options {
@@ -84,11 +87,52 @@ impl Options {
             grace_s: None,
             propagation: None,
             include_object: String::new(),
+            causes: Vec::new(),
         };
         for (name, value) in pairs(query)? {
             out.set(&name, value)?;
         }
         Ok(out)
+    }
+
+    /// Whether the options of a request with this method make sense.
+    ///
+    /// # Errors
+    /// `Invalid`, by the kind that upstream has for them.
+    pub fn check(&self, method: Method, list: bool) -> Result<(), ApiError> {
+        let kind = match method {
+            Method::Post => "CreateOptions",
+            Method::Put => "UpdateOptions",
+            Method::Patch => "PatchOptions",
+            Method::Delete => "DeleteOptions",
+            Method::Get | Method::Head if list => "ListOptions",
+            Method::Get | Method::Head => return Ok(()),
+        };
+        let mut causes = self.causes.clone();
+        if kind == "ListOptions" {
+            causes.clear();
+            if !self.version_match.is_empty() && self.version.is_none() && self.initial_events.is_none() {
+                causes.push(Cause {
+                    reason: "FieldValueForbidden",
+                    message:
+                        "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+                            .to_owned(),
+                    field: "resourceVersionMatch".to_owned(),
+                });
+            }
+        }
+        if causes.is_empty() {
+            return Ok(());
+        }
+        Err(ApiError::invalid("meta.k8s.io", kind, "", causes))
+    }
+
+    fn wrong(&mut self, field: &str, reason: &'static str, message: String) {
+        self.causes.push(Cause {
+            reason,
+            message,
+            field: field.to_owned(),
+        });
     }
 
     fn set(&mut self, name: &str, value: String) -> Result<(), ApiError> {
@@ -97,22 +141,32 @@ impl Options {
             "allowWatchBookmarks" => self.bookmarks = truth(&value),
             "sendInitialEvents" => self.initial_events = Some(truth(&value)),
             "resourceVersion" if value.is_empty() => {}
-            "resourceVersion" => self.version = Some(version(&value)?),
+            "resourceVersion" => {
+                let read = version(&value).map_err(|_| {
+                    let shown = shown(&value);
+                    ApiError::bad_request(format!(
+                        "invalid resource version: resourceVersion: Invalid value: \"{shown}\": strconv.ParseUint: parsing \"{shown}\": invalid syntax"
+                    ))
+                });
+                self.version = Some(read?);
+            }
             "resourceVersionMatch" => self.version_match = value,
-            "limit" => self.limit = Some(number(name, &value)?).filter(|limit| *limit > 0),
+            "limit" => self.limit = Some(number(&value)?).filter(|limit| *limit > 0),
             "continue" => self.resume = value,
             "labelSelector" => self.labels = value,
             "fieldSelector" => self.fields = value,
-            "timeoutSeconds" => self.timeout_s = Some(number(name, &value)?),
+            "timeoutSeconds" => self.timeout_s = Some(number(&value)?),
             "dryRun" if value == "All" => self.dry_run = true,
             "dryRun" => {
-                let told = format!("Invalid value: \"{value}\": supported values: \"All\"");
-                return Err(ApiError::bad_request(format!("dryRun: {told}")));
+                let told = format!(
+                    "Unsupported value: [\"{}\"]: supported values: \"All\"",
+                    shown(&value)
+                );
+                self.wrong("dryRun", "FieldValueNotSupported", told);
             }
             "fieldManager" if value.chars().count() > 128 => {
-                return Err(ApiError::bad_request(
-                    "fieldManager: Too long: may not be more than 128 bytes",
-                ));
+                let told = "Too long: may not be more than 128 bytes".to_owned();
+                self.wrong("fieldManager", "FieldValueTooLong", told);
             }
             "fieldManager" if !value.is_empty() => self.manager = Some(value),
             "fieldValidation" => {
@@ -121,14 +175,17 @@ impl Options {
                     "Ignore" => FieldValidation::Ignore,
                     "Strict" => FieldValidation::Strict,
                     other => {
-                        return Err(ApiError::bad_request(format!(
-                            "fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Strict\", \"Warn\""
-                        )));
+                        let told = format!(
+                            "Unsupported value: \"{}\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"",
+                            shown(other)
+                        );
+                        self.wrong("fieldValidation", "FieldValueNotSupported", told);
+                        FieldValidation::Warn
                     }
                 }
             }
             "force" => self.force = truth(&value),
-            "gracePeriodSeconds" => self.grace_s = Some(number(name, &value)?),
+            "gracePeriodSeconds" => self.grace_s = Some(number(&value)?),
             "propagationPolicy" => self.propagation = Some(value),
             "includeObject" => self.include_object = value,
             _ => {} // Upstream passes over what it does not know, such as `pretty`.
@@ -144,8 +201,11 @@ impl Options {
         if self.resume.is_empty() {
             return Ok(None);
         }
-        let broken =
-            || ApiError::bad_request("continue key is not valid: it was not given out by this server");
+        let broken = || {
+            ApiError::bad_request(
+                "invalid continue token: continue key is not valid: it was not given out by this server",
+            )
+        };
         let text = decode_token(&self.resume).ok_or_else(broken)?;
         let Ok(Value::Array(parts)) = serde_json::from_str(&text) else {
             return Err(broken());
@@ -206,12 +266,15 @@ pub fn version(text: &str) -> Result<Version, ApiError> {
     })
 }
 
-fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, ApiError> {
+/// What a message repeats of a query.
+fn shown(value: &str) -> String {
+    value.chars().take(64).collect()
+}
+
+fn number<T: std::str::FromStr>(value: &str) -> Result<T, ApiError> {
     value.parse().map_err(|_| {
-        let shown: String = value.chars().take(64).collect();
-        ApiError::bad_request(format!(
-            "strconv.ParseInt: parsing \"{shown}\": invalid syntax ({name})"
-        ))
+        let shown = shown(value);
+        ApiError::bad_request(format!("strconv.ParseInt: parsing \"{shown}\": invalid syntax"))
     })
 }
 
@@ -293,13 +356,13 @@ mod tests {
         assert!(options.watch);
         assert_eq!(options.labels, "a=b in");
         assert_eq!((options.limit, options.version), (None, None));
-        for broken in [
-            "limit=x",
-            "resourceVersion=-1",
-            "dryRun=Some",
-            "fieldValidation=Maybe",
-            "a=%f",
-        ] {
+        for unknown in ["dryRun=Some", "fieldValidation=Maybe"] {
+            let options = Options::parse(unknown).unwrap();
+            let error = options.check(Method::Post, false).unwrap_err();
+            assert!(error.message.starts_with("CreateOptions.meta.k8s.io"), "{error}");
+            assert_eq!(options.check(Method::Get, false), Ok(()));
+        }
+        for broken in ["limit=x", "resourceVersion=-1", "a=%f"] {
             assert_eq!(Options::parse(broken).unwrap_err().reason.code(), 400, "{broken}");
         }
     }

@@ -48,6 +48,12 @@ impl Call<'_> {
     }
 
     async fn patch_once(&self) -> Result<Response, ApiError> {
+        if self.resource.custom && self.request.content_type() == "application/strategic-merge-patch+json" {
+            return Err(ApiError::new(
+                Reason::UnsupportedMediaType,
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            ));
+        }
         let current = self.current().await;
         if self.applies() {
             return self.apply(current).await;
@@ -66,25 +72,21 @@ impl Call<'_> {
 
     fn patched(&self, before: &Value) -> Result<Value, ApiError> {
         match self.request.content_type().as_str() {
-            "application/json-patch+json" => patch::json(before, &any_json(&self.request.body)?),
-            "application/merge-patch+json" => patch::merge(before, &parse(&self.request.body)?),
-            "application/strategic-merge-patch+json" if !self.resource.custom => {
-                patch::strategic(&self.resource.schema, before, &parse(&self.request.body)?)
+            "application/json-patch+json" => {
+                patch::json(before, &any_json(&self.request.body).map_err(undecoded)?)
             }
-            other => {
-                let other: String = other.chars().take(80).collect();
-                let strategic = if self.resource.custom {
-                    ""
-                } else {
-                    ", application/strategic-merge-patch+json"
-                };
-                Err(ApiError::new(
-                    Reason::UnsupportedMediaType,
-                    format!(
-                        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json{strategic}, application/apply-patch+yaml (it was {other})"
-                    ),
-                ))
+            "application/merge-patch+json" => {
+                patch::merge(before, &parse(&self.request.body).map_err(undecoded)?)
             }
+            "application/strategic-merge-patch+json" if !self.resource.custom => patch::strategic(
+                &self.resource.schema,
+                before,
+                &parse(&self.request.body).map_err(undecoded)?,
+            ),
+            _ => Err(ApiError::new(
+                Reason::UnsupportedMediaType,
+                "415: Unsupported Media Type",
+            )),
         }
     }
 
@@ -160,4 +162,8 @@ impl Call<'_> {
         }
         crate::yaml::parse(&self.request.body)
     }
+}
+
+fn undecoded(error: ApiError) -> ApiError {
+    ApiError::bad_request(format!("error decoding patch: {}", error.message))
 }

@@ -118,15 +118,19 @@ impl Request {
         media.trim().to_ascii_lowercase()
     }
 
-    /// Turns a body in Kubernetes' protobuf encoding into JSON.
+    /// Turns a body in Kubernetes' protobuf encoding, or in YAML, into JSON.
     ///
     /// # Errors
     /// `BadRequest` for one that cannot be read.
-    pub(super) fn decode_protobuf(&mut self) -> Result<(), ApiError> {
-        if self.body.is_empty() || self.content_type() != protobuf::MEDIA_TYPE {
+    pub(super) fn decode_body(&mut self) -> Result<(), ApiError> {
+        if self.body.is_empty() {
             return Ok(());
         }
-        let object = protobuf::decode(&self.body)?;
+        let object = match self.content_type().as_str() {
+            protobuf::MEDIA_TYPE => protobuf::decode(&self.body)?,
+            "application/yaml" => crate::yaml::parse(&self.body)?,
+            _ => return Ok(()),
+        };
         self.body = serde_json::to_vec(&object).unwrap_or_default().into();
         for (name, value) in &mut self.headers {
             if name == "content-type" {

@@ -2,8 +2,8 @@
 
 use super::Call;
 use super::respond::Response;
-use super::write::{based_on, invalid};
-use crate::error::{ApiError, Reason};
+use super::write::based_on;
+use crate::error::{ApiError, Cause, Reason};
 
 impl Call<'_> {
     pub(super) async fn update(&self) -> Result<Response, ApiError> {
@@ -17,8 +17,13 @@ impl Call<'_> {
             }
             Some(_) => {}
             None if self.resource.custom => {
-                let told = "Invalid value: 0x0: must be specified for an update";
-                return Err(invalid(self, &name, "metadata.resourceVersion", told));
+                let cause = Cause {
+                    reason: "FieldValueInvalid",
+                    message: "Invalid value: 0: must be specified for an update".to_owned(),
+                    field: "metadata.resourceVersion".to_owned(),
+                };
+                let gvr = &self.resource.gvr;
+                return Err(ApiError::invalid(&gvr.group, &gvr.resource, &name, vec![cause]));
             }
             None => {}
         }
@@ -46,7 +51,7 @@ impl Call<'_> {
 }
 
 /// 409 as upstream gives it when the client means another object of that name.
-pub(super) fn uid_differs(call: &Call<'_>, name: &str, asked: &str, found: &str) -> ApiError {
+fn uid_differs(call: &Call<'_>, name: &str, asked: &str, found: &str) -> ApiError {
     let why = format!(
         "StorageError: invalid object, Code: 4, Key: /registry/{}/{name}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {found}",
         call.resource.gvr.resource

@@ -49,13 +49,10 @@ impl Call<'_> {
     pub(super) fn body(&self) -> Result<Value, ApiError> {
         match self.request.content_type().as_str() {
             "" | "application/json" => {}
-            other => {
-                let other: String = other.chars().take(80).collect();
+            _ => {
                 return Err(ApiError::new(
                     Reason::UnsupportedMediaType,
-                    format!(
-                        "the body of the request was in an unknown format - accepted media types include: application/json (it was {other})"
-                    ),
+                    "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
                 ));
             }
         }
@@ -65,6 +62,14 @@ impl Call<'_> {
     /// Whether `value` is of the kind, version, name and namespace that the path is about. What it leaves out is filled in.
     pub(super) fn identify(&self, value: &mut Value) -> Result<(), ApiError> {
         let (kind, version) = (self.resource.kind.as_str(), self.resource.api_version());
+        if !self.resource.custom {
+            // A path of a built-in kind says what is meant.
+            for (field, known) in [("kind", kind), ("apiVersion", &version)] {
+                if value[field].as_str().unwrap_or_default().is_empty() {
+                    value[field] = known.into();
+                }
+            }
+        }
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (found_kind, found_version) = (text(&value["kind"]), text(&value["apiVersion"]));
         if found_kind.is_empty() {
@@ -76,6 +81,9 @@ impl Call<'_> {
             return Err(ApiError::bad_request(format!(
                 "Object 'apiVersion' is missing in the body: expected {version}"
             )));
+        }
+        if !self.resource.custom && (found_version != version || found_kind != kind) {
+            return Err(self.other_kind(&found_version, &found_kind));
         }
         if found_version != version {
             return Err(ApiError::bad_request(format!(
@@ -112,6 +120,34 @@ impl Call<'_> {
         Ok(())
     }
 
+    /// 400 as upstream gives it for an object of another kind than the path is about.
+    fn other_kind(&self, api_version: &str, kind: &str) -> ApiError {
+        let shown = |text: &str| -> String { text.chars().take(64).collect() };
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        // Upstream's names of its packages.
+        let package = |group: &str| match group.split('.').next() {
+            None | Some("") => "core".to_owned(),
+            Some(first) => first.to_owned(),
+        };
+        let wanted = &self.resource.kind;
+        let why = match self.registry.by_kind(group, version, kind) {
+            Some(_) => {
+                let to = package(&self.resource.gvr.group);
+                format!("converting ({version}.{kind}) to ({to}.{wanted}): unknown conversion")
+            }
+            None => format!(
+                "no kind \"{}\" is registered for version \"{}\"",
+                shown(kind),
+                shown(api_version)
+            ),
+        };
+        ApiError::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {wanted}: {why}",
+            shown(kind),
+            shown(version)
+        ))
+    }
+
     /// Turns what a client wants (in the version of the path) into what is stored: converted, pruned, defaulted, checked,
     /// with the server's own fields kept.
     pub(super) async fn prepare(&self, old: Option<&Value>, new: Value) -> Result<Prepared, ApiError> {
@@ -136,7 +172,27 @@ impl Call<'_> {
         };
         self.api.extension.admit(&write, &mut new).await?;
         let mut causes = meta::validate(&resource, old, &new);
-        causes.extend(schema::check(&resource.schema, &new, old));
+        let found = schema::check(&resource.schema, &new, old);
+        if !resource.custom
+            && let Some(cause) = found.iter().find(|cause| cause.reason == "FieldValueTypeInvalid")
+        {
+            return Err(self.undecodable(cause));
+        }
+        if resource.custom {
+            causes.extend(found);
+        } else {
+            // What is known of built-in kinds says it in upstream's words; of the rest, the schema tells.
+            causes.extend(builtin::validate(&resource, old, &new));
+            let told: Vec<String> = causes.iter().map(|cause| cause.field.clone()).collect();
+            let within = |field: &str, told: &String| {
+                told.strip_prefix(field)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            let rest = found
+                .into_iter()
+                .filter(|cause| !told.iter().any(|told| within(&cause.field, told)));
+            causes.extend(rest);
+        }
         if certificates::concerns(&resource) {
             causes.extend(certificates::check(self.subresource(), old, &new));
         }
@@ -153,6 +209,19 @@ impl Call<'_> {
             new["metadata"]["generation"] = generation(old, &new, resource.status).into();
         }
         Ok(Prepared { value: new, warnings })
+    }
+
+    /// 400: upstream cannot decode a built-in object with a value of another type.
+    fn undecodable(&self, cause: &Cause) -> ApiError {
+        let kind = &self.resource.kind;
+        let told = cause
+            .message
+            .split_once(": ")
+            .map_or(cause.message.as_str(), |(_, told)| told);
+        ApiError::bad_request(format!(
+            "{kind} in version \"{}\" cannot be handled as a {kind}: json: {told}",
+            self.resource.gvr.version
+        ))
     }
 
     fn tell_unknown(&self, unknown: &[String], warnings: &mut Vec<String>) -> Result<(), ApiError> {
@@ -312,14 +381,4 @@ pub(super) fn based_on(value: &Value) -> Result<Option<Version>, ApiError> {
         None | Some("") => Ok(None),
         Some(text) => super::options::version(text).map(Some),
     }
-}
-
-/// 422 about one field.
-pub(super) fn invalid(call: &Call<'_>, name: &str, field: &str, message: &str) -> ApiError {
-    let cause = Cause {
-        reason: "FieldValueInvalid",
-        message: message.to_owned(),
-        field: field.to_owned(),
-    };
-    ApiError::invalid(&call.resource.gvr.group, &call.resource.kind, name, vec![cause])
 }
