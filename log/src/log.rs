@@ -193,6 +193,17 @@ impl Log {
         StreamReader::new(self.catalog().clone(), key.clone(), after)
     }
 
+    /// The frame that holds the first record of a stream after `after`; `None` when there is none yet. Reads that frame only, where a
+    /// reader that is to go on reads ahead.
+    ///
+    /// # Errors
+    /// As [`StreamReader::next`].
+    pub fn first_after(&self, key: &StreamKey, after: Seq) -> Result<Option<ledge_proto::frame::Frame>, ReadError> {
+        let mut reader = self.read_stream(key, after);
+        reader.look_at_one()?;
+        reader.next()
+    }
+
     /// Reads the log from the block after `after`. See [`BlockReader`].
     pub fn read_blocks(&self, after: BlockNo) -> BlockReader {
         BlockReader::new(self.catalog().clone(), after)
