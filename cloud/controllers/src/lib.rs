@@ -57,6 +57,8 @@ impl Controllers {
         spawn(&mut running, "nodes", nodes);
         let pods = edge::up::pods::run(self.clone(), shutdown.clone());
         spawn(&mut running, "pod-status", pods);
+        let events = edge::up::events::run(self.clone(), shutdown.clone());
+        spawn(&mut running, "events", events);
         let groups = groups::run_node_groups(self.client.clone(), shutdown.clone());
         spawn(&mut running, "node-groups", groups);
         let applications = groups::run_applications(self.client.clone(), shutdown.clone());

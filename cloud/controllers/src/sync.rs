@@ -28,7 +28,9 @@ pub(crate) async fn run(controllers: Controllers, shutdown: CancellationToken) {
         };
         let scopes = match changes {
             Changes::Entries(entries) => Ok(entries.into_iter().map(|entry| entry.scope).collect()),
-            Changes::All => view::scopes(&told.view()).map(|scopes| scopes.into_iter().collect::<BTreeSet<_>>()),
+            Changes::All => {
+                view::scopes(&told.view()).map(|scopes| scopes.into_iter().collect::<BTreeSet<_>>())
+            }
         };
         match scopes {
             Ok(scopes) => {
@@ -45,7 +47,8 @@ pub(crate) async fn run(controllers: Controllers, shutdown: CancellationToken) {
 
 async fn check(told: &Told, scope: &Scope) -> Result<(), TellError> {
     let view = told.view();
-    let Some((_, applied)) = view::entries::<_, v1::DownApplied>(&view, scope, Table::DownApplied)?.pop() else {
+    let Some((_, applied)) = view::entries::<_, v1::DownApplied>(&view, scope, Table::DownApplied)?.pop()
+    else {
         return Ok(());
     };
     let found = v1::StreamPosition {
@@ -65,7 +68,8 @@ async fn check(told: &Told, scope: &Scope) -> Result<(), TellError> {
         found: Some(found),
         reason,
     });
-    told.tell(scope.clone(), vec![record(KEY.to_owned(), &repair)]).await?;
+    told.tell(scope.clone(), vec![record(KEY.to_owned(), &repair)])
+        .await?;
     Ok(())
 }
 
@@ -80,7 +84,12 @@ fn difference(view: &View, scope: &Scope, applied: &v1::DownApplied) -> Result<O
         let Some(position) = position else { continue };
         let folded = folded_stream(view, &StreamId::new(scope.clone(), Lane::Down))?;
         let same = folded.is_some_and(|folded| (folded.epoch, folded.seq) == (position.epoch, position.seq));
-        if same && lane_hash(view, scope, Lane::Down).map_err(FoldError::Store)?.as_slice() != hash.as_slice() {
+        if same
+            && lane_hash(view, scope, Lane::Down)
+                .map_err(FoldError::Store)?
+                .as_slice()
+                != hash.as_slice()
+        {
             return Ok(Some(format!(
                 "what {scope}/down comes to at record {} differs",
                 position.seq

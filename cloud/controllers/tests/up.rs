@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use kube::api::DynamicObject;
+use ledge_proto::fold::Table;
 use ledge_proto::ids::Lane;
 use ledge_proto::record::Payload;
 use ledge_proto::v1;
@@ -233,4 +234,69 @@ async fn in_a_cluster_only_edge_nodes_are_ours_and_their_pods_are_not_evicted() 
             .all(|toleration| !toleration["tolerationSeconds"].is_null())
     });
     assert!(none, "{other:?}");
+}
+
+async fn tells(place: &Place, node: &str, about: &str, message: &str) {
+    let event = json!({
+        "involvedObject": {"kind": "Pod", "namespace": "default", "name": about},
+        "type": "Normal", "reason": "Started", "message": message, "source": {"component": "edgecore", "host": node},
+    });
+    let payload = Payload::KubeEvent(v1::KubeEvent {
+        json: event.to_string().into_bytes(),
+    });
+    let key = format!("/pods/default/{about}");
+    place.node_says(node, Lane::UpData, &key, &payload).await;
+}
+
+async fn events(place: &Place) -> Vec<String> {
+    let events = place.api("v1/Event/events", "default");
+    let list = events.list(&kube::api::ListParams::default()).await.unwrap();
+    let mut told: Vec<String> = list
+        .items
+        .iter()
+        .map(|event| event.data["message"].as_str().unwrap().to_owned())
+        .collect();
+    told.sort();
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_nodes_are_written_once_over_restarts() {
+    let mut place = Place::start().await;
+    tells(&place, "edge-1", "till", "1").await;
+    tells(&place, "edge-1", "till", "2").await;
+    tells(&place, "edge-2", "other", "3").await;
+    let all = async |place: &Place, wanted: &[&str]| {
+        place
+            .until(&format!("events {wanted:?}"), async |place| {
+                (events(place).await == wanted).then_some(())
+            })
+            .await;
+    };
+    all(&place, &["1", "2", "3"]).await;
+    place
+        .until("the cursor", async |place| {
+            let cursor: v1::EventCursor = place.entry("edge-1", Table::EventCursors, "edge-1")?;
+            (cursor.position?.seq == 2).then_some(())
+        })
+        .await;
+    place.stop().await;
+    tells(&place, "edge-1", "till", "4").await;
+    // It was deleted: what comes after the cursor only is written.
+    let list = place.api("v1/Event/events", "default");
+    let first = list.list(&kube::api::ListParams::default()).await.unwrap();
+    let gone = first
+        .items
+        .iter()
+        .find(|event| event.data["message"] == "1")
+        .unwrap();
+    place
+        .delete(
+            "v1/Event/events",
+            "default",
+            gone.metadata.name.as_deref().unwrap(),
+        )
+        .await;
+    place.run();
+    all(&place, &["2", "3", "4"]).await;
 }

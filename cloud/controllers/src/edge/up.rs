@@ -1,5 +1,7 @@
-//! What nodes report, into the API: their Nodes and leases (`nodes`), the status of their pods (`pods`).
+//! What nodes report, into the API: their Nodes and leases (`nodes`), the status of their pods (`pods`), their events
+//! (`events`).
 
+pub(crate) mod events;
 pub(crate) mod nodes;
 pub(crate) mod pods;
 mod tolerations;

@@ -60,6 +60,8 @@ impl Links for TestLinks {
 
 pub(crate) struct Place {
     _dir: tempfile::TempDir,
+    /// The real API server.
+    pub(crate) cluster: Option<ledge_cloud_testing::Cluster>,
     pub(crate) client: Client,
     pub(crate) told: Told,
     pub(crate) links: Arc<TestLinks>,
@@ -79,6 +81,19 @@ impl Place {
 
     /// Without controllers.
     pub(crate) async fn still() -> Place {
+        Place::over(None).await
+    }
+
+    /// Over a real API server, without controllers; `None`, and a line that says so, where there is none.
+    pub(crate) async fn real() -> Option<Place> {
+        let cluster = ledge_cloud_testing::real(&ledge_crds::definitions()).await?;
+        let mut place = Place::over(Some(cluster.client("admin"))).await;
+        place.every_node = false;
+        place.cluster = Some(cluster);
+        Some(place)
+    }
+
+    async fn over(real: Option<Client>) -> Place {
         rustls::crypto::ring::default_provider().install_default().ok();
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
@@ -89,16 +104,22 @@ impl Place {
         let edge = ledge_projection::Options::edge();
         let (projection, _) = Projection::open(&dir.path().join("projection"), &log, &edge).unwrap();
         Follower::catch_up(&log, &projection, || false).unwrap();
-        let config = Config {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            names: Vec::new(),
-            data_dir: dir.path().to_owned(),
-            limits: Limits::default(),
+        let client = match real {
+            Some(client) => client,
+            None => {
+                let config = Config {
+                    listen: "127.0.0.1:0".parse().unwrap(),
+                    names: Vec::new(),
+                    data_dir: dir.path().to_owned(),
+                    limits: Limits::default(),
+                };
+                let definitions = ledge_crds::definitions();
+                let embedded = Embedded::open(config, log.clone(), &projection, &definitions)
+                    .await
+                    .unwrap();
+                Client::new(Local::privileged(embedded.api().clone(), "admin"), "default")
+            }
         };
-        let definitions = ledge_crds::definitions();
-        let embedded = Embedded::open(config, log.clone(), &projection, &definitions)
-            .await
-            .unwrap();
         let follower = Follower::start(log.clone(), projection.clone());
         let told = Told {
             log,
@@ -107,7 +128,8 @@ impl Place {
         };
         Place {
             _dir: dir,
-            client: Client::new(Local::privileged(embedded.api().clone(), "admin"), "default"),
+            cluster: None,
+            client,
             told,
             links: Arc::default(),
             every_node: true,
