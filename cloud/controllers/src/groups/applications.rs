@@ -119,7 +119,10 @@ impl Controller {
     }
 
     async fn reconcile(&mut self, key: Key) {
-        let application = self.applications.get(&key).filter(|application| !application.deleted);
+        let application = self
+            .applications
+            .get(&key)
+            .filter(|application| !application.deleted);
         let Some(application) = application.cloned() else {
             // What it made is deleted with its owner.
             self.later.done(&key);
@@ -153,7 +156,8 @@ impl Controller {
             match self.kinds.resolve(&planned.kind).await? {
                 Resolved::Known { kind, stream } => {
                     if let Some(stream) = stream {
-                        self.inputs.push(stream.map(move |event| Input::Made(kind, event)).boxed());
+                        self.inputs
+                            .push(stream.map(move |event| Input::Made(kind, event)).boxed());
                     }
                 }
                 Resolved::Unfit(why) => {
@@ -178,7 +182,12 @@ impl Controller {
     }
 
     /// Makes the object be as it is planned.
-    async fn make(&mut self, key: &Key, application: &Application, planned: &Planned) -> Result<Outcome, Error> {
+    async fn make(
+        &mut self,
+        key: &Key,
+        application: &Application,
+        planned: &Planned,
+    ) -> Result<Outcome, Error> {
         let object = match &planned.object {
             Ok(object) => owned(object.clone(), &key.1, &application.uid),
             Err(why) => return Ok(Outcome::Never(why.clone())),
@@ -201,7 +210,10 @@ impl Controller {
         let repair = ours.is_some();
         let objects: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.0, resource);
         let params = PatchParams::apply(MANAGER).force();
-        match objects.patch(&planned.name, &params, &Patch::Apply(&object)).await {
+        match objects
+            .patch(&planned.name, &params, &Patch::Apply(&object))
+            .await
+        {
             Ok(made) => {
                 if repair {
                     self.repaired.insert(key.clone(), Instant::now());
@@ -217,18 +229,14 @@ impl Controller {
     }
 
     /// Deletes an object that is no longer asked for, if it is the application's.
-    async fn remove(
-        &mut self,
-        key: &Key,
-        application: &Application,
-        id: &status::Id,
-    ) -> Result<(), Error> {
+    async fn remove(&mut self, key: &Key, application: &Application, id: &status::Id) -> Result<(), Error> {
         // A kind that is no longer served has no objects.
         let Resolved::Known { kind, stream } = self.kinds.resolve(&id.kind).await? else {
             return Ok(());
         };
         if let Some(stream) = stream {
-            self.inputs.push(stream.map(move |event| Input::Made(kind, event)).boxed());
+            self.inputs
+                .push(stream.map(move |event| Input::Made(kind, event)).boxed());
         }
         let resource = self.kinds.resource(kind);
         let objects: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.0, resource);
@@ -267,7 +275,9 @@ impl Controller {
             field_manager: Some(MANAGER.to_owned()),
             ..PatchParams::default()
         };
-        applications.patch_status(&key.1, &params, &Patch::Merge(patch)).await?;
+        applications
+            .patch_status(&key.1, &params, &Patch::Merge(patch))
+            .await?;
         account.told();
         Ok(())
     }
@@ -283,7 +293,12 @@ impl Controller {
         if text.is_empty() {
             return;
         }
-        tracing::warn!(namespace, name, why = text, "an application asks for what cannot be made");
+        tracing::warn!(
+            namespace,
+            name,
+            why = text,
+            "an application asks for what cannot be made"
+        );
         if let Err(error) = status::event(&self.client, namespace, name, &application.uid, &text).await {
             tracing::warn!(namespace, name, %error, "there is no event that says so");
         }
@@ -307,12 +322,18 @@ fn owned(mut object: Value, name: &str, uid: &str) -> Value {
 /// count. Where it writes a value in another way, such as `1000m` for `1`, it says no, and applying it changes nothing.
 fn contains(live: &Value, wanted: &Value) -> bool {
     match (live, wanted) {
-        (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(field, wanted)| match live.get(field) {
-            Some(live) => contains(live, wanted),
-            None => wanted.is_null() || wanted.as_object().is_some_and(serde_json::Map::is_empty),
-        }),
+        (Value::Object(live), Value::Object(wanted)) => {
+            wanted.iter().all(|(field, wanted)| match live.get(field) {
+                Some(live) => contains(live, wanted),
+                None => wanted.is_null() || wanted.as_object().is_some_and(serde_json::Map::is_empty),
+            })
+        }
         (Value::Array(live), Value::Array(wanted)) => {
-            live.len() == wanted.len() && live.iter().zip(wanted).all(|(live, wanted)| contains(live, wanted))
+            live.len() == wanted.len()
+                && live
+                    .iter()
+                    .zip(wanted)
+                    .all(|(live, wanted)| contains(live, wanted))
         }
         _ => live == wanted,
     }
@@ -325,7 +346,10 @@ mod tests {
     #[test]
     fn defaults_are_no_drift() {
         let live = json!({"a": 1, "list": [{"name": "x", "policy": "Always"}], "added": true});
-        assert!(contains(&live, &json!({"a": 1, "list": [{"name": "x"}], "none": null, "empty": {}})));
+        assert!(contains(
+            &live,
+            &json!({"a": 1, "list": [{"name": "x"}], "none": null, "empty": {}})
+        ));
         assert!(!contains(&live, &json!({"a": 2})));
         assert!(!contains(&live, &json!({"b": 1})));
         assert!(!contains(&live, &json!({"list": []})));

@@ -13,7 +13,10 @@ pub(super) fn is_available(group: &str, kind: &str, object: &Value) -> bool {
     };
     let is_seen = || number("/status/observedGeneration") >= number("/metadata/generation");
     let replicas = || {
-        let wanted = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
+        let wanted = object
+            .pointer("/spec/replicas")
+            .and_then(Value::as_i64)
+            .unwrap_or(1);
         number("/status/readyReplicas") == wanted
     };
     match (group, kind) {
@@ -25,7 +28,12 @@ pub(super) fn is_available(group: &str, kind: &str, object: &Value) -> bool {
             is_seen() && number("/status/numberReady") == number("/status/desiredNumberScheduled")
         }
         ("batch", "Job") => condition("Complete"),
-        ("", "Pod") => condition("Ready") || object.pointer("/status/phase").is_some_and(|phase| phase == "Succeeded"),
+        ("", "Pod") => {
+            condition("Ready")
+                || object
+                    .pointer("/status/phase")
+                    .is_some_and(|phase| phase == "Succeeded")
+        }
         _ => true,
     }
 }
@@ -53,7 +61,9 @@ mod tests {
         assert!(!available(deployment(2, 2, 2, 1)));
         assert!(!available(json!({"metadata": {"generation": 1}, "spec": {}})));
         // Nothing is wanted, and nothing is there.
-        assert!(available(json!({"metadata": {"generation": 1}, "spec": {"replicas": 0}, "status": {"observedGeneration": 1}})));
+        assert!(available(
+            json!({"metadata": {"generation": 1}, "spec": {"replicas": 0}, "status": {"observedGeneration": 1}})
+        ));
     }
 
     #[test]

@@ -105,9 +105,7 @@ fn tag(mut image: Image, operator: OverriderOperator, value: &str) -> Result<Str
 
 fn is_tag(text: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    text.len() <= 128
-        && text.starts_with(word)
-        && text.chars().all(|c| word(c) || matches!(c, '.' | '-'))
+    text.len() <= 128 && text.starts_with(word) && text.chars().all(|c| word(c) || matches!(c, '.' | '-'))
 }
 
 fn is_digest(text: &str) -> bool {
@@ -156,7 +154,10 @@ mod tests {
             assert_eq!(Image::parse(name).name(), name);
         }
         let image = Image::parse("registry.example:5000/a/b:v1");
-        assert_eq!((image.registry.as_str(), image.repository.as_str()), ("registry.example:5000", "a/b"));
+        assert_eq!(
+            (image.registry.as_str(), image.repository.as_str()),
+            ("registry.example:5000", "a/b")
+        );
         assert_eq!(Image::parse("library/nginx").registry, "");
     }
 
@@ -164,7 +165,10 @@ mod tests {
     fn each_part_is_changed() {
         let ok = |text: &str| Ok(text.to_owned());
         assert_eq!(with("nginx:1", Registry, Replace, "r.io"), ok("r.io/nginx:1"));
-        assert_eq!(with("r.io/nginx:1", Registry, Add, ":5000"), ok("r.io:5000/nginx:1"));
+        assert_eq!(
+            with("r.io/nginx:1", Registry, Add, ":5000"),
+            ok("r.io:5000/nginx:1")
+        );
         assert_eq!(with("r.io/nginx:1", Registry, Remove, ""), ok("nginx:1"));
         assert_eq!(with("r.io/a/b:1", Repository, Replace, "c"), ok("r.io/c:1"));
         assert_eq!(with("a/b:1", Repository, Add, "-arm"), ok("a/b-arm:1"));
@@ -173,14 +177,25 @@ mod tests {
         assert_eq!(with("a/b:1", Tag, Add, "-arm"), ok("a/b:1-arm"));
         assert_eq!(with("a/b:1", Tag, Remove, ""), ok("a/b"));
         assert_eq!(with("a/b:1", Tag, Replace, DIGEST), Ok(format!("a/b@{DIGEST}")));
-        assert_eq!(with("a/b:1", Tag, Replace, &format!("@{DIGEST}")), Ok(format!("a/b@{DIGEST}")));
+        assert_eq!(
+            with("a/b:1", Tag, Replace, &format!("@{DIGEST}")),
+            Ok(format!("a/b@{DIGEST}"))
+        );
         assert_eq!(with(&format!("a/b@{DIGEST}"), Tag, Replace, "v1"), ok("a/b:v1"));
     }
 
     #[test]
     fn what_does_not_fit_is_told() {
-        assert!(with("a/b:1", Tag, Replace, "no tag").unwrap_err().contains("neither"));
+        assert!(
+            with("a/b:1", Tag, Replace, "no tag")
+                .unwrap_err()
+                .contains("neither")
+        );
         assert!(with("a/b:1", Tag, Add, "").unwrap_err().contains("value"));
-        assert!(with("r.io/b:1", Repository, Remove, "").unwrap_err().contains("no repository"));
+        assert!(
+            with("r.io/b:1", Repository, Remove, "")
+                .unwrap_err()
+                .contains("no repository")
+        );
     }
 }

@@ -19,7 +19,10 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn of(node: v1::Node) -> Node {
-        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        let conditions = node
+            .status
+            .and_then(|status| status.conditions)
+            .unwrap_or_default();
         let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
         Node {
             labels: node.metadata.labels.unwrap_or_default(),
@@ -80,14 +83,18 @@ impl Group {
 
     /// Whether other nodes may be selected than `before`.
     pub(super) fn selects_as(&self, before: &Group) -> bool {
-        (&self.nodes, &self.match_labels, self.deleted) == (&before.nodes, &before.match_labels, before.deleted)
+        (&self.nodes, &self.match_labels, self.deleted)
+            == (&before.nodes, &before.match_labels, before.deleted)
     }
 }
 
 /// The group each node belongs to, by the node's name: the one its label names for as long as that wants it, then the
 /// oldest that wants it.
 pub(super) fn homes(groups: &Mirror<Group>, nodes: &Mirror<Node>) -> BTreeMap<String, String> {
-    let mut by_age: Vec<(&str, &Group)> = groups.iter().map(|(key, group)| (key.1.as_str(), group)).collect();
+    let mut by_age: Vec<(&str, &Group)> = groups
+        .iter()
+        .map(|(key, group)| (key.1.as_str(), group))
+        .collect();
     by_age.sort_by_key(|(name, group)| (group.created.as_str(), *name));
     let mut homes = BTreeMap::new();
     for ((_, name), node) in nodes.iter() {
@@ -117,9 +124,9 @@ pub(super) fn statuses(
     for ((_, node_name), node) in nodes.iter().filter(|((_, name), node)| group.selects(name, node)) {
         let home = homes.get(node_name).map(String::as_str);
         let reason = match home {
-            Some(home) if home != name => {
-                Some(format!("node {node_name} has already belonged to NodeGroup {home}"))
-            }
+            Some(home) if home != name => Some(format!(
+                "node {node_name} has already belonged to NodeGroup {home}"
+            )),
             _ => refused.get(node_name).cloned(),
         };
         statuses.insert(node_name, status(node_name, node.ready, reason));
@@ -186,7 +193,14 @@ mod tests {
         let group = groups.get(&(String::new(), name.to_owned())).unwrap();
         statuses(name, group, nodes, &homes, &BTreeMap::new())
             .into_iter()
-            .map(|s| (s.node_name, s.ready_status, s.selection_status, s.selection_status_reason))
+            .map(|s| {
+                (
+                    s.node_name,
+                    s.ready_status,
+                    s.selection_status,
+                    s.selection_status_reason,
+                )
+            })
             .collect()
     }
 
@@ -196,7 +210,11 @@ mod tests {
     #[test]
     fn nodes_are_taken_by_name_and_by_labels() {
         let groups = mirror(
-            vec![group("g", EARLY, json!({"nodes": ["a", "missing"], "matchLabels": {"zone": "x", "tier": "1"}}))],
+            vec![group(
+                "g",
+                EARLY,
+                json!({"nodes": ["a", "missing"], "matchLabels": {"zone": "x", "tier": "1"}}),
+            )],
             Group::of,
         );
         let nodes = mirror(
@@ -213,7 +231,12 @@ mod tests {
             [
                 (text("a"), text("NotReady"), text("Succeeded"), None),
                 (text("b"), text("Ready"), text("Succeeded"), None),
-                (text("missing"), text("Unknown"), text("Failed"), Some(text("node does not exist"))),
+                (
+                    text("missing"),
+                    text("Unknown"),
+                    text("Failed"),
+                    Some(text("node does not exist"))
+                ),
             ]
         );
         assert_eq!(homes(&groups, &nodes).get("c"), None);
@@ -244,7 +267,10 @@ mod tests {
     fn no_labels_select_nobody_and_a_deleted_group_lets_go() {
         let mut deleted = group("d", EARLY, json!({"nodes": ["a", "missing"]}));
         deleted.metadata.deletion_timestamp = deleted.metadata.creation_timestamp.clone();
-        let groups = mirror(vec![group("g", EARLY, json!({"matchLabels": {}})), deleted], Group::of);
+        let groups = mirror(
+            vec![group("g", EARLY, json!({"matchLabels": {}})), deleted],
+            Group::of,
+        );
         let nodes = mirror(vec![node("a", json!({BELONGING_TO: "d"}), None)], Node::of);
         assert!(homes(&groups, &nodes).is_empty());
         assert!(told("d", &groups, &nodes).is_empty());

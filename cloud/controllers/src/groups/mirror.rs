@@ -162,7 +162,9 @@ mod tests {
     }
 
     fn take(mirror: &mut Mirror<String>, event: Event<ConfigMap>) -> Vec<(String, Option<String>)> {
-        let changes = mirror.take(event, |map| map.data?.remove("value").filter(|value| !value.is_empty()));
+        let changes = mirror.take(event, |map| {
+            map.data?.remove("value").filter(|value| !value.is_empty())
+        });
         changes
             .into_iter()
             .map(|change| (change.key.1, change.before))
@@ -193,7 +195,10 @@ mod tests {
     #[test]
     fn only_what_is_looked_at_changes() {
         let mut mirror = Mirror::default();
-        assert_eq!(take(&mut mirror, Event::Apply(map("a", "1"))), [("a".to_owned(), None)]);
+        assert_eq!(
+            take(&mut mirror, Event::Apply(map("a", "1"))),
+            [("a".to_owned(), None)]
+        );
         assert!(take(&mut mirror, Event::Apply(map("a", "1"))).is_empty());
         // What is not looked at any more is gone.
         assert_eq!(

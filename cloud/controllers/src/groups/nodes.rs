@@ -205,7 +205,10 @@ impl Controller {
 
     fn is_misplaced(&self, pod: &v1::Pod, homes: &BTreeMap<String, String>) -> bool {
         let Some(spec) = &pod.spec else { return false };
-        let wanted = spec.node_selector.as_ref().and_then(|selector| selector.get(BELONGING_TO));
+        let wanted = spec
+            .node_selector
+            .as_ref()
+            .and_then(|selector| selector.get(BELONGING_TO));
         let node = spec.node_name.as_ref().filter(|node| {
             // Pods of a node that is not there are not this controller's.
             self.nodes.get(&(String::new(), (*node).clone())).is_some()
@@ -268,7 +271,11 @@ impl Controller {
         if held || !group.finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
             return Ok(());
         }
-        let others: Vec<&String> = group.finalizers.iter().filter(|other| *other != FINALIZER).collect();
+        let others: Vec<&String> = group
+            .finalizers
+            .iter()
+            .filter(|other| *other != FINALIZER)
+            .collect();
         // With its version: a finalizer that came meanwhile is not lost.
         let patch = json!({"metadata": {"finalizers": others, "resourceVersion": group.resource_version}});
         gone_is_done(groups.patch_metadata(name, params, &Patch::Merge(patch)).await)

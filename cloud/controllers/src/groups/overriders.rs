@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ledge_crds::apps::{
-    CommandArgsOverrider, EnvOverrider, ImageOverrider, ListOperator, Overriders, OverriderOperator,
+    CommandArgsOverrider, EnvOverrider, ImageOverrider, ListOperator, OverriderOperator, Overriders,
     ResourcesOverrider,
 };
 use serde_json::{Value, json};
@@ -83,12 +83,15 @@ fn images(workload: &mut Value, overrider: &ImageOverrider) -> Result<(), String
 
 /// The list in `field` of a container, which is made if there is none.
 fn list<'a>(container: &'a mut Value, field: &str) -> Result<&'a mut Vec<Value>, String> {
-    let container = container.as_object_mut().ok_or("it has a container that is no object")?;
+    let container = container
+        .as_object_mut()
+        .ok_or("it has a container that is no object")?;
     let list = container.entry(field).or_insert_with(|| json!([]));
     if list.is_null() {
         *list = json!([]);
     }
-    list.as_array_mut().ok_or_else(|| format!("its {field} is no list"))
+    list.as_array_mut()
+        .ok_or_else(|| format!("its {field} is no list"))
 }
 
 fn environment(container: &mut Value, overrider: &EnvOverrider) -> Result<(), String> {
@@ -96,13 +99,19 @@ fn environment(container: &mut Value, overrider: &EnvOverrider) -> Result<(), St
     let name_of = |variable: &Value| variable.get("name").and_then(Value::as_str).map(str::to_owned);
     match overrider.operator {
         OverriderOperator::Remove => {
-            let names: BTreeSet<&str> = overrider.value.iter().map(|variable| variable.name.as_str()).collect();
+            let names: BTreeSet<&str> = overrider
+                .value
+                .iter()
+                .map(|variable| variable.name.as_str())
+                .collect();
             list.retain(|variable| name_of(variable).is_none_or(|name| !names.contains(name.as_str())));
         }
         operator => {
             for variable in &overrider.value {
                 let value = serde_json::to_value(variable).map_err(|error| error.to_string())?;
-                let same = list.iter_mut().find(|other| name_of(other).as_deref() == Some(&variable.name));
+                let same = list
+                    .iter_mut()
+                    .find(|other| name_of(other).as_deref() == Some(&variable.name));
                 match same.filter(|_| operator == OverriderOperator::Replace) {
                     Some(same) => *same = value,
                     None => list.push(value),
@@ -126,9 +135,14 @@ fn words(container: &mut Value, field: &str, overrider: &CommandArgsOverrider) -
 }
 
 fn resources(container: &mut Value, overrider: &ResourcesOverrider) -> Result<(), String> {
-    let value = overrider.value.as_ref().ok_or("a resources overrider needs a value")?;
+    let value = overrider
+        .value
+        .as_ref()
+        .ok_or("a resources overrider needs a value")?;
     let value = serde_json::to_value(value).map_err(|error| error.to_string())?;
-    let container = container.as_object_mut().ok_or("it has a container that is no object")?;
+    let container = container
+        .as_object_mut()
+        .ok_or("it has a container that is no object")?;
     container.insert("resources".to_owned(), value);
     Ok(())
 }
@@ -161,7 +175,8 @@ mod tests {
     fn replicas_and_images() {
         let all = json!({"component": "Tag", "operator": "replace", "value": "2"});
         let path = format!("{CONTAINERS}/1/image");
-        let one = json!({"component": "Registry", "operator": "add", "value": "q.io", "predicate": {"path": path}});
+        let one =
+            json!({"component": "Registry", "operator": "add", "value": "q.io", "predicate": {"path": path}});
         let workload = overridden(json!({"replicas": 5, "imageOverriders": [all, one]})).unwrap();
         assert_eq!(workload["spec"]["replicas"], 5);
         assert_eq!(container(&workload, 0)["image"], "r.io/a:2");
@@ -170,13 +185,14 @@ mod tests {
 
     #[test]
     fn environments() {
-        let overrider = |operator: &str, value: Value| {
-            json!({"envOverriders": [{"containerName": "a", "operator": operator, "value": value}]})
-        };
+        let overrider = |operator: &str, value: Value| json!({"envOverriders": [{"containerName": "a", "operator": operator, "value": value}]});
         let two = json!([{"name": "P", "value": "2"}, {"name": "Q", "value": "3"}]);
         let env = |overriders| container(&overridden(overriders).unwrap(), 0)["env"].clone();
         assert_eq!(env(overrider("replace", two.clone())), two);
-        assert_eq!(env(overrider("add", json!([{"name": "Q"}]))), json!([{"name": "P", "value": "1"}, {"name": "Q"}]));
+        assert_eq!(
+            env(overrider("add", json!([{"name": "Q"}]))),
+            json!([{"name": "P", "value": "1"}, {"name": "Q"}])
+        );
         assert_eq!(env(overrider("remove", json!([{"name": "P"}]))), json!([]));
     }
 
@@ -193,7 +209,10 @@ mod tests {
         .unwrap();
         assert_eq!(container(&workload, 1)["command"], json!(["run"]));
         assert_eq!(container(&workload, 0)["args"], json!(["y", "z"]));
-        assert_eq!(container(&workload, 0)["resources"], json!({"limits": {"cpu": "1"}}));
+        assert_eq!(
+            container(&workload, 0)["resources"],
+            json!({"limits": {"cpu": "1"}})
+        );
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::GroupVersionKind;
 use ledge_crds::apps::{BELONGING_TO, EdgeApplicationSpec, Overriders};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Map, Value, json};
 
 use super::overriders;
@@ -92,7 +92,12 @@ fn targets(spec: &EdgeApplicationSpec) -> Vec<Target<'_>> {
         place: Place::Group(&group.name),
         overriders: group.overriders.as_ref(),
     });
-    let nobody = const { &LabelSelector { match_expressions: None, match_labels: None } };
+    let nobody = const {
+        &LabelSelector {
+            match_expressions: None,
+            match_labels: None,
+        }
+    };
     let labels = scope.target_node_labels.iter().map(|labels| {
         let selector = labels.label_selector.as_ref().unwrap_or(nobody);
         Target {
@@ -164,14 +169,20 @@ fn read(
     ] {
         metadata.remove(field);
     }
-    let name = metadata.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let name = metadata
+        .get("name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if name.is_empty() {
         return Err("metadata.name is required".to_owned());
     }
     match metadata.get("namespace").and_then(Value::as_str) {
         // An owner and what it owns are in one namespace.
         Some(other) if !other.is_empty() && other != namespace => {
-            return Err(format!("it is for namespace {other}, and the application is in {namespace}"));
+            return Err(format!(
+                "it is for namespace {other}, and the application is in {namespace}"
+            ));
         }
         _ => metadata.insert("namespace".to_owned(), namespace.into()),
     };
@@ -205,7 +216,11 @@ fn placed(mut object: Value, name: &str, target: &Target<'_>) -> Result<Value, S
             }
             let path = [
                 &pod[..],
-                &["affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"],
+                &[
+                    "affinity",
+                    "nodeAffinity",
+                    "requiredDuringSchedulingIgnoredDuringExecution",
+                ],
             ];
             require(object_at(&mut object, &path.concat())?, &expressions)?;
         }
@@ -248,7 +263,9 @@ fn require(selector: &mut Map<String, Value>, expressions: &[Value]) -> Result<(
 fn object_at<'a>(value: &'a mut Value, path: &[&str]) -> Result<&'a mut Map<String, Value>, String> {
     let mut here = value;
     for part in path {
-        let object = here.as_object_mut().ok_or_else(|| format!("the parent of {part} is no object"))?;
+        let object = here
+            .as_object_mut()
+            .ok_or_else(|| format!("the parent of {part} is no object"))?;
         here = object.entry(*part).or_insert_with(|| json!({}));
         if here.is_null() {
             *here = json!({});
@@ -282,7 +299,8 @@ mod tests {
 
     #[test]
     fn a_deployment_is_made_in_each_group() {
-        let scope = json!({"targetNodeGroups": [{"name": "a"}, {"name": "b", "overriders": {"replicas": 3}}]});
+        let scope =
+            json!({"targetNodeGroups": [{"name": "a"}, {"name": "b", "overriders": {"replicas": 3}}]});
         let planned = planned(json!([deployment()]), scope);
         assert_eq!(names(&planned), ["nginx-a", "nginx-b"]);
         let object = |at: usize| planned[at].object.clone().unwrap();
@@ -290,9 +308,15 @@ mod tests {
             object(0)["spec"]["template"]["spec"]["nodeSelector"],
             json!({"disk": "ssd", BELONGING_TO: "a"})
         );
-        assert_eq!(object(0)["metadata"], json!({"name": "nginx-a", "namespace": "ns"}));
+        assert_eq!(
+            object(0)["metadata"],
+            json!({"name": "nginx-a", "namespace": "ns"})
+        );
         assert_eq!(object(0).get("status"), None);
-        assert_eq!((&object(0)["spec"]["replicas"], &object(1)["spec"]["replicas"]), (&json!(1), &json!(3)));
+        assert_eq!(
+            (&object(0)["spec"]["replicas"], &object(1)["spec"]["replicas"]),
+            (&json!(1), &json!(3))
+        );
     }
 
     #[test]
@@ -331,14 +355,18 @@ mod tests {
 
     #[test]
     fn everything_else_is_made_once() {
-        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "ns"}});
+        let map =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "ns"}});
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}});
         let scope = json!({"targetNodeGroups": [{"name": "a"}, {"name": "b"}]});
         let planned = planned(json!([map, service]), scope);
         assert_eq!(names(&planned), ["m", "s"]);
         assert_eq!(planned[1].ordinal, 1);
         let service = planned[1].object.clone().unwrap();
-        assert_eq!(service["metadata"]["annotations"][SERVICE_TOPOLOGY.0], SERVICE_TOPOLOGY.1);
+        assert_eq!(
+            service["metadata"]["annotations"][SERVICE_TOPOLOGY.0],
+            SERVICE_TOPOLOGY.1
+        );
     }
 
     #[test]

@@ -144,12 +144,16 @@ impl Account {
 
     /// It is not there any more.
     pub(super) fn removed(&mut self, id: &Id) {
-        self.entries.retain(|entry| entry.expected || !same(entry, Some(id)));
+        self.entries
+            .retain(|entry| entry.expected || !same(entry, Some(id)));
     }
 
     /// Why objects cannot be made.
     pub(super) fn complaints(&self) -> Vec<String> {
-        self.entries.iter().filter_map(|entry| entry.complaint.clone()).collect()
+        self.entries
+            .iter()
+            .filter_map(|entry| entry.complaint.clone())
+            .collect()
     }
 
     /// What the status has to say, if it does not say it yet.
