@@ -19,7 +19,7 @@ use ledge_crds::apps::{EdgeApplication, EdgeApplicationSpec, ManifestStatus};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use self::kinds::{Kinds, Made, Resolved};
+use self::kinds::{Kinds, Resolved};
 use self::status::{Account, Outcome};
 use super::later::Later;
 use super::mirror::{Key, Mirror, events};
@@ -261,7 +261,7 @@ impl Controller {
     }
 
     /// Writes the account into the status, if it is not there.
-    async fn tell(&self, key: &Key, application: &Application, account: &mut Account) -> Result<(), Error> {
+    async fn tell(&mut self, key: &Key, application: &Application, account: &mut Account) -> Result<(), Error> {
         let Some(statuses) = account.news() else {
             return Ok(());
         };
