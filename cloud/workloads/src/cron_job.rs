@@ -112,6 +112,12 @@ impl Turn<'_> {
         let Some(due) = schedule.last(self.now).filter(|due| *due > since) else {
             return;
         };
+        // It is made before the status says so: when that is lost, its name tells that it is there.
+        let job = self.job(schedule, due);
+        if self.world.jobs.get(&Name::of(&job.metadata)).is_some() {
+            status.last_schedule_time = Some(Time(due));
+            return;
+        }
         if let Some(deadline_s) = self.spec.starting_deadline_seconds {
             let until = due.saturating_add(SignedDuration::from_secs(deadline_s));
             if until.is_ok_and(|until| until < self.now) {
@@ -140,17 +146,11 @@ impl Turn<'_> {
             }
             _ => {}
         }
-        let job = self.job(schedule, due);
-        // It is made before the status says so: when that is lost, its name tells that it is there.
-        if self.world.jobs.get(&Name::of(&job.metadata)).is_some() {
-            status.last_schedule_time = Some(Time(due));
-        } else {
-            plan.actions.push(Action::create(&job).told(Told::about(
-                self.cron,
-                ("SuccessfulCreate", "Created job {}"),
-                ("FailedCreate", "Error creating job: {}"),
-            )));
-        }
+        plan.actions.push(Action::create(&job).told(Told::about(
+            self.cron,
+            ("SuccessfulCreate", "Created job {}"),
+            ("FailedCreate", "Error creating job: {}"),
+        )));
     }
 
     /// The Job of one time; its name is that of the time, so that there is one.

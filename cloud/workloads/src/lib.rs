@@ -10,6 +10,7 @@
 //!
 //! Reading order: [`names`], [`world`], `feed`, [`wake`], [`plan`], [`decide`] and what it calls, `carry`, `notes`, `run`.
 
+pub mod accounts;
 pub mod clock;
 pub mod cron_job;
 pub mod daemon_set;
@@ -24,8 +25,10 @@ pub mod quantity;
 pub mod replica_set;
 pub mod schedule;
 pub mod scheduler;
+pub mod service;
 pub mod stateful_set;
 pub mod strays;
+pub mod volumes;
 pub mod wake;
 pub mod world;
 
@@ -35,16 +38,38 @@ mod hash;
 mod notes;
 mod run;
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::clock::{Clock, ManualClock, SystemClock};
+pub use crate::service::addresses::Range;
 
 /// What can be chosen.
-#[derive(Debug, Clone, Default)]
-pub struct Settings {}
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Addresses of Services.
+    pub services: Range,
+    /// Ports of nodes that lead to Services.
+    pub node_ports: std::ops::RangeInclusive<i32>,
+    /// Where on a node volumes of local storage classes are, unless their class says so by `nodePath`.
+    pub volumes: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            services: Range {
+                network: Ipv4Addr::new(10, 96, 0, 0),
+                bits: 12,
+            },
+            node_ports: 30000..=32767,
+            volumes: "/opt/local-path-provisioner".to_owned(),
+        }
+    }
+}
 
 /// All controllers of this crate.
 pub struct Workloads {

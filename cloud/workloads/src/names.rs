@@ -49,6 +49,14 @@ impl fmt::Display for Name {
 /// order of this type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Task {
+    /// The ServiceAccount of a namespace.
+    Account(String),
+    /// The addresses of a Service.
+    Service(Name),
+    /// A claim and its volume.
+    Claim(Name),
+    /// A volume and its claim.
+    Volume(Name),
     /// A CronJob and its Jobs.
     CronJob(Name),
     /// A Job and its pods.
@@ -65,11 +73,17 @@ pub enum Task {
     Schedule,
     /// The pods of a node whose Node object is gone.
     Strays(String),
+    /// What is behind a Service.
+    Endpoints(Name),
 }
 
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Task::Account(namespace) => write!(f, "account of namespace {namespace}"),
+            Task::Service(name) => write!(f, "service {name}"),
+            Task::Claim(name) => write!(f, "claim {name}"),
+            Task::Volume(name) => write!(f, "volume {name}"),
             Task::CronJob(name) => write!(f, "cron job {name}"),
             Task::Job(name) => write!(f, "job {name}"),
             Task::Deployment(name) => write!(f, "deployment {name}"),
@@ -78,6 +92,7 @@ impl fmt::Display for Task {
             Task::DaemonSet(name) => write!(f, "daemon set {name}"),
             Task::Schedule => f.write_str("scheduling"),
             Task::Strays(node) => write!(f, "pods of node {node}"),
+            Task::Endpoints(name) => write!(f, "endpoints of service {name}"),
         }
     }
 }

@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{
+    Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -12,6 +16,7 @@ use crate::meta::{controller_of, selects};
 use crate::names::{Name, Task};
 use crate::pods;
 use crate::scheduler;
+use crate::service::backends::chooses;
 use crate::world::World;
 
 /// A kind whose changes concern tasks.
@@ -64,9 +69,92 @@ macro_rules! wakes_itself {
 
 wakes_itself!(Deployment, StatefulSet, DaemonSet, Job, CronJob);
 
+impl Wake for Service {
+    fn wake(before: Option<&Self>, after: Option<&Self>, _: &World, tasks: &mut BTreeSet<Task>) {
+        for metadata in both(before, after) {
+            tasks.insert(Task::Service(Name::of(metadata)));
+            tasks.insert(Task::Endpoints(Name::of(metadata)));
+        }
+    }
+}
+
+impl Wake for Endpoints {
+    fn wake(before: Option<&Self>, after: Option<&Self>, _: &World, tasks: &mut BTreeSet<Task>) {
+        tasks.extend(both(before, after).map(|metadata| Task::Endpoints(Name::of(metadata))));
+    }
+}
+
+impl Wake for EndpointSlice {
+    fn wake(before: Option<&Self>, after: Option<&Self>, _: &World, tasks: &mut BTreeSet<Task>) {
+        for metadata in both(before, after) {
+            if let Some(owner) = controller_of(metadata).filter(|owner| owner.kind == "Service") {
+                tasks.insert(Task::Endpoints(Name::of(metadata).beside(&owner.name)));
+            }
+        }
+    }
+}
+
+/// All claims that may still get a volume.
+fn open_claims(world: &World) -> impl Iterator<Item = Task> {
+    let open = world
+        .claims
+        .iter()
+        .filter(|claim| claim.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Bound"));
+    open.map(|claim| Task::Claim(Name::of(&claim.metadata)))
+}
+
 impl Wake for PersistentVolumeClaim {
-    fn wake(_: Option<&Self>, _: Option<&Self>, _: &World, tasks: &mut BTreeSet<Task>) {
+    fn wake(before: Option<&Self>, after: Option<&Self>, world: &World, tasks: &mut BTreeSet<Task>) {
+        for metadata in both(before, after) {
+            let name = Name::of(metadata);
+            let holds = world.volumes.iter().filter(|volume| {
+                let holder = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+                holder.is_some_and(|holder| holder.uid == metadata.uid)
+            });
+            tasks.extend(holds.map(|volume| Task::Volume(Name::of(&volume.metadata))));
+            // A StatefulSet makes its claims before its pods.
+            let sets = world.stateful_sets.of_namespace(&name.namespace);
+            tasks.extend(sets.map(|set| Task::StatefulSet(Name::of(&set.metadata))));
+            tasks.insert(Task::Claim(name));
+        }
         tasks.insert(Task::Schedule);
+    }
+}
+
+impl Wake for PersistentVolume {
+    fn wake(before: Option<&Self>, after: Option<&Self>, world: &World, tasks: &mut BTreeSet<Task>) {
+        tasks.extend(both(before, after).map(|metadata| Task::Volume(Name::of(metadata))));
+        let holders = before
+            .into_iter()
+            .chain(after)
+            .filter_map(|volume| volume.spec.as_ref()?.claim_ref.as_ref());
+        tasks.extend(holders.map(|holder| {
+            let namespace = holder.namespace.as_deref().unwrap_or_default();
+            Task::Claim(Name::new(namespace, holder.name.as_deref().unwrap_or_default()))
+        }));
+        tasks.extend(open_claims(world));
+        tasks.insert(Task::Schedule);
+    }
+}
+
+impl Wake for StorageClass {
+    fn wake(_: Option<&Self>, _: Option<&Self>, world: &World, tasks: &mut BTreeSet<Task>) {
+        tasks.extend(open_claims(world));
+        tasks.insert(Task::Schedule);
+    }
+}
+
+impl Wake for Namespace {
+    fn wake(_: Option<&Self>, after: Option<&Self>, _: &World, tasks: &mut BTreeSet<Task>) {
+        let name = after.and_then(|namespace| namespace.metadata.name.clone());
+        tasks.extend(name.map(Task::Account));
+    }
+}
+
+impl Wake for ServiceAccount {
+    fn wake(before: Option<&Self>, after: Option<&Self>, _: &World, tasks: &mut BTreeSet<Task>) {
+        let namespaces = both(before, after).filter_map(|metadata| metadata.namespace.clone());
+        tasks.extend(namespaces.map(Task::Account));
     }
 }
 
@@ -105,6 +193,12 @@ impl Wake for Pod {
             let name = Name::of(&before.metadata).beside(&owner.name);
             if let Some(set) = world.replica_sets.get(&name) {
                 wake_controller(&set.metadata, tasks);
+            }
+        }
+        let namespace = both(before, after).find_map(|metadata| metadata.namespace.as_deref());
+        for service in world.services.of_namespace(namespace.unwrap_or_default()) {
+            if before.into_iter().chain(after).any(|pod| chooses(service, pod)) {
+                tasks.insert(Task::Endpoints(Name::of(&service.metadata)));
             }
         }
         if scheduler::concerns_pod(before, after) {

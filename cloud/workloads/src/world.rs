@@ -7,7 +7,11 @@ use std::sync::Arc;
 use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{
+    Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::Event;
 use serde::Serialize;
@@ -106,7 +110,14 @@ kinds! {
     daemon_sets: DaemonSet,
     jobs: Job,
     cron_jobs: CronJob,
+    services: Service,
+    endpoints: Endpoints,
+    slices: EndpointSlice,
     claims: PersistentVolumeClaim,
+    volumes: PersistentVolume,
+    classes: StorageClass,
+    namespaces: Namespace,
+    accounts: ServiceAccount,
     pods: Pod,
     nodes: Node,
 }

@@ -4,12 +4,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod, PodSpec};
 
 use super::affinity::{admits, preference, untolerated};
 use super::requests::{Amounts, HostPort, add, host_ports, of_node, of_pod};
 use crate::meta::controller_of;
+use crate::names::Name;
 use crate::pods::{finished, node};
+use crate::volumes::{Readiness, reachable, readiness};
 use crate::world::World;
 
 /// All nodes and what is taken of them.
@@ -124,6 +126,64 @@ fn collide(a: &HostPort, b: &HostPort) -> bool {
     a.0 == b.0 && a.2 == b.2 && (a.1 == b.1 || any(&a.1) || any(&b.1))
 }
 
+/// Where a pod goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The node's name.
+    pub node: String,
+    /// Claims that have no volume before their pod has a node.
+    pub claims: Vec<Name>,
+}
+
+/// What a pod's volumes need of a node.
+struct Needs<'a> {
+    volumes: Vec<&'a PersistentVolume>,
+    waiting: Vec<Name>,
+    /// The node that was chosen for one of the claims.
+    chosen: Option<&'a str>,
+}
+
+impl<'a> Needs<'a> {
+    fn of(world: &'a World, pod: &Pod) -> Result<Needs<'a>, String> {
+        let mut needs = Needs {
+            volumes: Vec::new(),
+            waiting: Vec::new(),
+            chosen: None,
+        };
+        let name = Name::of(&pod.metadata);
+        let spec = pod.spec.as_ref();
+        for volume in spec.into_iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+            let claim = match (&volume.persistent_volume_claim, &volume.ephemeral) {
+                (Some(claim), _) => claim.claim_name.clone(),
+                (None, Some(_)) => format!("{}-{}", name.name, volume.name),
+                (None, None) => continue,
+            };
+            let claim = name.beside(&claim);
+            match readiness(world, &claim) {
+                Readiness::Bound(volume) => needs.volumes.push(volume),
+                Readiness::WaitsForNode(chosen) => {
+                    needs.chosen = needs.chosen.or(chosen);
+                    needs.waiting.push(claim);
+                }
+                Readiness::Not(why) => return Err(why),
+            }
+        }
+        Ok(needs)
+    }
+
+    fn refuse(&self, node: &Node) -> Vec<String> {
+        let name = node.metadata.name.as_deref();
+        let mut refused = Vec::new();
+        if !self.volumes.iter().all(|volume| reachable(volume, node)) {
+            refused.push("node(s) didn't match PersistentVolume's node affinity".to_owned());
+        }
+        if self.chosen.is_some() && self.chosen != name {
+            refused.push("node(s) didn't find available persistent volumes to bind".to_owned());
+        }
+        refused
+    }
+}
+
 impl Nodes {
     /// The nodes of `world` with the pods that they have.
     pub fn of(world: &World) -> Nodes {
@@ -149,11 +209,11 @@ impl Nodes {
         Nodes { nodes }
     }
 
-    /// Takes the best node for `pod` and gives its name.
+    /// Takes the best node for `pod` and gives its name, and the claims that are to get their volumes there first.
     ///
     /// # Errors
     /// Why no node will do, such as `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s).`
-    pub fn place(&mut self, _world: &World, pod: &Pod) -> Result<String, String> {
+    pub fn place(&mut self, world: &World, pod: &Pod) -> Result<Place, String> {
         if self.nodes.is_empty() {
             return Err("no nodes available to schedule pods".to_owned());
         }
@@ -162,10 +222,14 @@ impl Nodes {
         let owner = controller_of(&pod.metadata)
             .map(|owner| owner.uid.clone())
             .unwrap_or_default();
+        let needs = Needs::of(world, pod).map_err(|why| self.explain_all(&why))?;
         let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
         let mut best = None;
         for (nth, room) in self.nodes.iter().enumerate() {
-            let refused = room.refuses(pod, &spec, &asks, &ports);
+            let mut refused = room.refuses(pod, &spec, &asks, &ports);
+            if refused.is_empty() {
+                refused = needs.refuse(&room.node);
+            }
             if !refused.is_empty() {
                 for why in refused {
                     *reasons.entry(why).or_default() += 1;
@@ -189,7 +253,15 @@ impl Nodes {
         };
         let room = &mut self.nodes[nth];
         room.take(pod);
-        Ok(room.name().to_owned())
+        Ok(Place {
+            node: room.name().to_owned(),
+            claims: needs.waiting,
+        })
+    }
+
+    /// What is wrong with the pod is so on every node.
+    fn explain_all(&self, why: &str) -> String {
+        format!("0/{} nodes are available: {why}.", self.nodes.len())
     }
 
     fn explain(&self, reasons: &BTreeMap<String, usize>) -> String {

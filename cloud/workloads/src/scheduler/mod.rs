@@ -19,6 +19,7 @@ use crate::meta::terminating;
 use crate::names::Name;
 use crate::plan::{Action, Note, Plan, Told, Verb};
 use crate::pods::{active, condition, finished, node};
+use crate::volumes::select_node;
 use crate::world::{Kind, World};
 use fit::Nodes;
 
@@ -80,7 +81,13 @@ pub fn decide(world: &World, now: Timestamp) -> Plan {
             continue;
         }
         match nodes.place(world, pod) {
-            Ok(node) => plan.actions.push(bind(pod, &node)),
+            Ok(place) if place.claims.is_empty() => plan.actions.push(bind(pod, &place.node)),
+            // Its volumes come first; then it goes where they are.
+            Ok(place) => {
+                let claims = place.claims.iter();
+                let told = claims.filter_map(|claim| select_node(world, claim, &place.node));
+                plan.actions.extend(told);
+            }
             Err(why) => {
                 let told = unscheduled(pod, "Unschedulable", &why, now);
                 if told.is_some() {
