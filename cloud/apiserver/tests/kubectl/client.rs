@@ -51,7 +51,7 @@ fn names<K: ResourceExt>(items: impl IntoIterator<Item = K>) -> Vec<String> {
 async fn objects() {
     let place = Place::here();
     place
-        .serve(async {
+        .serve(Box::pin(async {
             let client = place.client().await;
             let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
             let (post, list) = (PostParams::default(), ListParams::default());
@@ -128,7 +128,7 @@ async fn objects() {
             let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
             maps.patch("held", &params, &free).await.unwrap();
             assert_eq!(maps.get_opt("held").await.unwrap(), None);
-        })
+        }))
         .await;
 }
 
@@ -136,7 +136,7 @@ async fn objects() {
 async fn watches_and_what_is_built_on_them() {
     let place = Place::here();
     place
-        .serve(async {
+        .serve(Box::pin(async {
             let client = place.client().await;
             let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
             let post = PostParams::default();
@@ -200,7 +200,7 @@ async fn watches_and_what_is_built_on_them() {
                 assert_eq!(reader.state().len(), 2);
                 maps.delete("c", &DeleteParams::default()).await.unwrap();
             }
-        })
+        }))
         .await;
 }
 
@@ -208,7 +208,7 @@ async fn watches_and_what_is_built_on_them() {
 async fn subresources() {
     let place = Place::here();
     place
-        .serve(async {
+        .serve(Box::pin(async {
             let client = place.client().await;
             let (post, patch) = (PostParams::default(), PatchParams::default());
             let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
@@ -277,7 +277,7 @@ async fn subresources() {
             namespaces.delete("dev", &DeleteParams::default()).await.unwrap();
             let gone = wait::await_condition(namespaces.clone(), "dev", |found: Option<&Namespace>| found.is_none());
             gone.await.unwrap();
-        })
+        }))
         .await;
 }
 
@@ -285,7 +285,7 @@ async fn subresources() {
 async fn kinds_of_ones_own_and_discovery() {
     let place = Place::here();
     place
-        .serve(async {
+        .serve(Box::pin(async {
             let client = place.client().await;
             let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
             let definition = json!({
@@ -334,6 +334,6 @@ async fn kinds_of_ones_own_and_discovery() {
             let gone = |found: Option<&CustomResourceDefinition>| found.is_none();
             wait::await_condition(definitions, "widgets.example.com", gone).await.unwrap();
             assert_eq!(refused(widgets.get("w").await).0, 404);
-        })
+        }))
         .await;
 }
