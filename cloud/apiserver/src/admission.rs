@@ -14,6 +14,7 @@ use ledge_kubeapi::{ApiError, Environment, ObjectKey, Resource, crd, meta};
 use serde_json::{Value, json};
 
 use crate::environment::SystemEnvironment;
+use crate::escalation;
 use crate::node;
 use crate::reviews::Reviews;
 
@@ -66,6 +67,7 @@ impl Extension for Admission {
     async fn admit(&self, write: &Write<'_>, new: &mut Value) -> Result<(), ApiError> {
         let Write { resource, old, .. } = *write;
         node::restrict(write, new)?;
+        escalation::check(self.reviews.access(), write, new).await?;
         if old.is_none() && resource.namespaced() {
             self.check_namespace(resource, new).await?;
         }

@@ -1,7 +1,7 @@
 //! What is there from the beginning: namespaces, roles, and the definitions of Ledge's kinds.
 
 use ledge_kubeapi::serve::Api;
-use ledge_kubeapi::serve::request::{Method, Request, User};
+use ledge_kubeapi::serve::request::{self, Method, Request};
 use ledge_kubeapi::serve::respond::Body;
 use serde_json::{Value, json};
 
@@ -95,6 +95,9 @@ fn roles() -> [(&'static str, &'static str, Vec<Value>); 2] {
                 role("system:public-info-viewer", &public),
                 role("system:basic-user", &oneself),
                 role("ledge:viewer", &view),
+                role("view", &user_facing(User::Viewer)),
+                role("edit", &user_facing(User::Editor)),
+                role("admin", &user_facing(User::Administrator)),
             ],
         ),
         (
@@ -111,6 +114,73 @@ fn roles() -> [(&'static str, &'static str, Vec<Value>); 2] {
             ],
         ),
     ]
+}
+
+/// For whom a role of a namespace is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum User {
+    Viewer,
+    Editor,
+    Administrator,
+}
+
+/// Upstream's roles for people, of the kinds that are served: who views sees no secrets, and only who administers gives rights
+/// to others.
+fn user_facing(user: User) -> Value {
+    const OURS: [&str; 3] = ["devices.kubeedge.io", "apps.kubeedge.io", "rules.kubeedge.io"];
+    const READ: [&str; 3] = ["get", "list", "watch"];
+    const WRITE: [&str; 5] = ["create", "delete", "deletecollection", "patch", "update"];
+    let core = [
+        "configmaps",
+        "endpoints",
+        "events",
+        "persistentvolumeclaims",
+        "pods",
+        "serviceaccounts",
+        "services",
+    ];
+    let seen = [
+        "namespaces",
+        "persistentvolumeclaims/status",
+        "pods/log",
+        "pods/status",
+    ];
+    let apps = [
+        "daemonsets",
+        "deployments",
+        "deployments/scale",
+        "replicasets",
+        "replicasets/scale",
+        "statefulsets",
+        "statefulsets/scale",
+    ];
+    let (viewed, all) = ([&core[..], &seen].concat(), [&READ[..], &WRITE].concat());
+    let mut rules = vec![
+        json!({"apiGroups": [""], "resources": viewed, "verbs": READ}),
+        json!({"apiGroups": ["apps"], "resources": apps, "verbs": READ}),
+        json!({"apiGroups": ["batch"], "resources": ["cronjobs", "jobs"], "verbs": READ}),
+        json!({"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": READ}),
+        json!({"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": READ}),
+        json!({"apiGroups": OURS, "resources": ["*"], "verbs": READ}),
+    ];
+    if user >= User::Editor {
+        rules.extend([
+            json!({"apiGroups": [""], "resources": core, "verbs": WRITE}),
+            json!({"apiGroups": [""], "resources": ["secrets"], "verbs": all}),
+            json!({"apiGroups": [""], "resources": ["pods/eviction", "serviceaccounts/token"], "verbs": ["create"]}),
+            json!({"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["impersonate"]}),
+            json!({"apiGroups": ["apps"], "resources": apps, "verbs": WRITE}),
+            json!({"apiGroups": ["batch"], "resources": ["cronjobs", "jobs"], "verbs": WRITE}),
+            json!({"apiGroups": OURS, "resources": ["*"], "verbs": WRITE}),
+        ]);
+    }
+    if user == User::Administrator {
+        rules.extend([
+            json!({"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["rolebindings", "roles"], "verbs": all}),
+            json!({"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"], "verbs": ["create"]}),
+        ]);
+    }
+    rules.into()
 }
 
 async fn create(api: &Api, path: &str, object: &Value) -> Result<(), BootstrapError> {
@@ -145,7 +215,7 @@ async fn send(api: &Api, method: Method, path: &str, media: &str, object: &Value
         query: "fieldManager=cloudcore&force=true&fieldValidation=Strict".to_owned(),
         headers: vec![("content-type".to_owned(), media.to_owned())],
         body: serde_json::to_vec(object).unwrap_or_default().into(),
-        user: User::new("system:cloudcore", ["system:masters"]),
+        user: request::User::new("system:cloudcore", ["system:masters"]),
     };
     let response = api.serve(request).await;
     let told = match response.body {

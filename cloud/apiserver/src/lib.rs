@@ -2,7 +2,7 @@
 //! a resource version is a sequence number, a watch is a replay.
 //!
 //! Reading order: [`store`], [`environment`], [`pki`], [`tokens`], [`accounts`], [`rbac`], [`node`], [`access`], [`reviews`],
-//! [`admission`], [`bootstrap`], [`janitor`], [`server`], [`local`], [`embedded`].
+//! [`escalation`], [`admission`], [`bootstrap`], [`janitor`], [`server`], [`local`], [`embedded`].
 
 pub mod access;
 pub mod accounts;
@@ -10,6 +10,7 @@ pub mod admission;
 pub mod bootstrap;
 pub mod embedded;
 pub mod environment;
+pub mod escalation;
 pub mod janitor;
 pub mod local;
 pub mod node;

@@ -8,7 +8,8 @@ use ledge_kubeapi::store::{Selection, Store};
 use ledge_kubeapi::{ApiError, Object, ObjectKey};
 use serde_json::Value;
 
-const GROUP: &str = "rbac.authorization.k8s.io";
+/// The group of roles and bindings.
+pub const GROUP: &str = "rbac.authorization.k8s.io";
 /// Members may do everything, whatever the objects say: nobody can lock himself out.
 pub const MASTERS: &str = "system:masters";
 
@@ -75,6 +76,14 @@ impl Rbac {
             }
         }
         Ok(granted)
+    }
+
+    /// A role.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn role(&self, key: &ObjectKey) -> Result<Value, ApiError> {
+        Ok(self.store.get(key).await?.value())
     }
 
     async fn list(&self, resource: &str, namespace: Option<&str>) -> Result<Vec<Object>, ApiError> {
@@ -167,7 +176,7 @@ fn names(subject: &Value, user: &User, namespace: &str) -> bool {
 }
 
 /// Whether a rule allows what is asked.
-fn allows(rule: &Value, question: &Question<'_>) -> bool {
+pub(crate) fn allows(rule: &Value, question: &Question<'_>) -> bool {
     let texts = |field: &str| -> Vec<&str> {
         let list = rule[field].as_array().into_iter().flatten();
         list.filter_map(Value::as_str).collect()

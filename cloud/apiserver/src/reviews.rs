@@ -36,6 +36,11 @@ impl Reviews {
         Reviews { access, accounts }
     }
 
+    /// Who may what.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// Answers a request that is a review or asks for a token; `None` for all others.
     pub async fn answer(&self, request: &Request, path: &ResourcePath) -> Option<Result<Value, ApiError>> {
         if request.method != Method::Post {

@@ -1,9 +1,11 @@
-//! The real kubectl against the embedded API. `LEDGE_KUBECTL` names the program; without it these tests are skipped, with
-//! a line that says so.
+//! The real kubectl, and the `kube` client, against the embedded API. `LEDGE_KUBECTL` names the program; without it its tests
+//! are skipped, with a line that says so.
 #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
 #[path = "kubectl/access.rs"]
 mod access;
+#[path = "kubectl/client.rs"]
+mod client;
 #[path = "kubectl/commands.rs"]
 mod commands;
 #[path = "kubectl/place.rs"]

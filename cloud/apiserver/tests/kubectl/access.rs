@@ -181,6 +181,55 @@ async fn acting_as_somebody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn roles_for_people_are_there() {
+    let Some(place) = Place::new() else { return };
+    place
+        .serve(async {
+            for role in ["view", "edit", "admin"] {
+                let (name, user) = (format!("{role}s"), format!("--user={role}er"));
+                let role = format!("--clusterrole={role}");
+                place.ok(&["create", "rolebinding", &name, &role, &user]).await;
+            }
+            for (question, viewer, editor, administrator) in [
+                (["get", "pods"], true, true, true),
+                (["get", "secrets"], false, true, true),
+                (["create", "deployments"], false, true, true),
+                (["patch", "jobs"], false, true, true),
+                (["create", "rolebindings"], false, false, true),
+                (["get", "nodes"], false, false, false),
+            ] {
+                for (user, allowed) in [("viewer", viewer), ("editer", editor), ("adminer", administrator)] {
+                    let user = format!("--as={user}");
+                    let ran = place
+                        .run(&["auth", "can-i", question[0], question[1], &user])
+                        .await;
+                    assert_eq!(ran.code == 0, allowed, "{question:?} {user}: {ran:?}");
+                }
+            }
+            // Who administers gives away what he has, and no more.
+            let give = |role: &'static str, name: &'static str| {
+                let place = &place;
+                let role = format!("--clusterrole={role}");
+                async move {
+                    place.run(&["create", "rolebinding", name, &role, "--user=friend", "--as=adminer"]).await
+                }
+            };
+            let given = give("edit", "given").await;
+            assert_eq!(given.code, 0, "{given:?}");
+            let refused = give("cluster-admin", "refused").await;
+            let why = "user \"adminer\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n\
+                       {APIGroups:[\"*\"], Resources:[\"*\"], Verbs:[\"*\"]}";
+            assert!(refused.err.contains(why), "{refused:?}");
+            let role = ["create", "role", "r", "--verb=get", "--resource=nodes", "--as=adminer"];
+            let refused = place.run(&role).await;
+            assert!(refused.err.contains("not currently held"), "{refused:?}");
+            let missing = give("none", "missing").await;
+            assert!(missing.err.contains("clusterroles.rbac.authorization.k8s.io \"none\" not found"), "{missing:?}");
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reviews_tell_who_may_what_and_why() {
     let Some(place) = Place::new() else { return };
     let account = place.file("account.yaml", ACCOUNT);

@@ -31,9 +31,17 @@ impl Place {
             return None;
         };
         Some(Place {
-            dir: tempfile::tempdir().unwrap(),
             kubectl: kubectl.into(),
+            ..Place::here()
         })
+    }
+
+    /// For stories without kubectl.
+    pub(crate) fn here() -> Place {
+        Place {
+            dir: tempfile::tempdir().unwrap(),
+            kubectl: "kubectl".into(),
+        }
     }
 
     /// Serves the API while `story` runs.

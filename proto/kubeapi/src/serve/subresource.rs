@@ -175,7 +175,12 @@ impl Call<'_> {
     /// The body of a request to a subresource that takes another kind than the resource's.
     fn subject(&self, api_version: &str, kind: &str) -> Result<Value, ApiError> {
         let body = self.body()?;
-        if body["apiVersion"] != api_version || body["kind"] != kind {
+        // What the body does not say, the path does.
+        let other = |field: &str, known: &str| match body[field].as_str() {
+            None | Some("") => false,
+            Some(found) => found != known,
+        };
+        if other("apiVersion", api_version) || other("kind", kind) {
             return Err(ApiError::bad_request(format!(
                 "the kind in the data ({}, {}) does not match the expected kind ({api_version}, {kind})",
                 body["apiVersion"], body["kind"]
