@@ -10,7 +10,7 @@ use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::settings::{Load, Settings};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal};
+use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal, status};
 use ledge_log::{DiskStorage, Log, OnDamage, Options};
 use ledge_metaserver::MetaServer;
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
@@ -252,7 +252,6 @@ impl Daemon {
         let let_go = shutdown.child_token();
         let follower = Follower::start(log.clone(), projection.clone());
         let (mut devices, mut tasks) = (Tasks::new(), Tasks::new());
-        let archived = archived(hub.as_ref());
         let keeper = retention::Parts {
             log: log.clone(),
             policy: Policy {
@@ -260,9 +259,9 @@ impl Daemon {
                 degrade: config.disk.degrade,
                 ..Policy::default()
             },
-            archived: archived.clone(),
+            archived: archived(hub.as_ref()),
             dir: config.data_dir.clone(),
-            budget,
+            budget: watch::Sender::new(budget),
             shares: shares(&config),
         };
         // Before anything else is appended, and before a base hides where it was cut off.
@@ -280,15 +279,14 @@ impl Daemon {
         }
         announce(&journal, announcement(&config, &scope), &mut tasks, &shutdown).await?;
         let mut address = "off".to_owned();
+        let software = format!("edgecore {}", env!("CARGO_PKG_VERSION"));
+        let measured = log_metrics::Measured::new(&keeper, &projection, software);
         if let Some(http) = http {
             address = shown(http.address());
+            let http = http.with(status::router(measured.clone()));
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
-        let measured = log_metrics::Measured {
-            log: log.clone(),
-            projection: projection.clone(),
-            archived: archived.clone(),
-        };
+        tasks.spawn("status", status::note(measured.clone(), shutdown.clone()));
         tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
         tasks.spawn("retention", retention::run(keeper, settings, shutdown.clone()));
         tasks.spawn("damage", damage::look_for(log.clone(), shutdown.clone()));

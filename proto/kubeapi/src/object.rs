@@ -94,6 +94,25 @@ impl Object {
         }
     }
 
+    /// What selectors saw of an object that itself is not known any more. Its version is zero, and there is no JSON of it.
+    pub fn remembered(
+        key: ObjectKey,
+        labels: BTreeMap<String, String>,
+        fields: BTreeMap<String, String>,
+    ) -> Object {
+        Object {
+            inner: Arc::new(Inner {
+                key,
+                version: Version::default(),
+                uid: String::new(),
+                labels,
+                fields,
+                foreign_version: None,
+                json: Bytes::new(),
+            }),
+        }
+    }
+
     /// Its name in the store.
     pub fn key(&self) -> &ObjectKey {
         &self.inner.key

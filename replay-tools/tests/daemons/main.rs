@@ -7,10 +7,12 @@
 mod support;
 
 mod bit_rot;
+mod boot_1970;
 mod bounded;
 mod certificates;
 mod damaged_log;
 mod fencing;
+mod figures;
 mod full_disk;
 mod manifests;
 mod peers;

@@ -147,6 +147,12 @@ impl Place {
         api.create(&PostParams::default(), &object).await.unwrap()
     }
 
+    /// As [`Place::create`], in a namespace.
+    pub(crate) async fn create_in(&self, kind: &str, namespace: &str, mut object: Value) -> DynamicObject {
+        object["metadata"]["namespace"] = namespace.into();
+        self.create(kind, object).await
+    }
+
     /// A pod of one container with an environment from a config map.
     pub(crate) async fn pod(&self, name: &str, node: &str, map: &str) -> DynamicObject {
         let container = json!({"name": "main", "image": "example.org/app:1", "envFrom": [{"configMapRef": {"name": map}}]});

@@ -1,0 +1,313 @@
+//! A real kube-apiserver with its etcd, on loopback, with certificates of its own and RBAC.
+//!
+//! One per test binary: starting takes seconds. A watchman ends both programs and removes their files when the test's
+//! process has gone, however it went: values in statics are not dropped, and a killed test drops nothing.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use ledge_apiserver::pki;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+/// How long the two may take to start on a busy machine.
+const START: Duration = Duration::from_secs(120);
+
+/// Ends what it was told of, a line each, when its standard input is closed, and removes the directory. What ends the
+/// test, such as Ctrl-C, does not end the watchman before that.
+const WATCHMAN: &str = r#"trap '' TERM INT HUP
+pids=
+while read -r pid; do pids="$pids $pid"; done
+kill -9 $pids 2>/dev/null
+rm -rf "$1""#;
+
+/// The programs.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// `LEDGE_KUBE_APISERVER`
+    pub apiserver: PathBuf,
+    /// `LEDGE_ETCD`
+    pub etcd: PathBuf,
+}
+
+impl Programs {
+    /// Those that the environment names.
+    ///
+    /// # Panics
+    /// When there are none though `LEDGE_REQUIRE_KUBERNETES` is `1`.
+    pub fn from_env() -> Option<Programs> {
+        let path = |name| std::env::var_os(name).filter(|path| !path.is_empty());
+        if let (Some(apiserver), Some(etcd)) = (path("LEDGE_KUBE_APISERVER"), path("LEDGE_ETCD")) {
+            return Some(Programs {
+                apiserver: apiserver.into(),
+                etcd: etcd.into(),
+            });
+        }
+        assert!(
+            std::env::var_os("LEDGE_REQUIRE_KUBERNETES").is_none_or(|required| required != "1"),
+            "LEDGE_REQUIRE_KUBERNETES=1, but LEDGE_KUBE_APISERVER and LEDGE_ETCD do not name the programs"
+        );
+        None
+    }
+}
+
+/// How etcd writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// As it does for its users: what is answered was synced.
+    Synced,
+    /// No syncs: tests that do not measure need none.
+    Unsynced,
+}
+
+/// The API server and its etcd. Clones are the same; the last one dropped ends them.
+#[derive(Debug, Clone)]
+pub struct Real(Arc<Running>);
+
+#[derive(Debug)]
+struct Running {
+    kubeconfig: PathBuf,
+    config: Config,
+    pids: Pids,
+    /// Its standard input is closed with it.
+    _watchman: Child,
+}
+
+/// Processes, for those who measure them.
+#[derive(Debug, Clone, Copy)]
+pub struct Pids {
+    /// kube-apiserver
+    pub apiserver: u32,
+    /// etcd
+    pub etcd: u32,
+}
+
+impl Real {
+    /// The one of this process, started at the first call. `None`, and one line that says so, where there are no programs.
+    ///
+    /// # Panics
+    /// When it does not start, or is missing though it is required.
+    pub async fn shared() -> Option<Real> {
+        static SHARED: OnceCell<Option<Real>> = OnceCell::const_new();
+        SHARED
+            .get_or_init(async || {
+                let Some(programs) = Programs::from_env() else {
+                    println!(
+                        "SKIPPED a real API server: LEDGE_KUBE_APISERVER and LEDGE_ETCD name no programs (.ci/run builds them)"
+                    );
+                    return None;
+                };
+                Some(Real::start(&programs, Durability::Unsynced).await)
+            })
+            .await
+            .clone()
+    }
+
+    /// Starts one and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start(programs: &Programs, durability: Durability) -> Real {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let deadline = Instant::now() + START;
+        loop {
+            match attempt(programs, durability, deadline).await {
+                Ok(real) => return real,
+                // Somebody else took a port between its being found free and its being used.
+                Err(why) if Instant::now() < deadline && why.contains("address already in use") => {}
+                Err(why) => panic!("the real API server does not start: {why}"),
+            }
+        }
+    }
+
+    /// A client of the administrator, on the runtime of the caller.
+    ///
+    /// # Panics
+    /// When its certificates cannot be used.
+    pub fn client(&self, namespace: &str) -> Client {
+        let mut config = self.0.config.clone();
+        namespace.clone_into(&mut config.default_namespace);
+        Client::try_from(config).unwrap()
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.0.kubeconfig
+    }
+
+    /// Its processes.
+    pub fn pids(&self) -> Pids {
+        self.0.pids
+    }
+}
+
+/// The processes of an attempt: unless it succeeds they end with it.
+struct Processes {
+    dir: PathBuf,
+    watchman: Child,
+}
+
+impl Processes {
+    fn new() -> Processes {
+        // The watchman removes it.
+        let dir = TempDir::with_prefix("ledge-kubernetes-").unwrap().keep();
+        let watchman = Command::new("sh")
+            .args(["-c", WATCHMAN, "watchman"])
+            .arg(&dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Processes { dir, watchman }
+    }
+
+    fn spawn(&mut self, program: &Path, args: &[OsString]) -> Process {
+        let name = program.file_name().unwrap().to_string_lossy().into_owned();
+        let log = self.dir.join(format!("{name}.log"));
+        let output = File::create(&log).unwrap();
+        let child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        let watchman = self.watchman.stdin.as_mut().unwrap();
+        writeln!(watchman, "{}", child.id()).unwrap();
+        Process { name, log, child }
+    }
+}
+
+struct Process {
+    name: String,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Process {
+    /// What it last said, if it has ended.
+    fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().unwrap()?;
+        Some(format!(
+            "{} ended with {status}: {}",
+            self.name,
+            self.last_words()
+        ))
+    }
+
+    fn last_words(&self) -> String {
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+async fn attempt(programs: &Programs, durability: Durability, deadline: Instant) -> Result<Real, String> {
+    let mut processes = Processes::new();
+    let dir = processes.dir.clone();
+    let [client, peer, secure] = free_ports();
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let mut etcd: Vec<OsString> = [
+        format!("--listen-client-urls={}", url(client)),
+        format!("--advertise-client-urls={}", url(client)),
+        format!("--listen-peer-urls={}", url(peer)),
+        format!("--initial-advertise-peer-urls={}", url(peer)),
+        format!("--initial-cluster=default={}", url(peer)),
+        "--log-level=warn".to_owned(),
+    ]
+    .map(OsString::from)
+    .to_vec();
+    etcd.push(flag("--data-dir=", &dir.join("etcd")));
+    if durability == Durability::Unsynced {
+        etcd.push("--unsafe-no-fsync".into());
+    }
+    let mut etcd = processes.spawn(&programs.etcd, &etcd);
+
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, secure));
+    let pki_dir = dir.join("pki");
+    pki::open(&pki_dir, address, &[]).unwrap();
+    let kubeconfig = dir.join("kubeconfig");
+    pki::write_kubeconfig(&kubeconfig, &pki_dir, address).unwrap();
+    let mut apiserver: Vec<OsString> = [
+        format!("--etcd-servers={}", url(client)),
+        format!("--secure-port={secure}"),
+        "--bind-address=127.0.0.1".to_owned(),
+        "--advertise-address=127.0.0.1".to_owned(),
+        // Loopback is no address for the Endpoints of `default/kubernetes`.
+        "--endpoint-reconciler-type=none".to_owned(),
+        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+        "--authorization-mode=Node,RBAC".to_owned(),
+        "--allow-privileged=true".to_owned(),
+        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        // It would refuse pods until a controller manager had made their service account.
+        "--disable-admission-plugins=ServiceAccount".to_owned(),
+    ]
+    .map(OsString::from)
+    .to_vec();
+    for (name, file) in [
+        ("--client-ca-file=", "ca.crt"),
+        ("--tls-cert-file=", "server.crt"),
+        ("--tls-private-key-file=", "server.key"),
+        ("--service-account-key-file=", "server.crt"),
+        ("--service-account-signing-key-file=", "server.key"),
+    ] {
+        apiserver.push(flag(name, &pki_dir.join(file)));
+    }
+    apiserver.push(flag("--cert-dir=", &dir.join("certs")));
+    let mut apiserver = processes.spawn(&programs.apiserver, &apiserver);
+
+    let text = Kubeconfig::read_from(&kubeconfig).unwrap();
+    let config = Config::from_custom_kubeconfig(text, &KubeConfigOptions::default())
+        .await
+        .unwrap();
+    let ready = Client::try_from(config.clone()).unwrap();
+    loop {
+        if let Some(why) = etcd.ended().or_else(|| apiserver.ended()) {
+            return Err(why);
+        }
+        if is_ready(&ready).await {
+            break;
+        }
+        if Instant::now() > deadline {
+            return Err(format!("not ready in {START:?}: {}", apiserver.last_words()));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(Real(Arc::new(Running {
+        kubeconfig,
+        config,
+        pids: Pids {
+            apiserver: apiserver.child.id(),
+            etcd: etcd.child.id(),
+        },
+        _watchman: processes.watchman,
+    })))
+}
+
+fn flag(name: &str, path: &Path) -> OsString {
+    let mut flag = OsString::from(name);
+    flag.push(path);
+    flag
+}
+
+async fn is_ready(client: &Client) -> bool {
+    let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
+    let asked = tokio::time::timeout(Duration::from_secs(5), client.request_text(request));
+    matches!(asked.await, Ok(Ok(text)) if text == "ok")
+}
+
+/// Ports that nobody listens on at this moment.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
