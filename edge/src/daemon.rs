@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, LogFormat};
 use crate::hub::{HubClient, HubStatus};
 use crate::mapper::{MapperManager, MapperOptions};
-use crate::node::{LogJournal, SystemClock, boot_id, clock};
+use crate::node::{self, LogJournal, SystemClock, boot_id, clock};
 use crate::twin::{Clock, DeviceTable, Journal, JournalError, NewRecord};
 use crate::{meta, tables};
 
@@ -312,6 +312,15 @@ impl Daemon {
             .as_ref()
             .map_or_else(|| "none".to_owned(), |hub| hub.cloud.clone());
         let status = hub.as_ref().map(|hub| hub.status.clone());
+        node::speak(
+            &mut tasks,
+            &config,
+            &scope,
+            &journal,
+            &projection,
+            status.clone(),
+            &shutdown,
+        );
         if let Some(hub) = hub {
             tasks.spawn("hub", hub.run(shutdown.clone()));
         }

@@ -57,6 +57,7 @@ pub struct HubStatus {
     link: Mutex<LinkState>,
     changed: Notify,
     up: watch::Sender<bool>,
+    heads: watch::Sender<Option<Vec<v1::LaneHead>>>,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +74,11 @@ impl HubStatus {
     /// Whether there is a link, from now on.
     pub fn link(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
+    }
+
+    /// Where the cloud's streams end, as it said on this link; `None` without one, and until it said so.
+    pub fn heads(&self) -> watch::Receiver<Option<Vec<v1::LaneHead>>> {
+        self.heads.subscribe()
     }
 
     /// How far the cloud has archived a stream of this node, as far as this start of the daemon heard.
@@ -139,6 +145,7 @@ impl HubClient {
             };
             metrics::gauge!("ledge_link_up").set(0.0);
             self.status.up.send_replace(false);
+            self.status.heads.send_replace(None);
             if std::mem::take(&mut self.status.lock().up) {
                 backoff.reset();
             }
@@ -271,6 +278,10 @@ impl LinkObserver for EdgeObserver {
         metrics::gauge!("ledge_link_quarantined").set(0.0);
         metrics::counter!("ledge_link_established_total").increment(1);
         tracing::info!("link to cloudcore established");
+    }
+
+    fn peer_heads(&self, heads: &[v1::LaneHead]) {
+        self.status.heads.send_replace(Some(heads.to_vec()));
     }
 
     #[allow(

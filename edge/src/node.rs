@@ -1,14 +1,22 @@
-//! The node's own hand in the log: its journal. Its clock is beside it.
+//! The node's own hand in the log: its journal, and what it says of itself. Its clock is beside it.
 
+mod applied;
 pub mod clock;
+mod machine;
+mod status;
 
 use std::sync::Arc;
 
+use ledge_daemon::tasks::Tasks;
 use ledge_log::{AppendError, Log};
+use ledge_projection::Projection;
 use ledge_proto::ids::{Lane, Scope, StreamId};
 use ledge_proto::v1;
 use ledge_replication::reset::OwnAppends;
+use tokio_util::sync::CancellationToken;
 
+use crate::config::Config;
+use crate::hub::HubStatus;
 use crate::twin::{Clock, Journal, JournalError, NewRecord, Stamp};
 
 /// The machine's clocks.
@@ -69,6 +77,34 @@ fn to_wire(record: NewRecord, boot: u32) -> v1::Record {
         cause: record.cause,
         ..record.stamp.record(boot, record.key, &record.payload)
     }
+}
+
+/// Lets the node say of itself how it is, and, where there is a cloud, what it understood, until `shutdown`.
+pub(crate) fn speak(
+    tasks: &mut Tasks,
+    config: &Config,
+    node: &Scope,
+    journal: &LogJournal,
+    projection: &Projection,
+    hub: Option<Arc<HubStatus>>,
+    shutdown: &CancellationToken,
+) {
+    let status = status::Status {
+        journal: journal.clone(),
+        projection: projection.clone(),
+        node: node.clone(),
+        data_dir: config.data_dir.clone(),
+        cloud: config.cloud.clone(),
+    };
+    tasks.spawn("node-status", status.tell(shutdown.clone()));
+    let Some(hub) = hub else { return };
+    let applied = applied::Applied {
+        journal: journal.clone(),
+        projection: projection.clone(),
+        node: node.clone(),
+        heads: hub.heads(),
+    };
+    tasks.spawn("down-applied", applied.tell(shutdown.clone()));
 }
 
 /// The kernel's id of this boot, or empty where there is none.

@@ -135,8 +135,10 @@ impl Interests {
             exactly(&options.fields, "spec.nodeName").is_some_and(|node| node != self.mirror.node());
         // Its own pods and itself are what a node is told of without asking.
         let of_this_node = named.is_none() && (core("nodes") || core("pods") && !elsewhere);
-        if kinds::is_whole(&group_resource) || of_this_node {
-            if self.mirror.told() {
+        let whole = kinds::is_whole(&group_resource);
+        if whole || of_this_node {
+            let told = self.mirror.told();
+            if whole && told.cluster || of_this_node && told.node {
                 return Ok(None);
             }
             return Err(ApiError::new(

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use ledge_kubeapi::objects::Limits;
 use ledge_kubeapi::serve::{AllowAll, Api};
-use ledge_projection::{ChangeFeed, Projection, ReadError};
+use ledge_projection::{ChangeFeed, Changes, Projection, ReadError};
 use ledge_proto::ids::Scope;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -186,9 +186,13 @@ impl std::fmt::Debug for MetaServer {
 
 /// Keeps the mirror up with the projection. Never ends.
 async fn follow(mirror: Mirror, mut feed: ChangeFeed, projection: Projection) {
+    let mut missed = false;
     loop {
         let changes = feed.next().await;
-        if let Err(error) = mirror.take_in(&projection.view(), &changes) {
+        let changes = if missed { Changes::All } else { changes };
+        let taken = mirror.take_in(&projection.view(), &changes);
+        missed = taken.is_err();
+        if let Err(error) = taken {
             // The daemon stops when its projection does; until then, what is shown stays as it was.
             tracing::error!(%error, "MetaServer cannot read the projection; it shows what it read before");
         }

@@ -49,7 +49,15 @@ struct Shared {
 struct State {
     objects: Objects,
     ledger: Ledger,
-    told: bool,
+    told: Told,
+}
+
+/// Whether the cloud ever told this node anything in its own stream and in the cluster's: without, nothing can be said to
+/// be missing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Told {
+    pub(crate) node: bool,
+    pub(crate) cluster: bool,
 }
 
 /// A panic while a lock was held left a whole value behind: each object is taken up by one call.
@@ -75,7 +83,7 @@ impl Mirror {
                 state: Mutex::new(State {
                     objects: Objects::new(limits, start, []),
                     ledger: Ledger::default(),
-                    told: false,
+                    told: Told::default(),
                 }),
                 registry: Mutex::new(Arc::new(kinds::registry(&[]))),
                 taken: watch::Sender::new(0),
@@ -123,7 +131,7 @@ impl Mirror {
         for changed in rest {
             self.take_row(view, &changed)?;
         }
-        let told = self.is_told(view)?;
+        let told = self.look_told(view)?;
         lock(&self.shared.state).told = told;
         self.shared.taken.send_modify(|taken| *taken += 1);
         Ok(())
@@ -286,18 +294,15 @@ impl Mirror {
         Ok(())
     }
 
-    /// Whether the cloud ever told this node anything: without it, nothing can be said to be missing.
-    fn is_told<R: Read>(&self, view: &R) -> Result<bool, FoldError<R::Error>> {
-        for scope in [self.shared.node.clone(), Scope::cluster()] {
-            if folded_stream(view, &StreamId::new(scope, Lane::Down))?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    fn look_told<R: Read>(&self, view: &R) -> Result<Told, FoldError<R::Error>> {
+        let folded = |scope: &Scope| folded_stream(view, &StreamId::new(scope.clone(), Lane::Down));
+        Ok(Told {
+            node: folded(&self.shared.node)?.is_some(),
+            cluster: folded(&Scope::cluster())?.is_some(),
+        })
     }
 
-    /// Whether the cloud ever told this node anything.
-    pub(crate) fn told(&self) -> bool {
+    pub(crate) fn told(&self) -> Told {
         lock(&self.shared.state).told
     }
 

@@ -157,7 +157,7 @@ async fn a_write_without_a_link_is_in_the_log_once_and_shown_until_after_it_was_
 }
 
 #[tokio::test]
-async fn the_result_of_a_write_is_given_to_whoever_asks_again() {
+async fn a_write_that_waited_is_carried_out_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut edge = Edge::start(dir.path()).await;
     let body = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"settings"}}"#;
@@ -173,7 +173,6 @@ async fn the_result_of_a_write_is_given_to_whoever_asks_again() {
         }
         Asked::Interest(..) => Vec::new(),
     });
-    // Either it still waits, or it was just done and is a new write: then the cloud would be asked twice.
     let writes = edge
         .until::<v1::KubeWriteResult>(Table::KubeWriteResults, |rows| rows.len() == 1)
         .await;

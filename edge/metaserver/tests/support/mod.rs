@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ledge_log::{DiskStorage, Log, Options};
-use ledge_metaserver::{Config, MetaServer, Outbox, OutboxError, Parts};
+use ledge_metaserver::{Config, MetaServer, OpenError, Outbox, OutboxError, Parts};
 use ledge_projection::{Follower, Projection};
 use ledge_proto::fold::{Table, view};
 use ledge_proto::ids::{ClusterId, Lane, Scope, StreamId};
@@ -55,6 +55,16 @@ pub(crate) fn record(key: &str, payload: &Payload) -> v1::Record {
     }
 }
 
+fn parts(log: &Log, projection: &Projection, link: watch::Receiver<bool>) -> Parts {
+    Parts {
+        node: node(),
+        boot: log.identity().boot,
+        projection: projection.clone(),
+        outbox: Arc::new(Up(log.clone())),
+        link,
+    }
+}
+
 /// A running node.
 pub(crate) struct Edge {
     pub(crate) log: Log,
@@ -83,14 +93,9 @@ impl Edge {
             listen: "127.0.0.1:0".parse().unwrap(),
             anywhere: false,
         };
-        let parts = Parts {
-            node: node(),
-            boot: log.identity().boot,
-            projection: projection.clone(),
-            outbox: Arc::new(Up(log.clone())),
-            link: up,
-        };
-        let server = MetaServer::open(config, parts).await.unwrap();
+        let server = MetaServer::open(config, parts(&log, &projection, up))
+            .await
+            .unwrap();
         let address = server.address().unwrap();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(server.run(stop.clone()));
@@ -104,6 +109,15 @@ impl Edge {
             serving,
             cloud: None,
         }
+    }
+
+    /// A second MetaServer over the same log.
+    pub(crate) async fn open_at(&self, listen: &str) -> Result<MetaServer, OpenError> {
+        let config = Config {
+            listen: listen.parse().unwrap(),
+            anywhere: false,
+        };
+        MetaServer::open(config, parts(&self.log, &self.projection, self.link.subscribe())).await
     }
 
     pub(crate) async fn stop(self) {
