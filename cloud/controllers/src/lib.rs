@@ -15,6 +15,7 @@ mod informer;
 pub mod links;
 mod objects;
 pub mod told;
+mod writes;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -48,6 +49,11 @@ impl Controllers {
         let mut running = JoinSet::new();
         let down = edge::down::run(self.clone(), shutdown.clone());
         spawn(&mut running, "edge-down", down);
+        spawn(
+            &mut running,
+            "writes",
+            writes::run(self.clone(), shutdown.clone()),
+        );
         while let Some(ended) = running.join_next().await {
             if let Err(err) = ended {
                 tracing::error!(%err, "a controller failed: it runs again when cloudcore starts again");
