@@ -6,11 +6,12 @@
 //! projection of their streams, and appends the difference: after a restart it goes on where the log ends.
 //!
 //! Reading order: [`told`], [`links`], [`Controllers`] (this file), [`edge`],
-//! [`definitions`].
+//! [`definitions`], [`groups`].
 
 mod as_node;
 pub mod definitions;
 mod edge;
+pub mod groups;
 mod informer;
 pub mod links;
 mod objects;
@@ -49,6 +50,10 @@ impl Controllers {
         let mut running = JoinSet::new();
         let down = edge::down::run(self.clone(), shutdown.clone());
         spawn(&mut running, "edge-down", down);
+        let groups = groups::run_node_groups(self.client.clone(), shutdown.clone());
+        spawn(&mut running, "node-groups", groups);
+        let applications = groups::run_applications(self.client.clone(), shutdown.clone());
+        spawn(&mut running, "edge-applications", applications);
         spawn(
             &mut running,
             "writes",
