@@ -6,7 +6,8 @@
 mod kinds;
 mod status;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::kinds::{Kinds, Resolved};
-use self::status::{Account, Outcome};
+use self::status::{Account, Id, Outcome};
 use super::later::Later;
 use super::mirror::{Key, Mirror, events};
 use super::plan::{Planned, plan};
@@ -57,6 +58,26 @@ impl Application {
     }
 }
 
+/// What was applied to an object.
+struct Applied {
+    /// Hash of what was applied.
+    wanted: u64,
+    /// Version of the object afterwards.
+    version: String,
+    /// When it changed the object.
+    at: Instant,
+}
+
+/// How far an application was carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Progress {
+    Done,
+    /// Something has to wait a moment.
+    Soon,
+    /// Something was refused.
+    Refused,
+}
+
 struct Controller {
     client: Client,
     inputs: SelectAll<BoxStream<'static, Input>>,
@@ -64,8 +85,8 @@ struct Controller {
     kinds: Kinds,
     work: BTreeSet<Key>,
     later: Later<Key>,
-    /// When something that was there was last put right.
-    repaired: BTreeMap<Key, Instant>,
+    /// What was last applied to each object an application made.
+    applied: BTreeMap<Key, HashMap<Id, Applied>>,
     /// What was last said of what cannot be made.
     complaints: BTreeMap<Key, Vec<String>>,
 }
@@ -84,7 +105,7 @@ pub(super) async fn run(client: Client) {
         applications: Mirror::default(),
         work: BTreeSet::new(),
         later: Later::default(),
-        repaired: BTreeMap::new(),
+        applied: BTreeMap::new(),
         complaints: BTreeMap::new(),
     };
     let applications = applications.map(Input::Application).boxed();
@@ -126,14 +147,15 @@ impl Controller {
         let Some(application) = application.cloned() else {
             // What it made is deleted with its owner.
             self.later.done(&key);
-            self.repaired.remove(&key);
+            self.applied.remove(&key);
             self.complaints.remove(&key);
             return;
         };
         let mut account = Account::new(&key.0, &application.told);
         match self.carry_out(&key, &application, &mut account).await {
-            Ok(true) => self.later.done(&key),
-            Ok(false) => self.later.failed(key.clone()),
+            Ok(Progress::Done) => self.later.done(&key),
+            Ok(Progress::Soon) => self.later.after(key.clone(), BETWEEN_REPAIRS),
+            Ok(Progress::Refused) => self.later.failed(key.clone()),
             Err(error) => {
                 let (namespace, name) = &key;
                 tracing::warn!(namespace, name, %error, "an application is not carried out; it is tried again");
@@ -143,15 +165,14 @@ impl Controller {
         self.complain(&key, &application, account.complaints()).await;
     }
 
-    /// Gives whether everything was done.
     async fn carry_out(
         &mut self,
         key: &Key,
         application: &Application,
         account: &mut Account,
-    ) -> Result<bool, Error> {
+    ) -> Result<Progress, Error> {
         let mut planned = plan(&key.0, &application.spec);
-        let mut done = true;
+        let mut progress = Progress::Done;
         for planned in planned.iter_mut().filter(|planned| planned.object.is_ok()) {
             match self.kinds.resolve(&planned.kind).await? {
                 Resolved::Known { kind, stream } => {
@@ -161,7 +182,7 @@ impl Controller {
                     }
                 }
                 Resolved::Unfit(why) => {
-                    done = false;
+                    progress = Progress::Refused;
                     planned.object = Err(why);
                 }
             }
@@ -170,15 +191,20 @@ impl Controller {
         self.tell(key, application, account).await?;
         for planned in &planned {
             let outcome = self.make(key, application, planned).await?;
-            done &= !matches!(outcome, Outcome::NotNow(_) | Outcome::Later);
+            progress = progress.max(match outcome {
+                Outcome::Made(_) | Outcome::Never(_) => Progress::Done,
+                Outcome::Later => Progress::Soon,
+                Outcome::NotNow(_) => Progress::Refused,
+            });
             account.settle(planned, outcome);
         }
         for id in account.leftovers() {
             self.remove(key, application, &id).await?;
             account.removed(&id);
+            self.forget(key, &id);
         }
         self.tell(key, application, account).await?;
-        Ok(done)
+        Ok(progress)
     }
 
     /// Makes the object be as it is planned.
@@ -195,36 +221,53 @@ impl Controller {
         let Some((resource, made)) = self.kinds.made(&planned.kind, &key.0, &planned.name) else {
             return Ok(Outcome::Later);
         };
+        let id = Id {
+            kind: planned.kind.clone(),
+            name: planned.name.clone(),
+        };
+        let wanted = hash(&object);
+        let applied = self.applied.get(key).and_then(|objects| objects.get(&id));
         let ours = made.filter(|made| made.owner == application.uid);
-        if let Some(made) = ours
-            && contains(&made.object, &object)
-        {
-            return Ok(Outcome::Made(made.object.clone()));
-        }
-        if ours.is_some() {
-            let repaired = self.repaired.get(key).map(Instant::elapsed);
-            if repaired.is_some_and(|ago| ago < BETWEEN_REPAIRS) {
+        if let Some(made) = ours {
+            // As it was left: what the API writes in another way is not applied again and again.
+            let left = applied.filter(|applied| applied.wanted == wanted);
+            if contains(&made.object, &object) || left.is_some_and(|left| made.has_version(&left.version)) {
+                return Ok(Outcome::Made(made.object.clone()));
+            }
+            if left.is_some_and(|left| left.at.elapsed() < BETWEEN_REPAIRS) {
                 return Ok(Outcome::Later);
             }
         }
-        let repair = ours.is_some();
         let objects: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.0, resource);
         let params = PatchParams::apply(MANAGER).force();
-        match objects
+        let patched = objects
             .patch(&planned.name, &params, &Patch::Apply(&object))
-            .await
-        {
+            .await;
+        match patched {
             Ok(made) => {
-                if repair {
-                    self.repaired.insert(key.clone(), Instant::now());
-                }
-                Ok(Outcome::Made(kinds::value(resource, made)))
+                let version = made.resource_version().unwrap_or_default();
+                let unchanged = ours.is_some_and(|ours| ours.has_version(&version));
+                let before = applied.filter(|_| unchanged).map(|applied| applied.at);
+                let now = Applied {
+                    wanted,
+                    version,
+                    at: before.unwrap_or_else(Instant::now),
+                };
+                let made = kinds::value(resource, made);
+                self.applied.entry(key.clone()).or_default().insert(id, now);
+                Ok(Outcome::Made(made))
             }
-            // Conflicts and overload pass; what the API refuses may be right later, when something else has changed.
+            // What the API refuses may be right later, when something else has changed.
             Err(Error::Api(status)) if (400..500).contains(&status.code) => {
                 Ok(Outcome::NotNow(status.message.clone()))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    fn forget(&mut self, key: &Key, id: &Id) {
+        if let Some(objects) = self.applied.get_mut(key) {
+            objects.remove(id);
         }
     }
 
@@ -261,7 +304,12 @@ impl Controller {
     }
 
     /// Writes the account into the status, if it is not there.
-    async fn tell(&mut self, key: &Key, application: &Application, account: &mut Account) -> Result<(), Error> {
+    async fn tell(
+        &mut self,
+        key: &Key,
+        application: &Application,
+        account: &mut Account,
+    ) -> Result<(), Error> {
         let Some(statuses) = account.news() else {
             return Ok(());
         };
@@ -316,6 +364,13 @@ fn owned(mut object: Value, name: &str, uid: &str) -> Value {
         "blockOwnerDeletion": true,
     }]);
     object
+}
+
+/// A hash of what is wanted: only ever compared within this run.
+fn hash(object: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    object.to_string().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Whether `live` has everything that is in `wanted`. Lists have to be the same: what the API adds to their items does not

@@ -28,6 +28,11 @@ impl<K: Ord + Clone> Later<K> {
         self.due.insert(key, (Instant::now() + wait, failures));
     }
 
+    /// It comes again after `wait`.
+    pub(super) fn after(&mut self, key: K, wait: Duration) {
+        self.due.insert(key, (Instant::now() + wait, 0));
+    }
+
     /// It went well.
     pub(super) fn done(&mut self, key: &K) {
         self.due.remove(key);

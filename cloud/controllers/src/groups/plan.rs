@@ -149,6 +149,9 @@ fn read(
     if kind.version.is_empty() || kind.kind.is_empty() {
         return Err("apiVersion and kind are required".to_owned());
     }
+    if !is_segment(&kind.version) || !(kind.group.is_empty() || is_segment(&kind.group)) {
+        return Err(format!("{:?} is no apiVersion", kind.api_version()));
+    }
     // Whoever may write applications may not give out rights with them.
     if kind.group == "rbac.authorization.k8s.io" {
         return Err("an application cannot grant rights".to_owned());
@@ -177,6 +180,9 @@ fn read(
     if name.is_empty() {
         return Err("metadata.name is required".to_owned());
     }
+    if !is_segment(&name) {
+        return Err(format!("{name:?} is no name"));
+    }
     match metadata.get("namespace").and_then(Value::as_str) {
         // An owner and what it owns are in one namespace.
         Some(other) if !other.is_empty() && other != namespace => {
@@ -200,8 +206,17 @@ fn once(mut object: Value, kind: &GroupVersionKind) -> Value {
     object
 }
 
+/// Whether `text` can be a part of the path of a request as it is. Whether it is a name the API decides.
+pub(super) fn is_segment(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
+    !text.is_empty() && text.chars().all(plain) && !matches!(text, "." | "..")
+}
+
 /// The workload as it is in one place.
 fn placed(mut object: Value, name: &str, target: &Target<'_>) -> Result<Value, String> {
+    if !is_segment(name) {
+        return Err(format!("{name:?} is no name"));
+    }
     object_at(&mut object, &["metadata"])?.insert("name".to_owned(), name.into());
     let pod = ["spec", "template", "spec"];
     match target.place {
@@ -381,6 +396,8 @@ mod tests {
             map(json!({"name": "m"})),
             map(json!("m")),
             {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": 3},
+            map(json!({"name": "../secrets/m"})),
+            {"apiVersion": "../v1", "kind": "ConfigMap", "metadata": {"name": "m"}},
         ]);
         let planned = planned(manifests, json!({"targetNodeGroups": [{"name": "a"}]}));
         let made: Vec<i64> = planned
@@ -389,6 +406,6 @@ mod tests {
             .map(|planned| planned.ordinal)
             .collect();
         assert_eq!(made, [4]);
-        assert_eq!(planned.len(), 8);
+        assert_eq!(planned.len(), 10);
     }
 }

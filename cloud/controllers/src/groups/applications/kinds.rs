@@ -22,6 +22,13 @@ pub(super) struct Made {
     pub(super) object: Value,
 }
 
+impl Made {
+    /// Whether it is at this resource version.
+    pub(super) fn has_version(&self, version: &str) -> bool {
+        self.object["metadata"]["resourceVersion"] == version
+    }
+}
+
 struct Kind {
     resource: ApiResource,
     made: Mirror<Made>,

@@ -9,14 +9,14 @@ use ledge_crds::apps::{ManifestCondition, ManifestStatus, ResourceIdentifier};
 use serde_json::{Value, json};
 
 use super::super::availability::is_available;
-use super::super::plan::Planned;
+use super::super::plan::{Planned, is_segment};
 use super::kinds::Kinds;
 
 /// Longer messages of events are refused by the API.
 const LONGEST_MESSAGE: usize = 1024;
 
 /// An object in the application's namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Id {
     pub(super) kind: GroupVersionKind,
     pub(super) name: String,
@@ -66,7 +66,11 @@ impl Account {
             let id = &status.identifier;
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
             let kind = GroupVersionKind::gvk(&text(&id.group), &text(&id.version), &text(&id.kind));
-            let name = id.name.clone().filter(|name| !name.is_empty())?;
+            // Others may write a status too: what is no name leads nowhere.
+            let name = id.name.clone().filter(|name| is_segment(name))?;
+            if !is_segment(&kind.version) || !(kind.group.is_empty() || is_segment(&kind.group)) {
+                return None;
+            }
             Some(Entry {
                 id: Some(Id { kind, name }),
                 ordinal: id.ordinal,
