@@ -11,7 +11,7 @@ use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::settings::{Load, Settings};
 use ledge_daemon::tasks::Tasks;
 use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal, status};
-use ledge_log::{DiskStorage, Log, OnDamage, Options};
+use ledge_log::{BlockNo, DiskStorage, Log, OnDamage, OnLostData, Options};
 use ledge_metaserver::MetaServer;
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::ids::{Lane, NameError, Scope, Seq, StreamId};
@@ -98,6 +98,8 @@ pub struct Daemon {
     hub: Option<HubClient>,
     meta: Option<MetaServer>,
     appends: OwnAppends,
+    /// The first and the last of the durable blocks that the disk lost.
+    lost: Option<(BlockNo, BlockNo)>,
 }
 
 impl Daemon {
@@ -168,11 +170,17 @@ impl Daemon {
                 ..Default::default()
             },
             on_damage: OnDamage::Quarantine,
+            // The cloud has what was sent of it; the node's devices cannot wait for anybody to look.
+            on_lost_data: OnLostData::NewEpoch,
             ..Options::new(identity.cluster, node.clone())
         };
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(node, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
         damage::tell(&log);
+        let lost = damage::lost_blocks(&recovery);
+        if let Some((first, last)) = lost {
+            tracing::error!(%first, %last, "the disk lost these blocks, which were durable: the node's streams go on under a new epoch");
+        }
         if let Some(wall_us) = newest_record_us(&log, &scope) {
             clock.not_before_record(wall_us, identity.validity);
         }
@@ -227,6 +235,7 @@ impl Daemon {
             hub,
             meta,
             appends,
+            lost,
         })
     }
 
@@ -246,7 +255,9 @@ impl Daemon {
             hub,
             meta,
             appends,
+            lost,
         } = self;
+        damage::measure_lost(lost);
         let journal = LogJournal::new(log.clone(), &scope, appends);
         let shutdown = CancellationToken::new();
         let let_go = shutdown.child_token();
@@ -277,7 +288,13 @@ impl Daemon {
         if let Ok(finished) = unfinished.await {
             finished?;
         }
-        announce(&journal, announcement(&config, &scope), &mut tasks, &shutdown).await?;
+        announce(
+            &journal,
+            announcement(&config, &scope, lost),
+            &mut tasks,
+            &shutdown,
+        )
+        .await?;
         let mut address = "off".to_owned();
         let software = format!("edgecore {}", env!("CARGO_PKG_VERSION"));
         let measured = log_metrics::Measured::new(&keeper, &projection, software);
@@ -475,32 +492,52 @@ async fn wait(
     }
 }
 
-/// The first records of every start: that it started, and what the node is.
-fn announcement(config: &Config, scope: &Scope) -> [(Lane, NewRecord); 2] {
+/// The first records of every start: that it started, what the node is, and what its disk lost.
+fn announcement(
+    config: &Config,
+    scope: &Scope,
+    lost: Option<(BlockNo, BlockNo)>,
+) -> impl Iterator<Item = (Lane, NewRecord)> {
     let stamp = SystemClock.stamp();
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let record = |payload| NewRecord {
-        key: scope.node_name().unwrap_or_default().to_owned(),
+    let name = scope.node_name().unwrap_or_default().to_owned();
+    let record = move |payload| NewRecord {
+        key: name.clone(),
         payload,
         stamp,
         cause: None,
     };
-    let started = record(Payload::DaemonEvent(v1::Event {
-        reason: "Started".into(),
-        message: format!("edgecore {version}"),
-    }));
-    let state = record(Payload::NodeState(v1::NodeState {
+    let event = |reason: &str, message| {
+        Payload::DaemonEvent(v1::Event {
+            reason: reason.into(),
+            message,
+        })
+    };
+    let started = event("Started", format!("edgecore {version}"));
+    let lost = lost.map(|(first, last)| {
+        let message =
+            format!("blocks {first} to {last} of the log were durable, and are not on the disk any more");
+        event("DiskLostBlocks", message)
+    });
+    let state = Payload::NodeState(v1::NodeState {
         version,
         boot_id: boot_id(),
         labels: config.labels.clone(),
-    }));
-    [(Lane::UpData, started), (Lane::UpState, state)]
+    });
+    [
+        Some((Lane::UpData, started)),
+        lost.map(|lost| (Lane::UpData, lost)),
+        Some((Lane::UpState, state)),
+    ]
+    .into_iter()
+    .flatten()
+    .map(move |(lane, payload)| (lane, record(payload)))
 }
 
 /// Appends the first records before anything else is; when the log is full, as soon as there is room.
 async fn announce(
     journal: &LogJournal,
-    announcement: [(Lane, NewRecord); 2],
+    announcement: impl Iterator<Item = (Lane, NewRecord)>,
     tasks: &mut Tasks,
     shutdown: &CancellationToken,
 ) -> Result<(), JournalError> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
-use ledge_proto::ids::{ClusterId, Incarnation, Mark, Position, Seq, StreamId, StreamKey};
+use ledge_proto::ids::{ClusterId, Epoch, Incarnation, Mark, Position, Seq, StreamId, StreamKey};
 use tokio::sync::watch;
 
 pub use self::append::Ticket;
@@ -217,6 +217,12 @@ impl Log {
     /// When the frame cannot be read, nor its chain be told otherwise.
     pub fn mark_at(&self, key: &StreamKey, seq: Seq) -> Result<Option<Mark>, ReadError> {
         crate::read::mark_at(self.catalog(), key, seq)
+    }
+
+    /// Where the first epoch of a stream after `epoch` begins of which a frame is held: the mark, under that epoch, that its
+    /// first frame held continues. `None` when no such frame is held, or what is before it cannot be told.
+    pub fn epoch_after(&self, key: &StreamKey, epoch: Epoch) -> Option<Mark> {
+        crate::read::epoch_after(self.catalog(), key, epoch)
     }
 
     /// The chain up to and including block `no`; `None` when it is not held or cannot be read. The block before

@@ -7,7 +7,7 @@ mod window;
 use std::sync::Arc;
 
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Mark, Seq, StreamKey};
+use ledge_proto::ids::{Epoch, Mark, Position, Seq, StreamKey};
 
 pub use self::blocks::{Block, BlockReader, Frames};
 pub use self::stream::{Skipped, StreamReader};
@@ -50,6 +50,23 @@ pub(crate) fn mark_at(catalog: &Catalog, key: &StreamKey, seq: Seq) -> Result<Op
         }
         other => other.map(Some),
     }
+}
+
+/// See [`crate::Log::epoch_after`].
+pub(crate) fn epoch_after(catalog: &Catalog, key: &StreamKey, epoch: Epoch) -> Option<Mark> {
+    let first = {
+        let stream = catalog.stream(key)?;
+        let state = stream.state();
+        state.frames.iter().find(|frame| frame.epoch > epoch).copied()?
+    };
+    let before = mark_at(catalog, key, Seq(first.first_seq.0 - 1)).ok()??;
+    Some(Mark {
+        position: Position {
+            epoch: first.epoch,
+            seq: before.position.seq,
+        },
+        chain: before.chain,
+    })
 }
 
 /// A whole frame of the index, its checksum checked.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ledge_log::{BlockNo, BlockReader, Log, ReadError};
+use ledge_log::{BlockNo, BlockReader, Log, ReadError, Recovery};
 use tokio_util::sync::CancellationToken;
 
 /// What is read at once, and how often: 4 MiB/s, little beside what any disk reads.
@@ -27,6 +27,25 @@ pub fn tell(log: &Log) {
             "the log has damaged blocks: they were copied to its quarantine directory; look closer with `ledge log verify`"
         );
     }
+}
+
+/// The durable blocks that were gone when the log was opened, first and last, if any: what was in them, and was not sent, is
+/// lost, and nobody can tell what it was.
+pub fn lost_blocks(recovery: &Recovery) -> Option<(BlockNo, BlockNo)> {
+    let last = recovery.lost_until?;
+    Some((recovery.last_block.next(), last))
+}
+
+/// Tells of [`lost_blocks`] in the metrics.
+pub fn measure_lost(lost: Option<(BlockNo, BlockNo)>) {
+    let count = lost.map_or(0, |(first, last)| {
+        last.0.saturating_add(1).saturating_sub(first.0)
+    });
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "gauges are doubles; figures stay below 2^53"
+    )]
+    metrics::gauge!("ledge_log_lost_blocks").set(count as f64);
 }
 
 /// Reads the whole log, slowly, at the start and once a day: opening reads no bodies, and a body that nobody has read for

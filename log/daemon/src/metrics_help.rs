@@ -56,6 +56,10 @@ const GAUGES: &[(&str, &str)] = &[
         "Until the log is full at the rate since the daemon started, seconds",
     ),
     (
+        "ledge_log_lost_blocks",
+        "Blocks that were durable and were gone when the daemon started: the disk lost them",
+    ),
+    (
         "ledge_disk_rest_bytes",
         "Bytes of the data directory beside the log",
     ),

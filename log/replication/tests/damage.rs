@@ -279,6 +279,53 @@ async fn a_cloud_that_ends_at_a_record_the_edge_cannot_read_is_resumed() {
     assert_eq!(gaps(&cloud, &data), [(16, 18, 3, "Corrupt".to_owned())]);
 }
 
+/// The edge's disk lost the end of its log, which the cloud has, and the edge went on by itself: what it wrote since arrives,
+/// all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn telemetry_of_an_epoch_that_the_edge_began_by_itself_arrives() {
+    let site = Site::new();
+    let (edge, cloud) = (site.log("edge-1"), site.log("cloud"));
+    for _ in 0..10 {
+        append(&edge, "edge-1", Lane::UpData, 3).await;
+    }
+    let data = edge.own_key(&StreamId::new(Scope::node("edge-1").unwrap(), Lane::UpData));
+    let first = link(&site, &edge, &cloud, "edge-1", "edge-1").await;
+    wait_until("the first records", || {
+        end(&cloud, &edge, Lane::UpData) == Seq(30)
+    })
+    .await;
+    first.stop().await;
+    for _ in 0..3 {
+        append(&edge, "edge-1", Lane::UpData, 3).await;
+    }
+    let mut reader = edge.read_stream(&data, Seq(30));
+    while let Some(frame) = reader.next().unwrap() {
+        cloud.append_frame(frame).await.unwrap();
+    }
+    edge.close().unwrap();
+    let (path, at, _) = frame_at(&site, "edge-1", &data, 11);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[at / UNIT * UNIT..].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+
+    let edge = site.log("edge-1");
+    append(&edge, "edge-1", Lane::UpData, 5).await;
+    let ours = edge.durable(&data).unwrap();
+    assert_eq!(ours.position.to_string(), "2:38");
+    let second = link(&site, &edge, &cloud, "edge-1", "edge-1").await;
+    wait_until("what was written since", || cloud.durable(&data) == Some(ours)).await;
+    assert_eq!(second.edge_counts.sent_records.load(Ordering::Relaxed), 5);
+    append(&edge, "edge-1", Lane::UpData, 2).await;
+    wait_until("new records", || end(&cloud, &edge, Lane::UpData) == Seq(40)).await;
+    second.stop().await;
+    assert_eq!(held(&cloud, &data), (1..=40).collect::<Vec<_>>());
+    assert_eq!(gaps(&cloud, &data), []);
+    assert_eq!(
+        folded(&cloud, &edge, Lane::UpData),
+        folded(&edge, &edge, Lane::UpData)
+    );
+}
+
 fn stamp() -> Stamp {
     Stamp {
         wall_us: 1,

@@ -8,17 +8,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ledge_proto::checksum::crc32c_of;
 use ledge_proto::fold::snapshot::SnapshotSource;
+use ledge_proto::frame::{DictionaryId, Frame, FrameError};
 use ledge_proto::ids::{ClusterId, Lane, Scope, Seq, StreamId};
 use ledge_proto::session::SessionError;
-use ledge_proto::v1::{self};
+use ledge_proto::v1;
 use ledge_replication::certs::CLOUD_SERVER_NAME;
 use ledge_replication::link::LinkError;
 use ledge_replication::tls;
+use pair::*;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
-
-use pair::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_directions_replicate_and_resume_sends_only_what_is_missing() {
@@ -202,4 +203,65 @@ async fn a_certificate_of_another_authority_gets_no_connection() {
         .await;
     assert!(connected.is_err(), "the edge must not trust a foreign cloud");
     assert!(accepted.await.unwrap().is_err());
+}
+
+/// The frame, as if it had been compressed with a dictionary of a later version.
+fn of_another_dictionary(frame: &Frame) -> (DictionaryId, Vec<u8>) {
+    let known = frame
+        .dictionary()
+        .expect("a small frame of a compressible record");
+    let mut field = vec![9 << 3];
+    prost::encoding::encode_varint(known.as_wire().into(), &mut field);
+    let mut bytes = frame.bytes().to_vec();
+    let at = bytes
+        .windows(field.len())
+        .position(|found| found == field)
+        .unwrap();
+    bytes[at + 1] ^= 1;
+    let mut rest = &bytes[..];
+    let header = usize::try_from(prost::encoding::decode_varint(&mut rest).unwrap()).unwrap();
+    let payload = bytes.len() - rest.len() + header;
+    let crc = crc32c_of(&[&bytes[..payload - 5], &bytes[payload..]]);
+    bytes[payload - 4..payload].copy_from_slice(&crc.to_le_bytes());
+    let id = Frame::parse(bytes.clone().into()).unwrap().dictionary().unwrap();
+    assert_ne!(id, known);
+    (id, bytes)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_of_a_dictionary_the_receiver_lacks_is_refused_by_name_and_nothing_is_lost() {
+    let site = Site::new();
+    let (edge, cloud) = (site.log("edge-1"), site.log("cloud"));
+    append(&edge, "edge-1", Lane::UpData, 30).await;
+    let data = edge.own_key(&StreamId::new(Scope::node("edge-1").unwrap(), Lane::UpData));
+    let first = link(&site, &edge, &cloud, "edge-1", "edge-1").await;
+    wait_until("the first records", || {
+        end(&cloud, &edge, Lane::UpData) == Seq(30)
+    })
+    .await;
+    // On a lane of its own: the link's own goes on beside it.
+    let frame = edge.read_stream(&data, Seq::ZERO).next().unwrap().unwrap();
+    let (id, bytes) = of_another_dictionary(&frame);
+    let mut lane = first.connection.open_uni().await.unwrap();
+    let len = u32::try_from(bytes.len()).unwrap().to_be_bytes();
+    lane.write_all(&[&len[..], &bytes].concat()).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(10), first.cloud).await;
+    let told = ended.expect("the link ends").unwrap().unwrap_err();
+    assert!(
+        matches!(&told, LinkError::Frame(FrameError::UnknownDictionary { id: named }) if *named == id),
+        "{told}"
+    );
+    assert!(told.to_string().contains(&id.to_string()), "{told}");
+    first.stop.cancel();
+    assert_eq!(end(&cloud, &edge, Lane::UpData), Seq(30));
+
+    // What this version can read goes on where it was.
+    append(&edge, "edge-1", Lane::UpData, 4).await;
+    let second = link(&site, &edge, &cloud, "edge-1", "edge-1").await;
+    wait_until("the rest", || end(&cloud, &edge, Lane::UpData) == Seq(34)).await;
+    second.stop().await;
+    assert_eq!(
+        folded(&cloud, &edge, Lane::UpData),
+        folded(&edge, &edge, Lane::UpData)
+    );
 }

@@ -61,3 +61,12 @@ pub fn around(log: &Log, key: &StreamKey, after: Seq) -> Result<Option<Around>, 
     let parts = at.map(|at| folded_at(log, key, at)).transpose()?;
     Ok(Some(Around { lost, parts }))
 }
+
+/// The snapshot of `key` that stands exactly at `mark`: what its records up to there fold to, as far as they can be read.
+/// Reads what is held of the stream up to there.
+///
+/// # Errors
+/// As [`around`].
+pub fn standing_at(log: &Log, key: &StreamKey, mark: Mark) -> Result<Vec<v1::Snapshot>, RetentionError> {
+    folded_at(log, key, mark)
+}

@@ -272,7 +272,7 @@ fn frames_of(dir: &Path, lane: Lane) -> usize {
 }
 
 /// Waits until the cloud's copies of the node's streams end where the edge's do.
-async fn all_arrives(place: &Place) {
+pub(crate) async fn all_arrives(place: &Place) {
     let ends = |dir: &Path| -> Vec<_> {
         let Ok(view) = LogView::open(Arc::new(DiskStorage), &dir.join("log")) else {
             return Vec::new(); // Not there yet.
@@ -283,6 +283,14 @@ async fn all_arrives(place: &Place) {
     };
     let (edge, cloud) = (place.site.edge_dir(), place.site.cloud_dir());
     until("everything to arrive", || ends(&edge) == ends(&cloud)).await;
+}
+
+/// What a log folds to, as a hash.
+pub(crate) fn hash(dir: &Path) -> String {
+    let view = LogView::open(Arc::new(DiskStorage), &dir.join("log")).unwrap();
+    let mut state = State::new();
+    fold_all(&view, &mut state).unwrap();
+    hex::encode(state.hash(&node()))
 }
 
 /// What a log folds to for the node, of its lane `up.state`.

@@ -41,7 +41,12 @@ async fn told(http: SocketAddr) -> Value {
         .unwrap_or_default()
 }
 
-async fn until_told(place: &Place, http: SocketAddr, what: &str, yes: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn until_told(
+    place: &Place,
+    http: SocketAddr,
+    what: &str,
+    yes: impl Fn(&Value) -> bool,
+) -> Value {
     let began = Instant::now();
     loop {
         let node = told(http).await;
@@ -58,14 +63,15 @@ async fn until_told(place: &Place, http: SocketAddr, what: &str, yes: impl Fn(&V
     }
 }
 
-fn up(node: &Value) -> bool {
+pub(crate) fn up(node: &Value) -> bool {
     node["link"]["connected"] == true && node["link"]["lagRecords"] == 0
 }
 
-async fn ledge(place: &Place, http: SocketAddr, args: &[&str]) -> (i32, String) {
+pub(crate) async fn ledge(place: &Place, http: Option<SocketAddr>, args: &[&str]) -> (i32, String) {
+    let address = http.map(|http| format!("--address={http}"));
     let output = Command::new(place.site.ledge())
         .args(args)
-        .args(["--address", &http.to_string()])
+        .args(address)
         .output()
         .await
         .unwrap();
@@ -182,17 +188,17 @@ async fn two_copies_of_a_disk_are_both_kept_out_until_an_operator_decides() {
         probe::metric(&metrics, "ledge_nodes_quarantined", &[]) > 0.5,
         "{metrics}"
     );
-    let (code, list) = ledge(&place, cloud.http, &["node", "list"]).await;
+    let (code, list) = ledge(&place, Some(cloud.http), &["node", "list"]).await;
     assert!(code == 0 && list.contains("Fork"), "{list}");
     clone.stop().await.unwrap();
     let resolve = ["node", "resolve", NODE, "--accept", "new-incarnation"];
-    let (code, said) = ledge(&place, cloud.http, &resolve).await;
+    let (code, said) = ledge(&place, Some(cloud.http), &resolve).await;
     assert_eq!(code, 0, "{said}");
     until_told(&place, cloud.http, "the one that was chosen", |node| {
         up(node) && node["disk"]["quarantine"] == Value::Null
     })
     .await;
-    let (code, said) = ledge(&place, cloud.http, &resolve).await;
+    let (code, said) = ledge(&place, Some(cloud.http), &resolve).await;
     assert!(code == 1 && said.contains("not in quarantine"), "{code} {said}");
     // The copy that was not chosen stays out, without another quarantine.
     let clone = launch.start().await.unwrap();

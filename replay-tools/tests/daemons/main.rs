@@ -17,4 +17,5 @@ mod full_disk;
 mod manifests;
 mod peers;
 mod refused_start;
+mod shortened;
 mod stopping;

@@ -3,7 +3,7 @@
 use ledge_log::Log;
 use ledge_proto::fence::Ours;
 use ledge_proto::fold::snapshot::SnapshotSource;
-use ledge_proto::ids::{Mark, Position, Seq, StreamKey};
+use ledge_proto::ids::{Lane, Mark, Position, Seq, StreamKey};
 use ledge_proto::session::Holdings;
 use ledge_proto::v1;
 
@@ -44,7 +44,14 @@ impl Holdings for LogHoldings<'_> {
     fn snapshot_mark(&self, key: &StreamKey, peer: Position) -> Option<Mark> {
         let above = |mark: &Mark| mark.position > peer;
         let held = self.log.snapshot_of(key).map(|at| at.mark).filter(above);
-        held.or_else(|| self.snapshots.mark(key).filter(above))
+        // An epoch that this end began by itself, because the end of the one before was lost: telemetry goes on from there,
+        // so that none of it is left out.
+        let begun = || {
+            let telemetry = key.id.lane == Lane::UpData;
+            telemetry.then(|| self.log.epoch_after(key, peer.epoch)).flatten()
+        };
+        held.or_else(|| begun().filter(above))
+            .or_else(|| self.snapshots.mark(key).filter(above))
     }
 
     /// Nothing is archived on its own yet: archived follows durable.

@@ -7,7 +7,7 @@ use ledge_log::SnapshotRef;
 use ledge_proto::fold::snapshot;
 use ledge_proto::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
 use ledge_proto::v1;
-use ledge_retention::around::around;
+use ledge_retention::around;
 use ledge_retention::gaps::PeerGaps;
 
 use super::drive::now;
@@ -39,7 +39,14 @@ pub(super) async fn standing_at(link: &Arc<Link>, key: &StreamKey, at: Mark) -> 
             .await?
             .filter(|parts| stands_at(parts, at.position));
         if let Some(parts) = parts {
-            return Ok(parts);
+            let later = parts.first().is_some_and(|part| part.seq > at.position.seq.0);
+            if key.id.lane != Lane::UpData || !later {
+                return Ok(parts);
+            }
+            // It would stand for telemetry that can go as it is.
+            let (log, of) = (link.log.clone(), key.clone());
+            let exact = blocking(move || around::standing_at(&log, &of, at)).await?;
+            return Ok(exact.map_err(ResetError::from)?);
         }
         // Nobody has folded that far yet.
         tokio::time::sleep(LOOK_AGAIN).await;
@@ -139,7 +146,7 @@ pub(super) async fn around_damage(
     after: Seq,
 ) -> Result<(PeerGaps, Around), LinkError> {
     let (log, of) = (link.log.clone(), key.clone());
-    let found = blocking(move || around(&log, &of, after)).await?;
+    let found = blocking(move || around::around(&log, &of, after)).await?;
     let Some(found) = found.map_err(ResetError::from)? else {
         return Ok((gaps, Around::Behind(after))); // It came back meanwhile.
     };

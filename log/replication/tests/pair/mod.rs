@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ledge_log::{DiskStorage, Log, OnDamage, Options, ReadError};
+use ledge_log::{DiskStorage, Log, OnDamage, OnLostData, Options, ReadError};
 use ledge_proto::fold::State;
 use ledge_proto::fold::snapshot::{self, SnapshotSource};
 use ledge_proto::ids::{ClusterId, Lane, Mark, Position, Scope, Seq, StreamId, StreamKey};
@@ -77,6 +77,7 @@ pub(crate) fn open(dir: &Path, cluster: ClusterId, node: &str) -> Log {
     let options = Options {
         segment_bytes: 8 << 20,
         on_damage: OnDamage::Quarantine,
+        on_lost_data: OnLostData::NewEpoch,
         ..Options::new(cluster, node.to_owned())
     };
     Log::open(Arc::new(DiskStorage), dir, options).unwrap().0
@@ -154,6 +155,8 @@ pub(crate) fn noted(log: &Log) -> Fences {
 pub(crate) struct Link {
     pub(crate) edge: JoinHandle<Result<(), LinkError>>,
     pub(crate) cloud: JoinHandle<Result<(), LinkError>>,
+    /// The edge's end of it.
+    pub(crate) connection: quinn::Connection,
     pub(crate) stop: CancellationToken,
     pub(crate) edge_counts: Arc<Counts>,
     pub(crate) cloud_counts: Arc<Counts>,
@@ -217,10 +220,11 @@ pub(crate) async fn link(site: &Site, edge: &Log, cloud: &Log, says: &str, cert:
         .unwrap()
         .await
         .unwrap();
-    let edge = tokio::spawn(run_edge(connection, edge_parts, receives));
+    let edge = tokio::spawn(run_edge(connection.clone(), edge_parts, receives));
     Link {
         edge,
         cloud,
+        connection,
         stop,
         edge_counts,
         cloud_counts,
