@@ -12,7 +12,7 @@ use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::settings::{Load, Settings};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal};
+use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal, status};
 use ledge_log::{DiskStorage, Log, OnDamage, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::fence::receipt::ReceiptKey;
@@ -24,6 +24,7 @@ use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls::{self, TlsError};
 use ledge_retention::budget::BudgetError;
 use ledge_retention::{Keeper, Policy};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
@@ -173,7 +174,7 @@ impl Daemon {
             // There is no archive beside the log: what is durable here is archived.
             archived: Arc::new(move |key| followed.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq)),
             dir: config.data_dir.clone(),
-            budget,
+            budget: watch::Sender::new(budget),
             shares: shares(&config),
         };
         retention::make_room(&keeper);
@@ -263,8 +264,11 @@ impl Daemon {
             address.map_or_else(|err| err.to_string(), |address| address.to_string())
         };
         let mut http_address = "off".to_owned();
+        let software = format!("cloudcore {}", env!("CARGO_PKG_VERSION"));
+        let measured = log_metrics::Measured::new(&keeper, &projection, software);
         if let Some(http) = http {
             http_address = told(http.address());
+            let http = http.with(status::router(measured.clone()));
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
         let mut api_address = String::new();
@@ -287,11 +291,7 @@ impl Daemon {
             api_address = format!(", Kubernetes API on {}", kubernetes.place());
             kubernetes.spawn(&mut tasks, Arc::new(fleet), &shutdown);
         }
-        let measured = log_metrics::Measured {
-            log: log.clone(),
-            projection: projection.clone(),
-            archived: keeper.archived.clone(),
-        };
+        tasks.spawn("status", status::note(measured.clone(), shutdown.clone()));
         tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
         tasks.spawn("retention", retention::run(keeper, settings, shutdown.clone()));
         tasks.spawn("damage", damage::look_for(log.clone(), shutdown.clone()));

@@ -78,7 +78,9 @@ impl Kubernetes {
         Ok(Some(kubernetes))
     }
 
-    fn of_cluster(config: kube::Config, told: Told) -> Result<Kubernetes, KubernetesError> {
+    fn of_cluster(mut config: kube::Config, told: Told) -> Result<Kubernetes, KubernetesError> {
+        // A write of a node that may have been carried out is looked into before it is sent again.
+        config.default_retry = false;
         let place = config.cluster_url.to_string();
         Ok(Kubernetes {
             client: Client::try_from(config)?,

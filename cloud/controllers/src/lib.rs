@@ -6,17 +6,19 @@
 //! projection of their streams, and appends the difference: after a restart it goes on where the log ends.
 //!
 //! Reading order: [`told`], [`links`], [`Controllers`] (this file), [`edge`], [`manifests`] and [`device`],
-//! [`definitions`].
+//! [`definitions`], [`groups`].
 
 mod as_node;
 pub mod definitions;
 pub mod device;
 mod edge;
+pub mod groups;
 mod informer;
 pub mod links;
 pub mod manifests;
 mod objects;
 pub mod told;
+mod writes;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -50,6 +52,15 @@ impl Controllers {
         let mut running = JoinSet::new();
         let down = edge::down::run(self.clone(), shutdown.clone());
         spawn(&mut running, "edge-down", down);
+        let groups = groups::run_node_groups(self.client.clone(), shutdown.clone());
+        spawn(&mut running, "node-groups", groups);
+        let applications = groups::run_applications(self.client.clone(), shutdown.clone());
+        spawn(&mut running, "edge-applications", applications);
+        spawn(
+            &mut running,
+            "writes",
+            writes::run(self.clone(), shutdown.clone()),
+        );
         while let Some(ended) = running.join_next().await {
             if let Err(err) = ended {
                 tracing::error!(%err, "a controller failed: it runs again when cloudcore starts again");

@@ -8,6 +8,7 @@ use prost::Message;
 use super::table::{Table, key as table_key};
 use super::{FoldError, Read, decode};
 use crate::ids::{Epoch, Position, Scope, Seq};
+use crate::retime::{ClockNotes, is_doubtful};
 use crate::v1;
 
 /// The latest record about something: its content and where it came from.
@@ -21,10 +22,71 @@ pub struct Latest<T> {
     pub wall_us: i64,
     /// How far that clock can be trusted.
     pub clock: v1::ClockQuality,
+    /// `wall_us` was corrected by what became known of the clock later; see [`Latest::retime`].
+    pub retimed: bool,
+    /// Start of the writer it was written in.
+    pub boot: u32,
+    /// The writer's monotonic clock, microseconds.
+    pub mono_us: u64,
     /// The record that made it happen.
     pub cause: Option<v1::Cause>,
     /// How many samples were folded (samples only).
     pub count: u64,
+}
+
+impl<T> Latest<T> {
+    /// Whether [`Latest::retime`] may know better when it was.
+    pub fn is_doubtful(&self) -> bool {
+        !self.retimed && is_doubtful(self.clock)
+    }
+
+    /// Corrects the time of a record that was written before its writer's clock was set.
+    pub fn retime(&mut self, notes: &ClockNotes) {
+        if !self.retimed
+            && let Some(wall_us) = notes.time_of(self.clock, self.boot, self.mono_us)
+        {
+            (self.wall_us, self.retimed) = (wall_us, true);
+        }
+    }
+}
+
+impl Twin {
+    /// As [`Latest::is_doubtful`], of what the node wrote.
+    pub fn is_doubtful(&self) -> bool {
+        self.reported.as_ref().is_some_and(Latest::is_doubtful)
+            || self.write_result.as_ref().is_some_and(Latest::is_doubtful)
+            || self.sample.as_ref().is_some_and(Latest::is_doubtful)
+    }
+
+    /// As [`Latest::retime`], by the node's notes, of what the node wrote.
+    pub fn retime(&mut self, notes: &ClockNotes) {
+        if let Some(reported) = &mut self.reported {
+            reported.retime(notes);
+        }
+        if let Some(result) = &mut self.write_result {
+            result.retime(notes);
+        }
+        if let Some(sample) = &mut self.sample {
+            sample.retime(notes);
+        }
+    }
+}
+
+impl Device {
+    /// As [`Latest::is_doubtful`], of what the node wrote.
+    pub fn is_doubtful(&self) -> bool {
+        self.state.as_ref().is_some_and(Latest::is_doubtful) || self.twins.values().any(Twin::is_doubtful)
+    }
+
+    /// As [`Latest::retime`], by the node's notes, of what the node wrote.
+    pub fn retime(&mut self, notes: &ClockNotes) {
+        if let Some(state) = &mut self.state {
+            state.retime(notes);
+        }
+        for twin in self.twins.values_mut() {
+            twin.retime(notes);
+        }
+    }
 }
 
 /// What reading a store gives, or why not.
@@ -263,6 +325,9 @@ fn latest<T: Message + Default, E>(table: Table, value: Bytes) -> Result<Latest<
         },
         wall_us: entry.wall_us,
         clock: entry.clock(),
+        retimed: false,
+        boot: entry.boot,
+        mono_us: entry.mono_us,
         cause: entry.cause,
         count: entry.count,
     })

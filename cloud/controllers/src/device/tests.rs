@@ -16,6 +16,9 @@ fn latest<T>(content: T, wall_s: i64) -> Latest<T> {
         position: Position::ZERO,
         wall_us: wall_s * 1_000_000,
         clock: v1::ClockQuality::ClockSynced,
+        retimed: false,
+        boot: 0,
+        mono_us: 0,
         cause: None,
         count: 0,
     }

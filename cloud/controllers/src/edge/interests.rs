@@ -20,6 +20,8 @@ use crate::informer::{self, Followed};
 use crate::objects::{self, Object};
 use crate::told::record;
 
+/// The node may not see it, or there is no such kind: refusals after which it has nothing.
+const GONE: [u16; 2] = [403, 404];
 /// Most interests of one node; more are refused.
 const PER_NODE_MAX: usize = 1024;
 
@@ -132,6 +134,10 @@ impl Interests {
         match told {
             Told::At(version) => interest.version = version,
             Told::Refused(status) => {
+                if GONE.contains(&status.code) {
+                    let objects = std::mem::take(&mut interest.objects);
+                    pending.objects.extend(objects.into_keys());
+                }
                 interest.state = Some(v1::InterestState {
                     code: u32::from(status.code),
                     reason: status.reason,
@@ -185,7 +191,7 @@ impl Interests {
     /// Whether everything that could ask for the object was read.
     pub(super) fn may_remove(&self, scope: &Scope, key: &str) -> bool {
         self.of(scope)
-            .all(|interest| interest.listed || interest.state.is_some() || !interest.takes_kind(key))
+            .all(|interest| interest.is_settled() || !interest.takes_kind(key))
     }
 
     /// The record that brings what the node knows of its interest to what it should.
@@ -222,6 +228,12 @@ impl Interests {
 }
 
 impl Interest {
+    /// Whether what it takes is known: the objects, or that there are none for this node.
+    fn is_settled(&self) -> bool {
+        let refused = |state: &v1::InterestState| GONE.iter().any(|code| u32::from(*code) == state.code);
+        self.listed || self.state.as_ref().is_some_and(refused)
+    }
+
     fn takes_kind(&self, key: &str) -> bool {
         key.starts_with(&format!("{}/{}/", self.content.group, self.content.resource))
     }

@@ -22,7 +22,9 @@ fn samples() -> Vec<(Vec<u8>, Value)> {
 fn comparable(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
-            let map = map.iter().filter(|(_, value)| !value.is_null() && **value != json!([]));
+            let map = map
+                .iter()
+                .filter(|(_, value)| !value.is_null() && **value != json!([]));
             Value::Object(map.map(|(key, value)| (key.clone(), comparable(value))).collect())
         }
         Value::Array(list) => list.iter().map(comparable).collect(),
