@@ -416,6 +416,7 @@ async fn twice(place: &mut Place) {
     let mut both = place.pump();
     both["metadata"]["namespace"] = json!(place.cluster.namespace());
     both["spec"]["propertyVisitors"] = json!([]);
+    both["status"] = Value::Null;
     let mut only = both.clone();
     only["metadata"]["name"] = json!("filed");
     let file = |name: &str, content: &Value| SourceFile {
