@@ -8,6 +8,10 @@
     unreachable_pub,
     reason = "the derive of schemas with rules makes a private copy of the type"
 )]
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "two printer columns may have the same type"
+)]
 
 pub mod apps;
 mod definition;

@@ -121,6 +121,10 @@ fn a_type_is_a_name_or_an_object() {
     assert_eq!(faults("DeviceModel", "v1beta1", &model(json!("DOUBLE"))), none);
     let older = json!({"double": {"accessMode": "ReadOnly", "minimum": -50}});
     assert_eq!(faults("DeviceModel", "v1alpha2", &model(older)), none);
+    let mut bounded = model(json!("INT"));
+    bounded["spec"]["properties"][0]["minimum"] = json!(0);
+    bounded["spec"]["properties"][0]["maximum"] = json!("7");
+    assert_eq!(faults("DeviceModel", "v1beta1", &bounded), none);
     for wrong in [json!("DUOBLE"), json!({}), json!(1)] {
         let faults = faults("DeviceModel", "v1beta1", &model(wrong));
         let told = faults

@@ -11,6 +11,7 @@ mod boot_1970;
 mod bounded;
 mod certificates;
 mod damaged_log;
+mod devices;
 mod fencing;
 mod figures;
 mod full_disk;

@@ -18,6 +18,8 @@ use super::sources::{Sources, Written};
 use crate::manifests::{Assigned, Assignments, KnownNodes, Problem, Severity, resolve};
 use crate::told::{TellError, Told, record};
 
+/// Label of Nodes that are at an edge.
+const EDGE: &str = "node-role.kubernetes.io/edge";
 /// Before a round that failed is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -84,7 +86,10 @@ impl Assign {
         self.look_at_nodes(seen, stale)?;
         *stale = Changes::Entries(BTreeSet::new());
         let mut nodes = KnownNodes(seen.clone());
-        for (name, labels) in &written.nodes {
+        // Of a cluster's Nodes, those that are Ledge's.
+        let ours =
+            |name: &String, labels: &BTreeMap<_, _>| seen.contains_key(name) || labels.contains_key(EDGE);
+        for (name, labels) in written.nodes.iter().filter(|(name, labels)| ours(name, labels)) {
             let known = nodes.0.entry(name.clone()).or_default();
             known.extend(labels.iter().map(|(name, value)| (name.clone(), value.clone())));
         }

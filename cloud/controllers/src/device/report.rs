@@ -37,6 +37,8 @@ const DEFAULT_CYCLE: Duration = Duration::from_secs(10);
 /// A report that only says that a value is still the same moves its time on this often.
 const TIMES_EVERY: Duration = Duration::from_secs(30);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// What fails again and again is tried more and more rarely, down to this.
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(64);
 /// By then every node had the time to connect to a cloudcore that just started.
 const EVERYBODY_AFTER: Duration = Duration::from_secs(65);
 
@@ -62,6 +64,8 @@ struct Planned {
     due: Option<Instant>,
     written: Option<Instant>,
     cycle: Duration,
+    /// How often it failed since it went well.
+    failed: u32,
 }
 
 /// What came of writing a device.
@@ -233,10 +237,13 @@ impl Report {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
+        let resolved = outcome.nodes.contains_key(key);
+        // Where it was before, as long as that node was not told that it is gone.
+        let node = node.filter(|_| resolved || device.spec.is_some());
         let known = Known {
             object: &value,
             node,
-            resolved: outcome.nodes.contains_key(key),
+            resolved,
             problems: outcome
                 .problems
                 .get(&object_key.to_string())
@@ -367,6 +374,7 @@ impl Plan {
             due: None,
             written: None,
             cycle: DEFAULT_CYCLE,
+            failed: 0,
         });
         if known.due.is_some_and(|planned| planned <= due) {
             return;
@@ -378,7 +386,12 @@ impl Plan {
     }
 
     fn again(&mut self, key: String) {
-        self.plan(key, Instant::now() + AGAIN_AFTER);
+        let failed = self.devices.get_mut(&key).map_or(0, |known| {
+            known.failed = known.failed.saturating_add(1);
+            known.failed - 1
+        });
+        let pause = AGAIN_AFTER.saturating_mul(2_u32.saturating_pow(failed));
+        self.plan(key, Instant::now() + pause.min(AGAIN_AFTER_MAX));
     }
 
     /// When something is due.
@@ -410,6 +423,9 @@ impl Plan {
     fn wrote(&mut self, key: String, cycle: Duration, wrote: Wrote) {
         if let Some(known) = self.devices.get_mut(&key) {
             known.cycle = cycle;
+            if wrote != Wrote::Failed {
+                known.failed = 0;
+            }
         }
         match wrote {
             Wrote::Nothing => {}

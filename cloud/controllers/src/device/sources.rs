@@ -11,8 +11,15 @@ use crate::manifests::{Objects, Problem, Severity, Snapshot, Source};
 /// All there is.
 #[derive(Debug)]
 pub(super) struct Sources {
-    directory: Option<watch::Receiver<Arc<Snapshot>>>,
-    api: Option<watch::Receiver<Arc<ApiObjects>>>,
+    directory: Option<Following<Snapshot>>,
+    api: Option<Following<ApiObjects>>,
+}
+
+/// One of them. What it said last holds when it says nothing any more: that is no word of what is gone.
+#[derive(Debug)]
+struct Following<T> {
+    said: watch::Receiver<Arc<T>>,
+    ended: bool,
 }
 
 /// What all of them say together.
@@ -27,18 +34,15 @@ pub(super) struct Written {
 impl Sources {
     pub(super) fn new(directory: Option<watch::Receiver<Arc<Snapshot>>>, said: Option<&Said>) -> Sources {
         Sources {
-            directory,
-            api: said.map(Said::objects),
+            directory: directory.map(Following::new),
+            api: said.map(Said::objects).map(Following::new),
         }
     }
 
     /// What they say now.
     pub(super) fn now(&mut self) -> Written {
-        let directory = self
-            .directory
-            .as_mut()
-            .map(|source| source.borrow_and_update().clone());
-        let api = self.api.as_mut().map(|source| source.borrow_and_update().clone());
+        let directory = self.directory.as_mut().map(Following::now);
+        let api = self.api.as_mut().map(Following::now);
         match (directory, api) {
             (None, None) => Written::default(),
             (Some(directory), None) => Written {
@@ -55,24 +59,35 @@ impl Sources {
         }
     }
 
-    /// Waits until one of them says something else; ends when none ever will.
+    /// Waits until one of them says something else.
     pub(super) async fn changed(&mut self) {
         tokio::select! {
-            true = next(&mut self.directory) => {}
-            true = next(&mut self.api) => {}
-            else => std::future::pending().await,
+            () = next(&mut self.directory) => {}
+            () = next(&mut self.api) => {}
         }
     }
 }
 
-/// Whether it changed; `false` once it never will again.
-async fn next<T>(source: &mut Option<watch::Receiver<T>>) -> bool {
-    let Some(receiver) = source else { return false };
-    let changed = receiver.changed().await.is_ok();
-    if !changed {
-        *source = None;
+impl<T> Following<T> {
+    fn new(said: watch::Receiver<Arc<T>>) -> Self {
+        Following { said, ended: false }
     }
-    changed
+
+    fn now(&mut self) -> Arc<T> {
+        self.said.borrow_and_update().clone()
+    }
+}
+
+async fn next<T>(source: &mut Option<Following<T>>) {
+    if let Some(source) = source
+        && !source.ended
+    {
+        match source.said.changed().await {
+            Ok(()) => return,
+            Err(_) => source.ended = true,
+        }
+    }
+    std::future::pending().await
 }
 
 /// An object that both have is the API's.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -63,12 +64,12 @@ pub struct ModelProperty {
     /// Whether it can be written; `ReadOnly` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_mode: Option<AccessMode>,
-    /// Smallest value allowed.
+    /// Smallest value allowed, as a text; a whole number is taken too.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub minimum: Option<String>,
-    /// Largest value allowed.
+    pub minimum: Option<IntOrString>,
+    /// Largest value allowed, as a text; a whole number is taken too.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub maximum: Option<String>,
+    pub maximum: Option<IntOrString>,
     /// Unit of its values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,

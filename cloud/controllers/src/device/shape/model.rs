@@ -28,6 +28,12 @@ pub(crate) fn model(given: &Value) -> Shaped {
 }
 
 fn property_type(property: &mut Map<String, Value>, leftover: &mut Leftover) {
+    for bound in ["minimum", "maximum"] {
+        if let Some(Value::Number(number)) = property.get(bound) {
+            let text = number.to_string();
+            property.insert(bound.to_owned(), json!(text));
+        }
+    }
     let Some(older) = property.get("type").and_then(Value::as_object) else {
         return;
     };

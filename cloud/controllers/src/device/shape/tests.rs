@@ -120,6 +120,7 @@ fn an_older_model_is_stored_as_a_newer_one() {
         }}},
         {"name": "u", "type": {"int": {"accessMode": "ReadWrite", "minimum": 0, "maximum": 0}}},
         {"name": "v", "type": "STRING"},
+        {"name": "w", "type": "INT", "minimum": 0, "maximum": "7"},
     ]}});
     let stored = model(&older).object;
     assert_eq!(
@@ -128,6 +129,7 @@ fn an_older_model_is_stored_as_a_newer_one() {
             {"name": "t", "description": "d", "type": "DOUBLE", "accessMode": "ReadOnly", "minimum": "-50", "maximum": "99.5", "unit": "C"},
             {"name": "u", "type": "INT", "accessMode": "ReadWrite"},
             {"name": "v", "type": "STRING"},
+            {"name": "w", "type": "INT", "minimum": "0", "maximum": "7"},
         ])
     );
     assert_eq!(
