@@ -228,13 +228,13 @@ async fn a_cron_job_forbids_or_replaces_what_still_runs() {
         .until_all::<Job>(|jobs| names(jobs) == active(&second))
         .await;
     cluster
-        .merge::<CronJob>("tick", json!({"spec": {"schedule": "nonsense"}}))
+        .merge::<CronJob>("tick", json!({"spec": {"schedule": "@sometimes"}}))
         .await;
     assert!(
         cluster
             .event("tick", "UnparseableSchedule")
             .await
-            .starts_with("unparseable schedule: \"nonsense\"")
+            .starts_with("unparseable schedule: \"@sometimes\"")
     );
     cluster.stop().await;
 }
