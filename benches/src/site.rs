@@ -96,9 +96,9 @@ impl Site {
 
     /// How to start a daemon with the site's certificate.
     pub(crate) fn launch(&self, programs: &Path, program: &'static str, flags: &[&str]) -> Launch {
-        let (cert, ready) = match program {
-            "edgecore" => (NODE, "edgecore ready"),
-            _ => ("cloudcore", "cloudcore ready"),
+        let (cert, ready, own) = match program {
+            "edgecore" => (NODE, "edgecore ready", &["--meta-server", "127.0.0.1:0"][..]),
+            _ => ("cloudcore", "cloudcore ready", &[][..]),
         };
         let files = [
             ("--data-dir", self.path(program)),
@@ -112,7 +112,7 @@ impl Site {
             args: files
                 .into_iter()
                 .flat_map(|(flag, value)| [flag.to_owned(), value])
-                .chain(flags.iter().map(|flag| (*flag).to_owned()))
+                .chain(own.iter().chain(flags).map(|flag| (*flag).to_owned()))
                 .collect(),
             log: self.dir.join(format!("{program}.log")),
             ready,

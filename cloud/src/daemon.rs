@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ledge_controllers::device::{self, DeviceController};
+use ledge_controllers::manifests::{WatchError, WatchOptions, Watcher};
 use ledge_controllers::told::Told;
 use ledge_daemon::health::Health;
 use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::settings::{Load, Settings};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal};
+use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal, status};
 use ledge_log::{DiskStorage, Log, OnDamage, Options};
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::fence::receipt::ReceiptKey;
@@ -22,16 +24,15 @@ use ledge_replication::reset::OwnAppends;
 use ledge_replication::tls::{self, TlsError};
 use ledge_retention::budget::BudgetError;
 use ledge_retention::{Keeper, Policy};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
 use crate::config::{Config, LogFormat};
-use crate::device_controller::DeviceController;
 use crate::fleet::Fleet;
 use crate::hub::{Hub, HubParts, ListenError};
 use crate::kubernetes::{Kubernetes, KubernetesError};
 use crate::leadership::{self, LeadershipError};
-use crate::manifests::{WatchError, WatchOptions, Watcher};
 
 /// Size of a segment where neither the operator nor a small limit says otherwise.
 const SEGMENT_BYTES: u64 = 256 << 20;
@@ -173,7 +174,7 @@ impl Daemon {
             // There is no archive beside the log: what is durable here is archived.
             archived: Arc::new(move |key| followed.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq)),
             dir: config.data_dir.clone(),
-            budget,
+            budget: watch::Sender::new(budget),
             shares: shares(&config),
         };
         retention::make_room(&keeper);
@@ -263,32 +264,37 @@ impl Daemon {
             address.map_or_else(|err| err.to_string(), |address| address.to_string())
         };
         let mut http_address = "off".to_owned();
+        let software = format!("cloudcore {}", env!("CARGO_PKG_VERSION"));
+        let measured = log_metrics::Measured::new(&keeper, &projection, software);
         if let Some(http) = http {
             http_address = told(http.address());
+            let http = http.with(status::router(measured.clone()));
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
         let mut api_address = String::new();
+        let devices = DeviceController {
+            told: Told {
+                log: log.clone(),
+                projection: projection.clone(),
+                appends,
+            },
+            directory: manifests.as_ref().map(Watcher::subscribe),
+            kubernetes: kubernetes.as_ref().map(|kubernetes| device::Kubernetes {
+                client: kubernetes.client(),
+                reports: Arc::new(fleet.clone()),
+            }),
+        };
+        if devices.directory.is_some() || devices.kubernetes.is_some() {
+            tasks.spawn("device-controller", devices.run(shutdown.clone()));
+        }
         if let Some(kubernetes) = kubernetes {
             api_address = format!(", Kubernetes API on {}", kubernetes.place());
             kubernetes.spawn(&mut tasks, Arc::new(fleet), &shutdown);
         }
-        let measured = log_metrics::Measured {
-            log: log.clone(),
-            projection: projection.clone(),
-            archived: keeper.archived.clone(),
-        };
+        tasks.spawn("status", status::note(measured.clone(), shutdown.clone()));
         tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
         tasks.spawn("retention", retention::run(keeper, settings, shutdown.clone()));
         tasks.spawn("damage", damage::look_for(log.clone(), shutdown.clone()));
-        if let Some(watcher) = &manifests {
-            let controller = DeviceController {
-                log: log.clone(),
-                projection: projection.clone(),
-                appends: appends.clone(),
-                manifests: watcher.subscribe(),
-            };
-            tasks.spawn("device-controller", controller.run(shutdown.clone()));
-        }
         let hub_address = told(hub.address());
         tasks.spawn("hub", hub.run(shutdown.clone()));
         println!(

@@ -7,23 +7,31 @@ mod ahead;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use ledge_controllers::device::{Behind, Reports};
 use ledge_controllers::links::{Link, Links};
 use ledge_log::Log;
-use ledge_projection::{Projection, View};
+use ledge_projection::{Projection, ReadError, View};
 use ledge_proto::fence::CloudLost;
-use ledge_proto::fold::folded_stream;
+use ledge_proto::fold::{folded_stream, view};
 use ledge_proto::ids::{Lane, Mark, Scope, Seq, StreamId, StreamKey};
 use ledge_proto::session::{Peer, RefuseReason};
 use ledge_proto::v1;
 use ledge_replication::link::{Direction, LinkObserver, Refill, Traffic};
 use ledge_replication::meters;
 use ledge_replication::reset::LostHistory;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use self::ahead::Ahead;
 pub use self::ahead::Fresh;
+
+/// A node whose oldest record on its way is older than this is behind for people to see; less passes by itself.
+const LAG_SHOWN: Duration = Duration::from_secs(5);
+/// By then a node that is there has connected again to a cloudcore that just started.
+const RECONNECTED: Duration = Duration::from_secs(60);
+/// Nodes told of that a listener has not taken; beyond, it looks at all of them.
+const UNTAKEN: usize = 4096;
 
 /// Links of all nodes that connected since cloudcore started.
 #[derive(Debug, Clone)]
@@ -34,6 +42,9 @@ pub struct Fleet {
     quarantined: Arc<Mutex<BTreeSet<Scope>>>,
     /// Counts the changes of who is connected.
     changes: Arc<watch::Sender<u64>>,
+    /// Nodes about whose devices something is known that is not in the projection.
+    told: broadcast::Sender<Scope>,
+    started: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -48,6 +59,8 @@ struct NodeLink {
     down_acked: Seq,
     /// What the node said of its state ahead of the history that is on its way.
     ahead: Ahead,
+    /// Whether the lag is one for people to see.
+    lagging: bool,
 }
 
 /// How one node's link stands.
@@ -76,6 +89,8 @@ impl Fleet {
             links: Arc::default(),
             quarantined: Arc::default(),
             changes: Arc::default(),
+            told: broadcast::Sender::new(UNTAKEN),
+            started: Instant::now(),
         }
     }
 
@@ -95,6 +110,7 @@ impl Fleet {
             link.connected = false;
         }
         self.links_changed();
+        self.tell(node);
     }
 
     /// How the link of `node` stands; `None` when it has not connected since cloudcore started.
@@ -171,6 +187,51 @@ impl Fleet {
     }
 }
 
+impl Fleet {
+    fn tell(&self, node: &Scope) {
+        // Nobody listens without a Kubernetes API.
+        let _ = self.told.send(node.clone());
+    }
+
+    /// A node whose lag begins or ceases to be one for people to see is told of.
+    fn look_at_lag(&self, node: &Scope) {
+        let lagging = self.status(node).is_some_and(|status| status.lag >= LAG_SHOWN);
+        let changed = self
+            .lock()
+            .get_mut(node)
+            .is_some_and(|link| std::mem::replace(&mut link.lagging, lagging) != lagging);
+        if changed {
+            self.tell(node);
+        }
+    }
+}
+
+impl Reports for Fleet {
+    fn device(&self, node: &Scope, key: &str) -> Result<view::Device, ReadError> {
+        view::device(&self.view(node), node, key)
+    }
+
+    fn devices(&self, node: &Scope) -> Result<BTreeMap<String, view::Device>, ReadError> {
+        view::devices(&self.view(node), node)
+    }
+
+    fn behind(&self, node: &Scope) -> Behind {
+        let now = SystemTime::now();
+        let before = |age: Duration| now.checked_sub(age).unwrap_or(now);
+        match self.status(node) {
+            Some(status) if !status.connected => Behind::Lost(before(status.age)),
+            Some(status) if status.lag >= LAG_SHOWN => Behind::Lagging(before(status.lag)),
+            Some(_) => Behind::No,
+            None if self.started.elapsed() < RECONNECTED => Behind::NotKnown,
+            None => Behind::Lost(before(self.started.elapsed())),
+        }
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Scope> {
+        self.told.subscribe()
+    }
+}
+
 impl Links for Fleet {
     fn link(&self, node: &Scope) -> Option<Link> {
         let status = self.status(node)?;
@@ -230,9 +291,11 @@ impl LinkObserver for FleetObserver {
                 heads: BTreeMap::new(),
                 down_acked: Seq::ZERO,
                 ahead: Ahead::default(),
+                lagging: false,
             },
         );
         self.fleet.links_changed();
+        self.fleet.tell(&self.node);
         tracing::info!(node = %self.node, software = peer.software, "node connected");
     }
 
@@ -257,6 +320,7 @@ impl LinkObserver for FleetObserver {
                 }
             }
         });
+        self.fleet.look_at_lag(&self.node);
     }
 
     fn sent(&self, key: &StreamKey, records: u64, bytes: u64) {
@@ -295,6 +359,7 @@ impl LinkObserver for FleetObserver {
 
     fn hint(&self, key: &StreamKey, parts: &[v1::Snapshot]) {
         self.update(|link| link.ahead.take(key, parts));
+        self.fleet.tell(&self.node);
     }
 
     fn durable(&self, key: &StreamKey, _mark: Mark) {

@@ -90,6 +90,11 @@ impl Kubernetes {
         })
     }
 
+    /// A client that may do everything the controllers do.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Where it is, for people.
     pub(crate) fn place(&self) -> &str {
         &self.place

@@ -1,5 +1,6 @@
 //! The daemon's life: build (open and bind, start nothing), spawn, wait, drain.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +10,9 @@ use ledge_daemon::http::{HttpError, HttpFace};
 use ledge_daemon::logging::{self, LogLevelError};
 use ledge_daemon::settings::{Load, Settings};
 use ledge_daemon::tasks::Tasks;
-use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal};
+use ledge_daemon::{closing, damage, disk, log_metrics, retention, signal, status};
 use ledge_log::{DiskStorage, Log, OnDamage, Options};
+use ledge_metaserver::MetaServer;
 use ledge_projection::{FollowError, Follower, Opened, Projection, ProjectionError};
 use ledge_proto::ids::{Lane, NameError, Scope, Seq, StreamId};
 use ledge_proto::record::Payload;
@@ -31,8 +33,8 @@ use crate::config::{Config, LogFormat};
 use crate::hub::{HubClient, HubStatus};
 use crate::mapper::{MapperManager, MapperOptions};
 use crate::node::{LogJournal, SystemClock, boot_id, clock};
-use crate::tables;
 use crate::twin::{Clock, DeviceTable, Journal, JournalError, NewRecord};
+use crate::{meta, tables};
 
 /// Draining, in all below ten seconds: devices are let go first, then the cloud may take what is left, then the rest
 /// stops.
@@ -79,6 +81,8 @@ pub enum DaemonError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Http(#[from] HttpError),
+    #[error(transparent)]
+    MetaServer(#[from] ledge_metaserver::OpenError),
 }
 
 /// edgecore, built but not running.
@@ -92,6 +96,7 @@ pub struct Daemon {
     http: Option<HttpFace>,
     health: Health,
     hub: Option<HubClient>,
+    meta: Option<MetaServer>,
     appends: OwnAppends,
 }
 
@@ -206,6 +211,11 @@ impl Daemon {
             drain: Drain::new(config.drain.rate, config.drain.hours.clone()),
             status: Arc::default(),
         });
+        let status = hub.as_ref().map(|hub| &*hub.status);
+        let meta = match config.meta_server {
+            Some(at) => Some(meta::open(at, &log, &projection, &scope, &appends, status).await?),
+            None => None,
+        };
         Ok(Daemon {
             config,
             scope,
@@ -215,6 +225,7 @@ impl Daemon {
             http,
             health,
             hub,
+            meta,
             appends,
         })
     }
@@ -233,6 +244,7 @@ impl Daemon {
             http,
             health,
             hub,
+            meta,
             appends,
         } = self;
         let journal = LogJournal::new(log.clone(), &scope, appends);
@@ -240,7 +252,6 @@ impl Daemon {
         let let_go = shutdown.child_token();
         let follower = Follower::start(log.clone(), projection.clone());
         let (mut devices, mut tasks) = (Tasks::new(), Tasks::new());
-        let archived = archived(hub.as_ref());
         let keeper = retention::Parts {
             log: log.clone(),
             policy: Policy {
@@ -248,9 +259,9 @@ impl Daemon {
                 degrade: config.disk.degrade,
                 ..Policy::default()
             },
-            archived: archived.clone(),
+            archived: archived(hub.as_ref()),
             dir: config.data_dir.clone(),
-            budget,
+            budget: watch::Sender::new(budget),
             shares: shares(&config),
         };
         // Before anything else is appended, and before a base hides where it was cut off.
@@ -268,17 +279,14 @@ impl Daemon {
         }
         announce(&journal, announcement(&config, &scope), &mut tasks, &shutdown).await?;
         let mut address = "off".to_owned();
+        let software = format!("edgecore {}", env!("CARGO_PKG_VERSION"));
+        let measured = log_metrics::Measured::new(&keeper, &projection, software);
         if let Some(http) = http {
-            address = http
-                .address()
-                .map_or_else(|err| err.to_string(), |address| address.to_string());
+            address = shown(http.address());
+            let http = http.with(status::router(measured.clone()));
             tasks.spawn("http", http.serve(shutdown.clone()));
         }
-        let measured = log_metrics::Measured {
-            log: log.clone(),
-            projection: projection.clone(),
-            archived: archived.clone(),
-        };
+        tasks.spawn("status", status::note(measured.clone(), shutdown.clone()));
         tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
         tasks.spawn("retention", retention::run(keeper, settings, shutdown.clone()));
         tasks.spawn("damage", damage::look_for(log.clone(), shutdown.clone()));
@@ -307,7 +315,14 @@ impl Daemon {
         if let Some(hub) = hub {
             tasks.spawn("hub", hub.run(shutdown.clone()));
         }
-        println!("edgecore ready: node {scope}, cloud {cloud}, metrics and health on {address}");
+        let mut meta_address = "off".to_owned();
+        if let Some(meta) = meta {
+            meta_address = shown(meta.address());
+            tasks.spawn("metaserver", meta.run(shutdown.clone()));
+        }
+        println!(
+            "edgecore ready: node {scope}, cloud {cloud}, metrics and health on {address}, MetaServer on {meta_address}"
+        );
         let failure = wait(&stop, &mut failed, &follower, &health).await;
         let_go.cancel();
         let mut late = devices.join(DRAIN_DEVICES).await;
@@ -322,6 +337,11 @@ impl Daemon {
         followed?;
         failure.map_or(Ok(()), |err| Err(err.into()))
     }
+}
+
+/// An address for people.
+fn shown(address: std::io::Result<SocketAddr>) -> String {
+    address.map_or_else(|err| err.to_string(), |address| address.to_string())
 }
 
 /// How far the node's streams are archived: as far as the cloud said in this start of the daemon, or as was noted before.

@@ -18,7 +18,7 @@ use ledge_replication::link::{
 };
 use ledge_replication::meters;
 use ledge_replication::reset::{LostHistory, OwnAppends};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +56,7 @@ pub struct HubClient {
 pub struct HubStatus {
     link: Mutex<LinkState>,
     changed: Notify,
+    up: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +68,11 @@ struct LinkState {
 impl HubStatus {
     fn lock(&self) -> MutexGuard<'_, LinkState> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is a link, from now on.
+    pub fn link(&self) -> watch::Receiver<bool> {
+        self.up.subscribe()
     }
 
     /// How far the cloud has archived a stream of this node, as far as this start of the daemon heard.
@@ -132,6 +138,7 @@ impl HubClient {
                 () = shutdown.cancelled() => return,
             };
             metrics::gauge!("ledge_link_up").set(0.0);
+            self.status.up.send_replace(false);
             if std::mem::take(&mut self.status.lock().up) {
                 backoff.reset();
             }
@@ -259,6 +266,7 @@ struct EdgeObserver {
 impl LinkObserver for EdgeObserver {
     fn established(&self, _peer: &Peer) {
         self.status.lock().up = true;
+        self.status.up.send_replace(true);
         metrics::gauge!("ledge_link_up").set(1.0);
         metrics::gauge!("ledge_link_quarantined").set(0.0);
         metrics::counter!("ledge_link_established_total").increment(1);

@@ -301,6 +301,19 @@ impl Catalog {
         segments.get(n).cloned()
     }
 
+    /// The block of the last frame held of a stream, or of the rebase that moved it, whichever is later; 0 when neither is
+    /// held.
+    pub(crate) fn last_block_of(&self, stream: &Stream) -> BlockNo {
+        let (frame, rebase) = {
+            let state = stream.state();
+            let rebase = state.rebases.last().map(|rebase| rebase.at.block);
+            (state.frames.last().copied(), rebase)
+        };
+        let frame = frame.and_then(|frame| self.segment(frame.segment)?.block_around(frame.off));
+        let frame = frame.map(|(block, ..)| block);
+        frame.into_iter().chain(rebase).max().unwrap_or(BlockNo::ZERO)
+    }
+
     /// First block held; one past the head when none is.
     pub(crate) fn first_block(&self) -> BlockNo {
         self.segments()

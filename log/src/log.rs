@@ -199,10 +199,11 @@ impl Log {
     }
 
     /// The mark of the frame that ends exactly at `seq`; `None` when no frame held does. Sequence number 0 has
-    /// the mark before the first frame.
+    /// the mark before the first frame. Of a frame that cannot be read, it is the mark that the frame behind it continues,
+    /// where that is still to be found.
     ///
     /// # Errors
-    /// When the frame cannot be read.
+    /// When the frame cannot be read, nor its chain be told otherwise.
     pub fn mark_at(&self, key: &StreamKey, seq: Seq) -> Result<Option<Mark>, ReadError> {
         crate::read::mark_at(self.catalog(), key, seq)
     }

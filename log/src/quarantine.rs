@@ -4,7 +4,9 @@
 //! the header is gone too, its chain the one that the next block continues. So the log is the same as before the
 //! damage, and nothing that reads it has to know.
 
+pub(crate) mod chain;
 mod rebuild;
+mod run;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,10 +15,10 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Chain, Mark, Position, Seq, StreamKey};
 
-use crate::catalog::{Catalog, Damage, FrameRef, Quarantined, Segment};
+use crate::catalog::{Catalog, Damage, FrameRef, Quarantined, Segment, Stream};
 use crate::error::{AppendError, OpenError, ReadError, RefillError};
 use crate::format::block::BLOCK_HEADER_BYTES;
-use crate::ids::SegmentNo;
+use crate::ids::{BlockNo, SegmentNo};
 use crate::log::Log;
 use crate::storage::{Storage, pwrite};
 use crate::writer::Writer;
@@ -168,8 +170,17 @@ impl Log {
         found.is_some_and(|lost| !held_again(self.catalog(), &lost))
     }
 
+    /// Whether every record of `lost` came back by [`Log::refill`], and waits for others that lie beside it.
+    pub fn has_returned(&self, lost: &Quarantined) -> bool {
+        let damages = self.catalog().damages();
+        damages
+            .at(lost.segment, lost.off)
+            .is_some_and(|damage| damage.has_returned(lost))
+    }
+
     /// Takes a frame that is quarantined from a peer that has it too. `true` once the block it was in is whole again
-    /// and durable; `false` while other frames of that block are missing, which are kept in memory until then.
+    /// and durable; `false` while other frames of that block, or of those damaged in a row with it, are missing. It is kept
+    /// in memory until then.
     ///
     /// Waits for a commit that is under way.
     ///
@@ -206,20 +217,25 @@ fn held_again(catalog: &Catalog, lost: &Quarantined) -> bool {
 }
 
 impl Writer {
-    /// Whether the end of the stream may be in a damaged block.
-    pub(crate) fn is_suspect(&self, slot: u32) -> bool {
-        self.catalog.damages().suspects.contains(&slot)
+    /// Whether the end of the stream may be in a damaged block, or among blocks that are gone.
+    pub(crate) fn begins_anew(&self, stream: &Stream) -> bool {
+        let lost_from = self.superblock.lost_from;
+        lost_from > BlockNo::ZERO && self.catalog.last_block_of(stream) < lost_from
+            || self.catalog.damages().suspects.contains(&stream.slot)
     }
 
     fn refill(&mut self, frame: Frame) -> Result<bool, RefillError> {
         let damage = self.take_back(&frame)?;
         if self.put_together(&damage)? {
+            // What is whole again may be what another one was missing.
+            self.put_all_together();
             return Ok(true);
         }
-        if damage.is_complete() {
+        let run = run::run_of(&self.catalog, &damage);
+        if run.iter().all(Damage::is_complete) {
             return Err(RefillError::Beyond {
-                first: damage.first,
-                last: damage.last,
+                first: run.first().map_or(damage.first, |damage| damage.first),
+                last: run.last().map_or(damage.last, |damage| damage.last),
             });
         }
         Ok(false)
@@ -234,38 +250,91 @@ impl Writer {
 
     /// Writes every damaged block again of which enough is left, or has come back.
     pub(crate) fn put_all_together(&mut self) {
-        let all = self.catalog.damages().all.clone();
-        for damage in all {
-            match self.put_together(&damage) {
-                Ok(true) => tracing::warn!(block = %damage.first, "a damaged block was put together again"),
-                Ok(false) => {}
-                Err(err) => {
-                    tracing::warn!(block = %damage.first, error = %err, "a damaged block stays as it is")
+        loop {
+            let all = self.catalog.damages().all.clone();
+            let mut any = false;
+            for damage in all {
+                match self.put_together(&damage) {
+                    Ok(true) => {
+                        tracing::warn!(block = %damage.first, "a damaged block was put together again");
+                        any = true;
+                    }
+                    Ok(false) => {}
+                    Err(err) => {
+                        tracing::warn!(block = %damage.first, error = %err, "a damaged block stays as it is")
+                    }
                 }
+            }
+            if !any {
+                return;
             }
         }
     }
 
-    /// Writes a damaged block again, if it can be proven to be what was there.
+    /// Writes a damaged block again, with those it lies in a row with if need be, when it can be proven to be what was
+    /// there.
     fn put_together(&mut self, damage: &Damage) -> Result<bool, RefillError> {
         let Some(segment) = self.catalog.segment(damage.segment) else {
             return Ok(false);
         };
-        let Some(block) = rebuild::rebuild(&self.catalog, &segment, damage)? else {
+        if let Some(block) = rebuild::rebuild(&self.catalog, &segment, damage)? {
+            self.write_again(&segment, std::slice::from_ref(damage), &[(damage.off, block)])?;
+            return Ok(true);
+        }
+        let run = run::run_of(&self.catalog, damage);
+        let blocks: u64 = run.iter().map(|damage| damage.last.0 + 1 - damage.first.0).sum();
+        if blocks < 2 {
+            return Ok(false);
+        }
+        let Some(blocks) = run::rebuild_run(&self.catalog, &segment, &run) else {
             return Ok(false);
         };
+        self.write_again(&segment, &run, &blocks)?;
+        Ok(true)
+    }
+
+    /// Writes the blocks of `run`, each with where it starts.
+    fn write_again(
+        &mut self,
+        segment: &Arc<Segment>,
+        run: &[Damage],
+        blocks: &[(u32, rebuild::Rebuilt)],
+    ) -> Result<(), RefillError> {
         if let Some(reason) = self.poisoned.clone() {
             return Err(AppendError::Poisoned { reason }.into());
         }
-        keep(&self.catalog, damage).map_err(RefillError::Keep)?;
-        let written =
-            pwrite(&*segment.file, &block.bytes, damage.off.into()).and_then(|()| segment.file.fdatasync());
+        for damage in run {
+            keep(&self.catalog, damage).map_err(RefillError::Keep)?;
+        }
+        let mut writes = blocks.iter();
+        let written = writes
+            .try_for_each(|(off, block)| pwrite(&*segment.file, &block.bytes, (*off).into()))
+            .and_then(|()| segment.file.fdatasync());
+        let Some(first) = run.first().map(|damage| damage.first) else {
+            return Ok(());
+        };
         if let Err(err) = written {
-            let text = format!("writing block {} again: {err}", damage.first);
+            let text = format!("writing block {first} again: {err}");
             return Err(self.poison(&text).into());
         }
-        self.enter(&segment, damage, &block);
-        Ok(true)
+        let at = first.0.checked_sub(segment.header.first_block.0);
+        if let Some(at) = at.and_then(|at| usize::try_from(at).ok()) {
+            let mut starts = crate::catalog::write(&segment.blocks);
+            for (start, (off, _)) in starts.iter_mut().skip(at).zip(blocks) {
+                *start = *off; // Of several that could not be told apart, only the first was known.
+            }
+        }
+        for (off, block) in blocks {
+            self.enter(segment, *off, block);
+        }
+        let mut damages = self.catalog.damages();
+        damages
+            .all
+            .retain(|known| known.segment != segment.no() || run.iter().all(|of| of.off != known.off));
+        if damages.all.is_empty() {
+            damages.suspects.clear();
+        }
+        Ok(())
     }
 
     /// Checks a frame against what is around it, and keeps it with the damage it was in.
@@ -351,13 +420,13 @@ impl Writer {
     }
 
     /// The block is whole again: its frames are found at their place.
-    fn enter(&mut self, segment: &Arc<Segment>, damage: &Damage, block: &rebuild::Rebuilt) {
+    fn enter(&mut self, segment: &Arc<Segment>, start: u32, block: &rebuild::Rebuilt) {
         for (frame, at) in &block.frames {
             let Some(stream) = self.catalog.stream(frame.key()) else {
                 continue;
             };
             let mut state = stream.state();
-            let off = damage.off + u32::try_from(BLOCK_HEADER_BYTES + at).unwrap_or(u32::MAX);
+            let off = start + u32::try_from(BLOCK_HEADER_BYTES + at).unwrap_or(u32::MAX);
             let position = frame.mark().position;
             let ended_here = state.durable.position
                 == Position {
@@ -374,13 +443,6 @@ impl Writer {
                 self.own.remove(&stream.slot);
                 self.catalog.damages().suspects.remove(&stream.slot);
             }
-        }
-        let mut damages = self.catalog.damages();
-        damages
-            .all
-            .retain(|known| known.segment != damage.segment || known.off != damage.off);
-        if damages.all.is_empty() {
-            damages.suspects.clear();
         }
     }
 }

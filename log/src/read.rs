@@ -16,6 +16,7 @@ use crate::error::{OpenError, ReadError};
 use crate::format::block::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, seeded_crc};
 use crate::format::streams::StreamTail;
 use crate::ids::{BlockChain, BlockNo, SegmentNo};
+use crate::quarantine::chain::proven_mark;
 use crate::scan::peek;
 use crate::storage::pread_exact;
 
@@ -33,10 +34,10 @@ pub(crate) fn mark_at(catalog: &Catalog, key: &StreamKey, seq: Seq) -> Result<Op
         if let Some(mark) = state.snapshot_mark(seq) {
             return Ok(Some(mark));
         }
-        match state.ending_at(seq) {
-            Some(frame) => frame,
-            None => return Ok(start()),
-        }
+        state.ending_at(seq)
+    };
+    let Some(frame) = frame else {
+        return Ok(start().or_else(|| proven_mark(catalog, key, seq, None)));
     };
     if catalog.segment(frame.segment).is_none() {
         return Ok(None);
@@ -44,6 +45,9 @@ pub(crate) fn mark_at(catalog: &Catalog, key: &StreamKey, seq: Seq) -> Result<Op
     match mark_of_frame(catalog, key, frame) {
         // Given up and written over while it was read.
         Err(_) if catalog.segment(frame.segment).is_none() => Ok(None),
+        Err(err @ ReadError::Damaged { .. }) => {
+            proven_mark(catalog, key, seq, Some(frame)).map_or(Err(err), |mark| Ok(Some(mark)))
+        }
         other => other.map(Some),
     }
 }

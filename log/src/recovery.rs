@@ -139,6 +139,7 @@ fn create(
         durable_block: BlockNo::ZERO,
         durable_chain: head.chain,
         clean: false,
+        lost_from: BlockNo::ZERO,
     };
     let mut writer = writer(catalog, options, identity, head, superblock, lock);
     // The segment first: a superblock without one means that segments were lost.
@@ -229,7 +230,10 @@ fn recover(
     };
     let mut writer = writer(catalog, options, identity, head, superblock, lock);
     writer.superblock_file = 1 - file;
-    writer.new_epoch = lost_until.is_some();
+    if lost_until.is_some() {
+        // Durable with the count of this boot: it has to outlive the witness that told of the loss.
+        writer.superblock.lost_from = head.block.next();
+    }
     let mut unfinished = false;
     if !tail.sealed {
         // Frames of a hole are not in what the scan indexed.
@@ -271,6 +275,7 @@ fn superblock_of(header: &crate::format::segment::SegmentHeader) -> Superblock {
         durable_block: BlockNo::ZERO,
         durable_chain: [0; 16],
         clean: false,
+        lost_from: BlockNo::ZERO,
     }
 }
 
@@ -379,7 +384,6 @@ fn writer(
         head,
         synced: head,
         own: std::collections::HashMap::new(),
-        new_epoch: false,
         superblock,
         superblock_file: 0,
         durable: watch::Sender::new(head.block),

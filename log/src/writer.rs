@@ -58,8 +58,6 @@ pub(crate) struct Writer {
     pub(crate) synced: Head,
     /// Writers of the streams this log writes itself, by slot.
     pub(crate) own: HashMap<u32, FrameWriter>,
-    /// Streams this log writes start a new epoch: durable data was lost.
-    pub(crate) new_epoch: bool,
     pub(crate) superblock: Superblock,
     /// Which of the two files to write next.
     pub(crate) superblock_file: usize,

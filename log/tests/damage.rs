@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use common::*;
+use ledge_log::storage::sim::CrashKeeps;
 use ledge_log::{BlockNo, DiskStorage, FindingKind, Log, LogView, OpenError, Options, ReadError, SimDisk};
 use ledge_proto::ids::{Lane, Seq};
 
@@ -253,6 +254,74 @@ fn i6_a_log_that_lost_durable_blocks_is_refused_or_gets_a_new_epoch() {
         (2, Seq(7)),
         "not mistaken for what was lost"
     );
+}
+
+/// The witness is gone with the first opening; that streams go on in a new epoch is not.
+#[test]
+fn i6_a_new_epoch_outlives_restarts_and_crashes_before_the_first_append() {
+    let disk = SimDisk::new();
+    let (log, _) = open(&disk, 1);
+    // The third stream has all it has in what is lost.
+    for lane in [
+        Lane::UpData,
+        Lane::UpState,
+        Lane::UpState,
+        Lane::UpData,
+        Lane::Local,
+    ] {
+        log.append_blocking(&stream(lane), vec![record(1)]).unwrap();
+    }
+    log.close().unwrap();
+    let bytes = disk.read(&segment_path(0)).unwrap();
+    let starts: Vec<usize> = (4096..bytes.len())
+        .step_by(512)
+        .filter(|at| bytes[*at..].starts_with(b"LBK1"))
+        .collect();
+    let from = starts[starts.len() - 2];
+    disk.corrupt(&segment_path(0), |bytes| bytes[from..].fill(0));
+    let tolerant = || Options {
+        on_lost_data: ledge_log::OnLostData::NewEpoch,
+        ..options(2)
+    };
+    let ops = {
+        let whole = disk.after_kill();
+        drop(Log::open(storage(&whole), &dir(), tolerant()).unwrap());
+        whole.ops()
+    };
+    for op in 0..=ops {
+        let crashing = disk.after_kill();
+        crashing.crash_at(op);
+        drop(Log::open(storage(&crashing), &dir(), tolerant()));
+        for keeps in [
+            CrashKeeps::Nothing,
+            CrashKeeps::Everything,
+            CrashKeeps::Random(op),
+        ] {
+            let what = format!("operation {op}, {keeps:?}");
+            let after = crashing.after_crash(&keeps);
+            let mut appended = Vec::new();
+            // One stream after each opening.
+            for lane in [Lane::UpData, Lane::UpState, Lane::Local] {
+                let (log, _) = Log::open(storage(&after), &dir(), tolerant()).unwrap();
+                for n in 0..2 {
+                    let at = log.append_blocking(&stream(lane), vec![record(n)]).unwrap();
+                    appended.push((at.first.epoch.0, at.first.seq.0));
+                }
+                log.close().unwrap();
+            }
+            let expected = [(2, 2), (2, 3), (2, 3), (2, 4), (2, 1), (2, 2)];
+            assert_eq!(appended, expected, "{what}");
+            // Once it has begun, it is not begun again.
+            let (log, recovery) = Log::open(storage(&after), &dir(), options(3)).unwrap();
+            assert_eq!(recovery.lost_until, None, "{what}");
+            for lane in [Lane::UpData, Lane::UpState, Lane::Local] {
+                let at = log.append_blocking(&stream(lane), vec![record(9)]).unwrap();
+                assert_eq!(at.first.epoch.0, 2, "{what}");
+            }
+            log.close().unwrap();
+            assert_eq!(verify(&after).findings, [], "{what}");
+        }
+    }
 }
 
 #[test]

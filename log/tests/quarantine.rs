@@ -24,12 +24,23 @@ fn open_tolerant(disk: &SimDisk, seed: u64) -> Result<(Log, ledge_log::Recovery)
     Log::open(storage(disk), &dir(), tolerant(seed))
 }
 
-/// Several segments, own and foreign streams, blocks of one and of several frames. Closed in order.
+/// Several segments, own and foreign streams. Closed in order.
 fn sample() -> SimDisk {
+    appended(22)
+}
+
+/// Own and foreign streams in a segment that was not finished, so that it has no index.
+fn unfinished() -> SimDisk {
+    let disk = appended(8);
+    assert!(disk.read(&segment_path(1)).is_none());
+    disk
+}
+
+fn appended(count: u64) -> SimDisk {
     let disk = SimDisk::new();
     let (log, _) = open_tolerant(&disk, 1).unwrap();
     let mut remotes = [FrameWriter::new(remote_key(1)), FrameWriter::new(remote_key(2))];
-    for n in 0..22u64 {
+    for n in 0..count {
         let lane = if n % 3 == 0 { Lane::UpState } else { Lane::UpData };
         let mut big = record(n);
         big.payload = (0..(n % 5) * 150)
@@ -349,4 +360,158 @@ fn an_end_that_was_written_again_is_not_put_back() {
     );
     log.close().unwrap();
     assert_eq!(verify(&disk).findings, []);
+}
+
+/// The blocks of a segment file: where each starts, and whether it holds frames.
+fn blocks(segment: &[u8]) -> Vec<(usize, bool)> {
+    (4096..segment.len())
+        .step_by(512)
+        .filter(|at| segment[*at..].starts_with(b"LBK1"))
+        .map(|at| (at, segment[at + 4] == ledge_log::BlockKind::Data as u8))
+        .collect()
+}
+
+/// As [`sample`], with several frames in some blocks.
+fn grouped() -> SimDisk {
+    let disk = SimDisk::new();
+    let options = Options {
+        linger: ledge_log::Linger {
+            up_data: std::time::Duration::from_millis(2),
+            up_state: std::time::Duration::from_millis(2),
+            ..Default::default()
+        },
+        committer: ledge_log::Committer::Thread,
+        ..tolerant(1)
+    };
+    let (log, _) = Log::open(storage(&disk), &dir(), options).unwrap();
+    std::thread::scope(|threads| {
+        for (lane, at) in [(Lane::UpState, 0), (Lane::UpData, 100)] {
+            let log = log.clone();
+            threads.spawn(move || {
+                for n in 0..40 {
+                    log.append_blocking(&stream(lane), vec![record(at + n)]).unwrap();
+                }
+            });
+        }
+    });
+    log.close().unwrap();
+    disk
+}
+
+/// Several blocks in a row, of which not even the headers are left: they come back as long as a block behind them says
+/// what they came to.
+#[test]
+fn blocks_in_a_row_come_back_from_a_peer() {
+    type Harm = fn(&mut [u8]);
+    let kinds: [(&str, Harm); 3] = [
+        ("zeroed", |block| block.fill(0)),
+        ("a bit of the header", |block| block[20] ^= 4),
+        ("a bit of the directory", |block| block[70] ^= 4),
+    ];
+    for (name, disk, lengths) in [
+        ("finished", sample(), 2..=4),
+        ("unfinished", unfinished(), 2..=4),
+        ("grouped", grouped(), 2..=2),
+    ] {
+        let all = pristine(&disk);
+        let last = (0..).find(|no| disk.read(&segment_path(*no)).is_none()).unwrap() - 1;
+        let (mut rounds, mut restored) = (0, 0);
+        for no in 0..=last {
+            let path = segment_path(no);
+            let found = blocks(&disk.read(&path).unwrap());
+            for len in lengths.clone() {
+                for run in found.windows(len + 1) {
+                    if !run[..len].iter().all(|(_, data)| *data) {
+                        continue;
+                    }
+                    for (kind, harm) in &kinds {
+                        let what = format!("{name}, segment {no}, {len} blocks at {}: {kind}", run[0].0);
+                        let back = round(&disk, &all, &what, |disk| {
+                            disk.corrupt(&path, |bytes| {
+                                for pair in run.windows(2) {
+                                    harm(&mut bytes[pair[0].0..pair[1].0]);
+                                }
+                            });
+                        });
+                        rounds += 1;
+                        restored += u32::from(back);
+                        // Of streams that end in the last segment nothing may say that there was more.
+                        assert!(back || no == last, "{what}");
+                    }
+                }
+            }
+        }
+        println!("{name}: {restored} of {rounds} restored");
+        assert!(
+            rounds > 40 && restored * 10 >= rounds * 8,
+            "{name}: {restored} of {rounds}"
+        );
+    }
+}
+
+/// As [`a_crash_while_a_block_is_put_back_loses_nothing`], of three in a row.
+#[test]
+fn a_crash_while_blocks_in_a_row_are_put_back_loses_nothing() {
+    for disk in [sample(), unfinished()] {
+        let all = pristine(&disk);
+        let path = segment_path(0);
+        let found = blocks(&disk.read(&path).unwrap());
+        let run = found
+            .windows(4)
+            .find(|run| run[..3].iter().all(|(_, data)| *data))
+            .unwrap();
+        let damaged = || {
+            let copy = disk.after_kill();
+            copy.corrupt(&path, |bytes| bytes[run[0].0..run[3].0].fill(0));
+            copy
+        };
+        let give_back = |log: &Log| -> Option<()> {
+            let mut blocks = log.read_blocks(BlockNo::ZERO);
+            while blocks.position() < log.durable_block() {
+                if blocks.next_block().is_err() {
+                    blocks = log.read_blocks(blocks.position().next());
+                }
+            }
+            for lost in log.quarantined() {
+                for frame in &all[&lost.key] {
+                    if lost.first <= frame.first_seq() && frame.last_seq() <= lost.last {
+                        match log.refill(frame.clone()) {
+                            Ok(_) | Err(RefillError::NotQuarantined { .. }) => {}
+                            Err(_) => return None,
+                        }
+                    }
+                }
+            }
+            log.quarantined().is_empty().then_some(())
+        };
+        let ops = {
+            let disk = damaged();
+            let (log, _) = open_tolerant(&disk, 2).unwrap();
+            give_back(&log).unwrap();
+            drop(log);
+            disk.ops()
+        };
+        for op in 0..ops {
+            let disk = damaged();
+            disk.crash_at(op);
+            let back = open_tolerant(&disk, 2).ok().and_then(|(log, _)| give_back(&log));
+            for keeps in [
+                CrashKeeps::Nothing,
+                CrashKeeps::Everything,
+                CrashKeeps::Random(op),
+                CrashKeeps::Only(0),
+            ] {
+                let what = format!("operation {op}, {keeps:?}");
+                let after = disk.after_crash(&keeps);
+                let (log, _) = open_tolerant(&after, 3).unwrap();
+                read_what_is_there(&log, &all, &what);
+                if back.is_some() {
+                    assert_eq!(log.quarantined(), [], "{what}: it was acknowledged");
+                }
+                give_back(&log).unwrap_or_else(|| panic!("{what}"));
+                log.close().unwrap();
+                assert_eq!(verify(&after).findings, [], "{what}");
+            }
+        }
+    }
 }

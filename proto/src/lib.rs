@@ -3,7 +3,7 @@
 //! Nothing in this crate does I/O, reads a clock or draws a random number: everything is a function of its
 //! arguments, so that replay gives the same result anywhere.
 //!
-//! Reading order: [`limits`], [`ids`], [`frame`], [`record`], [`stamp`], [`fold`], [`fence`], [`session`].
+//! Reading order: [`limits`], [`ids`], [`frame`], [`record`], [`stamp`], [`retime`], [`fold`], [`fence`], [`session`].
 
 pub mod checksum;
 pub mod fence;
@@ -13,6 +13,7 @@ pub mod ids;
 pub mod limits;
 pub mod mutants;
 pub mod record;
+pub mod retime;
 pub mod session;
 pub mod stamp;
 

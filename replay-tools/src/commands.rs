@@ -4,6 +4,7 @@ pub mod at;
 pub mod cert;
 pub mod completion;
 pub mod diff;
+mod http;
 pub mod log;
 pub mod node;
 pub mod quickstart;

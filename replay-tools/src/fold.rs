@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::sync::Arc;
 
+use ledge_history::clocks::Clocks;
+use ledge_history::source::LogSource;
+use ledge_history::{FrameSource, SourceError};
 use ledge_log::LogView;
 use ledge_proto::fold::snapshot::{self, SnapshotError};
 use ledge_proto::fold::{FoldError, State, Table};
@@ -33,7 +37,8 @@ pub(crate) struct Folded {
 }
 
 /// Folds every record of `view` up to `until`.
-pub(crate) fn fold(view: &LogView, until: &Until, progress: &mut Progress) -> Result<Folded, Quit> {
+pub(crate) fn fold(view: &Arc<LogView>, until: &Until, progress: &mut Progress) -> Result<Folded, Quit> {
+    let sources: [Arc<dyn FrameSource>; 1] = [Arc::new(LogSource::new(view.clone()))];
     let mut folder = Folder {
         folded: Folded {
             state: State::new(),
@@ -45,6 +50,8 @@ pub(crate) fn fold(view: &LogView, until: &Until, progress: &mut Progress) -> Re
         until,
         held: BTreeMap::new(),
         left: BTreeSet::new(),
+        clocks: BTreeMap::new(),
+        sources: &sources,
         reached: false,
     };
     folder.begin(view)?;
@@ -85,6 +92,9 @@ struct Folder<'a> {
     held: BTreeMap<StreamKey, Vec<Range>>,
     /// Streams that went on from a snapshot of a later time: none of their later records counts.
     left: BTreeSet<StreamKey>,
+    /// When records happened that were written before the clock was set.
+    clocks: BTreeMap<StreamKey, Clocks<'a>>,
+    sources: &'a [Arc<dyn FrameSource>],
     /// Nothing later counts.
     reached: bool,
 }
@@ -93,7 +103,7 @@ fn bad_replay(err: &ReplayError<Infallible>) -> Failure {
     Failure::unreadable(err.to_string()).hint("`ledge log verify` says what is missing or damaged")
 }
 
-impl Folder<'_> {
+impl<'a> Folder<'a> {
     /// Begins with what stands for the records that are gone.
     fn begin(&mut self, view: &LogView) -> Result<(), Failure> {
         replay::load_bases(view, &mut self.folded.state).map_err(|err| bad_replay(&err))?;
@@ -140,23 +150,33 @@ impl Folder<'_> {
     }
 
     fn take(&mut self, view: &LogView, frame: Frame) -> Result<(), Failure> {
-        let counts: &dyn Fn(Position, &v1::Record) -> bool = match self.until {
+        let counts: &dyn Fn(Position, i64) -> bool = match self.until {
             Until::Record(key, last) if key == frame.key() && *last <= frame.last_seq() => {
                 self.reached = true;
                 &|position, _| position.seq <= *last
             }
-            Until::Time(time) => &|_, record| record.wall_us <= time.as_us(),
+            Until::Time(time) => &|_, wall_us| wall_us <= time.as_us(),
             Until::End | Until::Block(_) | Until::Record(..) => &|_, _| true,
         };
-        let mut kept = 0;
+        let (sources, key) = (self.sources, frame.key());
+        let clocks = self
+            .clocks
+            .entry(key.clone())
+            .or_insert_with(|| Clocks::of(sources, key));
+        // Of each record, whether it counts.
+        let mut counted = Vec::with_capacity(frame.count() as usize);
         let mut last = None;
         for item in frame.records().map_err(|err| bad_frame(&err))? {
             let (position, record) = item.map_err(|err| bad_frame(&err))?;
-            if counts(position, &record) {
-                kept += 1;
-                last = Some((position, Moment::from_us(record.wall_us)));
+            let corrected = clocks.time_of(&record).map_err(|err| bad_source(&err))?;
+            let wall_us = corrected.unwrap_or(record.wall_us);
+            counted.push(counts(position, wall_us));
+            if counted.last() == Some(&true) {
+                last = Some((position, Moment::from_us(wall_us)));
             }
         }
+        let kept = counted.iter().filter(|counts| **counts).count();
+        let kept = u32::try_from(kept).unwrap_or(u32::MAX);
         let Some(last) = last else {
             hold(self.held.entry(frame.key().clone()).or_default(), &frame);
             return Ok(());
@@ -167,7 +187,7 @@ impl Folder<'_> {
         let folds = if kept == frame.count() {
             self.folded.state.apply_frame(&frame)
         } else {
-            self.folded.state.apply_frame(&masked(&frame, counts)?)
+            self.folded.state.apply_frame(&masked(&frame, &counted)?)
         };
         match folds {
             // A later epoch went on before it: it is in its block, but no longer in its stream.
@@ -230,6 +250,10 @@ fn bad_fold(err: &FoldError<Infallible>) -> Failure {
     Failure::unreadable(err.to_string()).hint("`ledge log verify` says what is missing or damaged")
 }
 
+fn bad_source(err: &SourceError) -> Failure {
+    Failure::unreadable(err.to_string()).hint("`ledge log verify` says what is missing or damaged")
+}
+
 fn bad_snapshot(err: &SnapshotError) -> Failure {
     Failure::unreadable(err.to_string()).hint("`ledge log verify` says what is damaged")
 }
@@ -251,18 +275,12 @@ fn hold(ranges: &mut Vec<Range>, frame: &Frame) {
 }
 
 /// `frame` with the records that do not count replaced by records of no kind, which folds leave alone.
-fn masked(frame: &Frame, counts: &dyn Fn(Position, &v1::Record) -> bool) -> Result<Frame, Failure> {
+fn masked(frame: &Frame, counted: &[bool]) -> Result<Frame, Failure> {
     let mut payload = Vec::new();
-    for item in frame.records().map_err(|err| bad_frame(&err))? {
-        let (position, record) = item.map_err(|err| bad_frame(&err))?;
-        push_record(
-            &mut payload,
-            if counts(position, &record) {
-                &record
-            } else {
-                &BLANK
-            },
-        );
+    let records = frame.records().map_err(|err| bad_frame(&err))?;
+    for (item, counts) in records.zip(counted) {
+        let (_, record) = item.map_err(|err| bad_frame(&err))?;
+        push_record(&mut payload, if *counts { &record } else { &BLANK });
     }
     let before = Position {
         epoch: frame.epoch(),

@@ -18,7 +18,6 @@ pub(crate) struct Dir {
 }
 
 impl Dir {
-    #[cfg(feature = "sql")]
     pub(crate) fn new(dir: PathBuf) -> Self {
         Dir { dir }
     }
@@ -27,6 +26,12 @@ impl Dir {
     pub(crate) fn log(&self) -> PathBuf {
         let inside = self.dir.join("log");
         if inside.is_dir() { inside } else { self.dir.clone() }
+    }
+
+    /// The data directory: DIR itself, or where it lies when it is the `log` of one.
+    pub(crate) fn data(&self) -> PathBuf {
+        let log = self.log();
+        log.parent().map_or_else(|| log.clone(), Path::to_owned)
     }
 
     /// Opens the log for reading.

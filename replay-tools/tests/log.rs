@@ -159,6 +159,72 @@ fn stats_measure_each_stream() {
     assert!(lines(&data, &["log", "stats", "DIR"])[0].starts_with("STREAM"));
 }
 
+/// As a daemon notes it in its data directory.
+fn note(incarnation: &str, applied_block: u64) -> serde_json::Value {
+    serde_json::json!({
+        "software": "edgecore 9.9", "atUs": common::T0, "incarnation": incarnation, "stopped": true,
+        "appliedBlock": applied_block, "durableBlock": 9, "of a later version": {},
+        "fsync": {"count": 5, "meanSeconds": 0.0012, "p50Seconds": 0.001, "p99Seconds": 0.004},
+        "disk": {
+            "limitBytes": 200 << 20, "logLimitBytes": 100 << 20, "logUsedBytes": 65536, "restBytes": 1 << 20,
+            "freeBytes": 5_u64 << 30, "forecastSeconds": 7200.0, "full": false,
+        },
+    })
+}
+
+#[test]
+fn stats_take_in_what_the_daemon_noted() {
+    let data = Data::story();
+    let stats = |args: &[&str]| json(&data, &[&["log", "stats", "DIR"], args].concat())[0].clone();
+    let unknown = stats(&[]);
+    assert_eq!(
+        (&unknown["daemon"], &unknown["streams"][2]["applied"]),
+        (&serde_json::Value::Null, &serde_json::Value::Null)
+    );
+    let file = data.path().join("status.json");
+    let log = data.open();
+    let incarnation = log.identity().incarnation.to_string();
+    log.close().unwrap();
+    // 18 records in 9 blocks; of up.data some are in the last three.
+    fs::write(&file, note(&incarnation, 9).to_string()).unwrap();
+    let all = stats(&[]);
+    for stream in all["streams"].as_array().unwrap() {
+        assert_eq!(stream["applied"], stream["head"], "{stream}");
+    }
+    assert_eq!(
+        (&all["daemon"]["fsync"]["p99_seconds"], &all["daemon"]["stopped"]),
+        (&0.004.into(), &true.into())
+    );
+    assert_eq!(all["daemon"]["disk"]["limit_bytes"], 200 << 20);
+    assert_eq!(
+        all["forecast"]["limit_bytes"],
+        100 << 20,
+        "the daemon's own limit"
+    );
+    assert_eq!(stats(&["--limit", "50MiB"])["forecast"]["limit_bytes"], 50 << 20);
+    fs::write(&file, note(&incarnation, 6).to_string()).unwrap();
+    let behind = &stats(&[])["streams"][2];
+    let applied = behind["applied"].as_u64().unwrap();
+    assert!(
+        0 < applied && applied < behind["head"].as_u64().unwrap(),
+        "{behind}"
+    );
+    let shown = lines(&data, &["log", "stats", "DIR"]).join("\n");
+    for words in [
+        "APPLIED",
+        "edgecore 9.9, stopped 1h 00m ago: applied up to block 6, 3 blocks wait",
+        "99 of 100 within 4.0ms",
+        "log 64.0 KiB of 100.0 MiB, the rest of the directory 1.0 MiB, limit for both 200.0 MiB",
+    ] {
+        assert!(shown.contains(words), "`{words}` is not in:\n{shown}");
+    }
+    // Another log's note, and one that makes no sense, say nothing of this log.
+    for other in [note("00", 9).to_string(), "{".to_owned(), "[1]".to_owned()] {
+        fs::write(&file, other).unwrap();
+        assert_eq!(stats(&[])["daemon"], serde_json::Value::Null);
+    }
+}
+
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let data = Data::new();

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Data, double, json, lines, on, record, sample};
+use common::{Data, double, json, lines, on, record, reported, sample};
 use ledge_proto::ids::StreamId;
 use ledge_proto::record::Payload;
 use ledge_proto::v1;
@@ -70,6 +70,84 @@ fn at_a_block_counts_it_and_all_before() {
             1,
             "error: the log has no block 10\nhint: it holds blocks 1 to 9\n"
         )
+    );
+}
+
+/// Another start, whose clock shows 1970 until a minute after its boot: ten minutes after the story began.
+fn unset_clock(data: &Data) {
+    let early = |second: u64, record: v1::Record| v1::Record {
+        wall_us: i64::try_from(second * 1_000_000).unwrap(),
+        mono_us: second * 1_000_000,
+        clock: v1::ClockQuality::ClockBeforeBuild.into(),
+        boot: 2,
+        ..record
+    };
+    let sync = v1::ClockSync {
+        boot: 2,
+        mono_us: 60_000_000,
+        wall_us: common::T0 + 600_000_000,
+        before_us: 60_000_000,
+        quality: v1::ClockQuality::ClockSynced.into(),
+    };
+    let offline = v1::DeviceState {
+        state: "offline".into(),
+        message: String::new(),
+    };
+    let log = data.open();
+    for (stream, record) in [
+        ("edge-1/up.data", early(10, sample("plant/pump-1/speed", 0, 10.5))),
+        (
+            "edge-1/up.state",
+            early(15, reported("plant/pump-1/speed", 0, 15.5)),
+        ),
+        (
+            "edge-1/up.state",
+            early(16, record("plant/pump-1", 0, &Payload::DeviceState(offline))),
+        ),
+        ("edge-1/up.data", early(20, sample("plant/pump-1/speed", 0, 20.5))),
+        ("edge-1/up.data", record("edge-1", 600, &Payload::ClockSync(sync))),
+    ] {
+        log.append_blocking(&stream.parse::<StreamId>().unwrap(), vec![record])
+            .unwrap();
+    }
+    log.close().unwrap();
+}
+
+#[test]
+fn what_was_written_before_the_clock_was_set_has_its_time_in_at() {
+    let data = Data::story();
+    unset_clock(&data);
+    let document = &json(&data, &["at", "DIR"])[0];
+    let device = &document["nodes"][0]["devices"]["plant/pump-1"];
+    for (what, time) in [
+        (&device["twins"]["speed"]["sample"], "2026-11-23T15:09:20.000000Z"),
+        (
+            &device["twins"]["speed"]["reported"],
+            "2026-11-23T15:09:15.000000Z",
+        ),
+        (&device["state"], "2026-11-23T15:09:16.000000Z"),
+    ] {
+        assert_eq!((&what["time"], &what["clock"]), (&time.into(), &"retimed".into()));
+    }
+    // The cloud's own clock was right all the time.
+    assert_eq!(device["twins"]["speed"]["desired"]["clock"], "synced");
+    let shown = lines(&data, &["at", "DIR"]).join("\n");
+    assert!(shown.contains("20.5    2026-11-23 15:09:20.000"), "{shown}");
+    // A moment is that of the corrected times.
+    let at = |time: &str| twin(&data, &["--time", time]);
+    let before = (1600.0.into(), 1600.0.into(), 1600.5.into());
+    assert_eq!(at("2026-11-23T15:08:00Z"), before, "before any of it");
+    assert_eq!(
+        at("2026-11-23T15:09:10Z"),
+        (1600.0.into(), 1600.0.into(), 10.5.into())
+    );
+    assert_eq!(
+        at("2026-11-23T15:09:15Z"),
+        (1600.0.into(), 15.5.into(), 10.5.into())
+    );
+    assert_eq!(
+        at("2026-11-23T15:09:20Z"),
+        (1600.0.into(), 15.5.into(), 20.5.into())
     );
 }
 

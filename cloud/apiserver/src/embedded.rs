@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use ledge_kubeapi::objects::Limits;
 use ledge_kubeapi::serve::Api;
@@ -24,6 +25,9 @@ use crate::pki::{self, PkiError};
 use crate::reviews::Reviews;
 use crate::server::{self, ServeError, Served, Server};
 use crate::store::{LoadError, LogStore};
+
+/// How long events are kept, as upstream's `--event-ttl`.
+pub const EVENT_TTL: Duration = Duration::from_secs(3600);
 
 /// Where the API is and what it keeps in memory.
 #[derive(Debug, Clone)]
@@ -62,6 +66,7 @@ pub struct Embedded {
     server: Server,
     acceptor: TlsAcceptor,
     kubeconfig: PathBuf,
+    event_ttl: Duration,
 }
 
 impl Embedded {
@@ -101,7 +106,14 @@ impl Embedded {
             server,
             acceptor,
             kubeconfig,
+            event_ttl: EVENT_TTL,
         })
+    }
+
+    /// Keeps events for `event_ttl` after they were last seen, instead of [`EVENT_TTL`].
+    pub fn with_event_ttl(mut self, event_ttl: Duration) -> Embedded {
+        self.event_ttl = event_ttl;
+        self
     }
 
     /// Where it listens, with the real port.
@@ -129,7 +141,7 @@ impl Embedded {
 
     /// Serves until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let janitor = janitor::run(self.api.clone(), shutdown.clone());
+        let janitor = janitor::run(self.api.clone(), self.event_ttl, shutdown.clone());
         let served = Served {
             api: self.api,
             accounts: self.accounts,

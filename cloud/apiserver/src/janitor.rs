@@ -1,30 +1,43 @@
 //! Ends what is marked for deletion: empties namespaces that go, removes the objects of definitions that go, and lets go of
-//! dependents whose owners are gone (background deletion; `foregroundDeletion` and `orphan` finalizers too).
+//! dependents whose owners are gone (background deletion; `foregroundDeletion` and `orphan` finalizers too). Forgets events.
+
+mod events;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use ledge_kubeapi::resource::GroupResource;
 use ledge_kubeapi::serve::Api;
 use ledge_kubeapi::store::{Change, Selection, Store};
-use ledge_kubeapi::{ApiError, Object, Reason};
+use ledge_kubeapi::{ApiError, Environment, Object, Reason};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::CRD_FINALIZER;
+use crate::environment::SystemEnvironment;
 
 /// After a change the janitor waits this long for more, so that a burst is one round.
 const SETTLE: Duration = Duration::from_millis(50);
 /// A round at least this often: a change that a full watch lost is found then.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// Works until `shutdown`.
-pub async fn run(api: Api, shutdown: CancellationToken) {
+/// Works until `shutdown`; events are kept for `event_ttl`.
+pub async fn run(api: Api, event_ttl: Duration, shutdown: CancellationToken) {
     let store = Arc::clone(api.store());
     let mut seen = None;
+    let mut expired = None;
     loop {
+        if expired.is_none_or(|at: Instant| at.elapsed() >= PERIOD) {
+            let now_us = Environment::now_us(&SystemEnvironment);
+            match events::expire(&*store, event_ttl, now_us).await {
+                Ok(0) => {}
+                Ok(count) => tracing::debug!(count, "old events are forgotten"),
+                Err(error) => tracing::warn!(%error, "old events cannot be forgotten; it is tried again"),
+            }
+            expired = Some(Instant::now());
+        }
         let version = store.version();
         let mut again = false;
         if seen != Some(version) {
@@ -273,7 +286,7 @@ async fn remove(store: &dyn Store, object: &Object, value: &Value) -> Result<boo
         0
     };
     let mut new = value.clone();
-    let now = ledge_kubeapi::Environment::now_us(&crate::environment::SystemEnvironment);
+    let now = Environment::now_us(&SystemEnvironment);
     new["metadata"]["deletionTimestamp"] = ledge_kubeapi::meta::time(now + grace * 1_000_000).into();
     new["metadata"]["deletionGracePeriodSeconds"] = grace.into();
     replace(store, object, new).await

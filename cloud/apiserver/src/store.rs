@@ -1,5 +1,10 @@
 //! Objects as records of a stream. A change is decided against everything that has its place in the stream already, takes
-//! its own place, and is visible to readers once it is durable.
+//! its own place, and is visible to readers once it is durable. A watch that begins before what memory holds is replayed
+//! from the log.
+
+mod replay;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -337,7 +342,10 @@ impl Store for LogStore {
         selection: &Selection,
         from: Version,
     ) -> Result<BoxStream<'static, Result<Event, ApiError>>, ApiError> {
-        let (past, to_come) = lock(&self.shared.state).objects.watch(selection, from)?;
-        Ok(events(past, to_come, &selection.resource))
+        let watch = lock(&self.shared.state).objects.watch(selection, from);
+        match watch {
+            Ok((past, to_come)) => Ok(events(past, to_come, &selection.resource)),
+            Err(_) => replay::watch(&self.shared, selection, from),
+        }
     }
 }

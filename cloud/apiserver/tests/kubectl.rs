@@ -8,6 +8,8 @@ mod access;
 mod commands;
 #[path = "kubectl/place.rs"]
 mod place;
+#[path = "kubectl/subresources.rs"]
+mod subresources;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -5,15 +5,17 @@
 //! A controller keeps no state of its own. It compares what the API says with what nodes were told, which is the
 //! projection of their streams, and appends the difference: after a restart it goes on where the log ends.
 //!
-//! Reading order: [`told`], [`links`], [`Controllers`] (this file), [`edge`],
+//! Reading order: [`told`], [`links`], [`Controllers`] (this file), [`edge`], [`manifests`] and [`device`],
 //! [`definitions`], [`groups`].
 
 mod as_node;
 pub mod definitions;
+pub mod device;
 mod edge;
 pub mod groups;
 mod informer;
 pub mod links;
+pub mod manifests;
 mod objects;
 pub mod told;
 mod writes;

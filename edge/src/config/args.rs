@@ -32,6 +32,9 @@ pub struct Args {
     /// Address of metrics and health, or `off` [file: ledge.httpAddress] [default: 127.0.0.1:9600]
     #[arg(long, value_name = "IP:PORT", env = "LEDGE_HTTP_LISTEN")]
     pub http_listen: Option<String>,
+    /// Address of MetaServer, the node's Kubernetes API, or `off` [file: modules.metaManager.metaServer.server] [default: 127.0.0.1:10550]
+    #[arg(long, value_name = "IP:PORT", env = "LEDGE_META_SERVER")]
+    pub meta_server: Option<String>,
     /// Labels this node reports, instead of those in the file [file: modules.edged.nodeLabels]
     #[arg(long, value_name = "KEY=VALUE,…", env = "LEDGE_LABELS")]
     pub labels: Option<String>,

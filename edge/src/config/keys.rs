@@ -15,6 +15,11 @@ pub(super) const SECTIONS: &[Section] = &[
         inert: &[],
     },
     Section {
+        path: "ledge.metaServer",
+        used: &["anyAddress"],
+        inert: &[],
+    },
+    Section {
         path: "ledge.reconnect",
         used: &["first", "longest"],
         inert: &[],
@@ -171,21 +176,14 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section {
         path: "modules.metaManager",
-        used: &[],
-        inert: &[
-            "enable",
-            "contextSendGroup",
-            "contextSendModule",
-            "remoteQueryTimeout",
-        ],
+        used: &["enable"],
+        inert: &["contextSendGroup", "contextSendModule", "remoteQueryTimeout"],
     },
     Section {
         path: "modules.metaManager.metaServer",
-        used: &[],
+        used: &["enable", "server"],
         inert: &[
-            "enable",
             "debug",
-            "server",
             "tlsCaFile",
             "tlsCertFile",
             "tlsPrivateKeyFile",

@@ -24,6 +24,7 @@ const SHAPE: Shape = Shape {
 
 const DATA_DIR: &str = "/var/lib/ledge/edgecore";
 const HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9600);
+const META_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10550);
 const HEARTBEAT: Duration = Duration::from_secs(15);
 const LINGER_DATA: Duration = Duration::from_millis(100);
 const LINGER_MAX: Duration = Duration::from_secs(10);
@@ -33,6 +34,8 @@ const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(32);
 
 const SERVER: &str = "modules.edgeHub.quic.server";
+const META_SERVER_KEY: &str = "modules.metaManager.metaServer.server";
+const ANY_ADDRESS: &str = "ledge.metaServer.anyAddress";
 const SCHEDULE: &str = "ledge.hub.drain.schedule";
 const NODE_NAME: &str = "modules.edged.hostnameOverride";
 
@@ -73,6 +76,7 @@ impl Config {
                 &["ledge.httpAddress"],
                 HTTP_LISTEN,
             )?,
+            meta_server: meta_server(args, &mut file)?,
             heartbeat: file.heartbeat("modules.edgeHub.heartbeat", HEARTBEAT),
             backoff_first,
             backoff_longest,
@@ -86,6 +90,31 @@ impl Config {
             without_effect: file.finish()?,
         })
     }
+}
+
+/// Where MetaServer is. A flag wins over what the file turns off.
+fn meta_server(args: &Args, file: &mut ConfigFile) -> Result<Option<ledge_metaserver::Config>, ConfigError> {
+    let mut truth = |key, default| {
+        let found = file.settings.parsed::<bool>(key, "`true` or `false`");
+        found.unwrap_or(default)
+    };
+    let anywhere = truth(ANY_ADDRESS, false);
+    let manager = truth("modules.metaManager.enable", true);
+    let enabled = truth("modules.metaManager.metaServer.enable", true) && manager;
+    let flag = ("--meta-server", args.meta_server.as_deref());
+    let listen = file.listen(flag, META_SERVER_KEY, META_SERVER)?;
+    let listen = listen.filter(|_| enabled || args.meta_server.is_some());
+    let Some(listen) = listen else { return Ok(None) };
+    if !listen.ip().is_loopback() && !anywhere {
+        let told = format!(
+            "`{listen}` is not on the loopback, and MetaServer asks nobody who he is: take 127.0.0.1, or set {ANY_ADDRESS} to true"
+        );
+        if args.meta_server.is_some() {
+            return Err(ConfigError::flag("--meta-server", told));
+        }
+        file.settings.problem(META_SERVER_KEY, told, None);
+    }
+    Ok(Some(ledge_metaserver::Config { listen, anywhere }))
 }
 
 fn node_name(args: &Args, file: &mut ConfigFile) -> Result<Option<String>, ConfigError> {

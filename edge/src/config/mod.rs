@@ -41,6 +41,8 @@ pub struct Config {
     pub tls: TlsPaths,
     /// Where metrics and health are served; `None` serves neither.
     pub http_listen: Option<SocketAddr>,
+    /// MetaServer; `None` turns it off.
+    pub meta_server: Option<ledge_metaserver::Config>,
     /// Heartbeat until cloudcore proposes another. A link is half-open after two missed ones.
     pub heartbeat: Duration,
     /// Ceiling of the first wait before dialling again; it doubles with every attempt that fails.

@@ -206,6 +206,30 @@ impl ConfigFile {
         Ok(Some(default))
     }
 
+    /// Where something is served, from `flag` or `key`, `default` when neither says; `None` for `off`.
+    ///
+    /// # Errors
+    /// When the flag is neither an address nor `off`.
+    pub fn listen(
+        &mut self,
+        (flag, given): (&'static str, Option<&str>),
+        key: &str,
+        default: SocketAddr,
+    ) -> Result<Option<SocketAddr>, ConfigError> {
+        let wrong = |text: &str| format!("`{text}` is not an address such as {default}, nor `off`");
+        if let Some(text) = given {
+            return on_or_off(text).ok_or_else(|| ConfigError::flag(flag, wrong(text)));
+        }
+        let Some(text) = self.settings.text(key) else {
+            return Ok(Some(default));
+        };
+        let listen = on_or_off(&text);
+        if listen.is_none() {
+            self.settings.problem(key, wrong(&text), None);
+        }
+        Ok(listen.flatten())
+    }
+
     /// Where the embedded Kubernetes API is served, from `--api-listen` or `key`: `Some(None)` for `off`, `None` when
     /// neither says.
     ///

@@ -1,6 +1,6 @@
 //! What cloudcore and edgecore do alike around their real work.
 //!
-//! Reading order: [`config`], [`disk`], [`damage`], [`logging`], [`tasks`], [`health`], [`http`], [`log_metrics`], [`clock`], [`retention`], [`settings`], [`signal`], [`closing`].
+//! Reading order: [`config`], [`disk`], [`damage`], [`logging`], [`tasks`], [`health`], [`http`], [`log_metrics`], [`status`], [`clock`], [`retention`], [`settings`], [`signal`], [`closing`].
 
 pub mod clock;
 pub mod closing;
@@ -15,4 +15,5 @@ mod metrics_help;
 pub mod retention;
 pub mod settings;
 pub mod signal;
+pub mod status;
 pub mod tasks;

@@ -1,15 +1,18 @@
 //! The log's figures as metrics, refreshed now and then.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ledge_log::{Log, LogStats, Room, StreamInfo};
 use ledge_projection::Projection;
 use ledge_proto::ids::{Lane, Seq};
+use ledge_retention::budget::Budget;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::retention::Archived;
+use crate::retention::{Archived, Parts};
 
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -22,6 +25,51 @@ pub struct Measured {
     pub projection: Projection,
     /// How far its streams are archived.
     pub archived: Archived,
+    /// The data directory.
+    pub dir: PathBuf,
+    /// How it is divided.
+    pub budget: watch::Receiver<Budget>,
+    /// The daemon's name and version.
+    pub software: String,
+    /// When the log was opened, and what had been written to it by then.
+    began: (Instant, u64),
+}
+
+impl Measured {
+    /// What [`retention`](crate::retention) keeps, with what is folded of it by `software`.
+    pub fn new(keeper: &Parts, projection: &Projection, software: String) -> Measured {
+        Measured {
+            log: keeper.log.clone(),
+            projection: projection.clone(),
+            archived: keeper.archived.clone(),
+            dir: keeper.dir.clone(),
+            budget: keeper.budget.subscribe(),
+            software,
+            began: (Instant::now(), keeper.log.stats().written_bytes),
+        }
+    }
+
+    /// Until the log is full at the rate since the daemon started, seconds. `None` where nothing was written.
+    #[allow(clippy::cast_precision_loss, reason = "figures stay below 2^53")]
+    pub(crate) fn forecast(&self, room: &Room, stats: &LogStats) -> Option<f64> {
+        let (began, written_before) = self.began;
+        let rate = (stats.written_bytes - written_before) as f64 / began.elapsed().as_secs_f64().max(1.0);
+        if rate <= 0.0 {
+            return None;
+        }
+        let by_limit = room
+            .limit
+            .map_or(u64::MAX, |limit| limit.saturating_sub(room.used));
+        let left = by_limit.min(room.free_on_disk).saturating_add(room.active_left);
+        Some(left as f64 / rate)
+    }
+}
+
+/// How far the archive is behind a stream that this log writes.
+pub(crate) struct Behind {
+    pub(crate) archived: Seq,
+    pub(crate) records: u64,
+    pub(crate) age: Duration,
 }
 
 /// Publishes the log's figures until `shutdown`.
@@ -29,7 +77,6 @@ pub async fn publish(measured: Measured, shutdown: CancellationToken) {
     crate::metrics_help::describe();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let began = (Instant::now(), measured.log.stats().written_bytes);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -37,9 +84,7 @@ pub async fn publish(measured: Measured, shutdown: CancellationToken) {
         }
         let of = measured.clone();
         // Reads a record of each lane that is behind.
-        tokio::task::spawn_blocking(move || refresh(&of, began))
-            .await
-            .ok();
+        tokio::task::spawn_blocking(move || refresh(&of)).await.ok();
     }
 }
 
@@ -58,7 +103,7 @@ struct LaneFigures {
     clippy::cast_precision_loss,
     reason = "gauges are doubles; figures stay below 2^53"
 )]
-fn refresh(of: &Measured, began: (Instant, u64)) {
+fn refresh(of: &Measured) {
     let stats = of.log.stats();
     metrics::gauge!("ledge_log_durable_block").set(stats.durable_block as f64);
     let applied = of.projection.applied().block.0;
@@ -84,7 +129,11 @@ fn refresh(of: &Measured, began: (Instant, u64)) {
         }
         lane.bytes += stream.bytes;
         lane.records += stream.records;
-        behind(of, &stream, lane);
+        if let Some(behind) = behind(of, &stream) {
+            lane.lag_records += behind.records;
+            lane.archived_max = lane.archived_max.max(Some(behind.archived.0));
+            lane.lag = lane.lag.max(behind.age);
+        }
     }
     for (lane, figures) in lanes {
         let lane = lane.name();
@@ -97,27 +146,26 @@ fn refresh(of: &Measured, began: (Instant, u64)) {
         metrics::gauge!("ledge_log_unarchived_records", "lane" => lane).set(figures.lag_records as f64);
         metrics::gauge!("ledge_log_unarchived_seconds", "lane" => lane).set(figures.lag.as_secs_f64());
     }
-    disk(&of.log.room(), &stats, began);
+    disk(of, &stats);
 }
 
-/// Adds how far the archive is behind a stream that this log writes.
-fn behind(of: &Measured, stream: &StreamInfo, lane: &mut LaneFigures) {
+/// How far the archive is behind `stream`; `None` of a stream that this log does not write, or that is not archived.
+pub(crate) fn behind(of: &Measured, stream: &StreamInfo) -> Option<Behind> {
     let own = stream.key.incarnation == of.log.identity().incarnation;
     if !own || !matches!(stream.key.id.lane, Lane::UpState | Lane::UpData) {
-        return;
+        return None;
     }
     let archived = (of.archived)(&stream.key).max(Seq(stream.first_seq.0.saturating_sub(1)));
     let records = stream.durable.position.seq.0.saturating_sub(archived.0);
-    lane.lag_records += records;
-    lane.archived_max = lane.archived_max.max(Some(archived.0));
-    if records > 0
-        && let Some(oldest_us) = time_after(&of.log, stream, archived)
-    {
-        let us = clock::stamp().wall_us.saturating_sub(oldest_us);
-        lane.lag = lane
-            .lag
-            .max(Duration::from_micros(u64::try_from(us).unwrap_or(0)));
-    }
+    let oldest_us = (records > 0)
+        .then(|| time_after(&of.log, stream, archived))
+        .flatten();
+    let age_us = oldest_us.map_or(0, |oldest| clock::stamp().wall_us.saturating_sub(oldest));
+    Some(Behind {
+        archived,
+        records,
+        age: Duration::from_micros(u64::try_from(age_us).unwrap_or(0)),
+    })
 }
 
 /// Wall clock of the first record after `archived`.
@@ -130,22 +178,19 @@ fn time_after(log: &Log, stream: &StreamInfo, archived: Seq) -> Option<i64> {
     after.map(|(_, record)| record.wall_us)
 }
 
-/// How full the disk is, and when the oldest telemetry goes at the rate since the daemon started.
+/// How full the disk is, and when the oldest telemetry goes.
 #[allow(
     clippy::cast_precision_loss,
     reason = "gauges are doubles; figures stay below 2^53"
 )]
-fn disk(room: &Room, stats: &LogStats, (began, written_before): (Instant, u64)) {
+fn disk(of: &Measured, stats: &LogStats) {
+    let room = of.log.room();
     metrics::gauge!("ledge_log_disk_used_bytes").set(room.used as f64);
     metrics::gauge!("ledge_log_disk_free_bytes").set(room.free_on_disk as f64);
     metrics::gauge!("ledge_log_disk_limit_bytes").set(room.limit.unwrap_or(0) as f64);
+    metrics::gauge!("ledge_disk_limit_bytes").set(of.budget.borrow().total_bytes.unwrap_or(0) as f64);
     metrics::gauge!("ledge_log_full").set(if room.blocked.is_some() { 1.0 } else { 0.0 });
-    let rate = (stats.written_bytes - written_before) as f64 / began.elapsed().as_secs_f64().max(1.0);
-    if rate > 0.0 {
-        let by_limit = room
-            .limit
-            .map_or(u64::MAX, |limit| limit.saturating_sub(room.used));
-        let left = by_limit.min(room.free_on_disk).saturating_add(room.active_left);
-        metrics::gauge!("ledge_log_forecast_seconds").set(left as f64 / rate);
+    if let Some(seconds) = of.forecast(&room, stats) {
+        metrics::gauge!("ledge_log_forecast_seconds").set(seconds);
     }
 }

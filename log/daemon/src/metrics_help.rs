@@ -44,6 +44,10 @@ const GAUGES: &[(&str, &str)] = &[
         "Most bytes the log may take; 0: as many as the disk has",
     ),
     (
+        "ledge_disk_limit_bytes",
+        "Most bytes everything in the data directory may take; 0: as many as the disk has",
+    ),
+    (
         "ledge_log_full",
         "1: there is no room for the next segment unless the oldest goes",
     ),

@@ -8,6 +8,7 @@ use ledge_log::Log;
 use ledge_proto::ids::{Seq, StreamKey};
 use ledge_retention::budget::{self, Budget, DiskOptions};
 use ledge_retention::{GivenUp, Outcome, Policy, Retention, RetentionError};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -33,8 +34,8 @@ pub struct Parts {
     pub archived: Archived,
     /// The data directory, and how it is divided.
     pub dir: PathBuf,
-    /// See [`crate::disk::budget`].
-    pub budget: Budget,
+    /// See [`crate::disk::budget`]. It changes with the settings; others may watch it.
+    pub budget: watch::Sender<Budget>,
     /// What the division depends on besides the limit.
     pub shares: Shares,
 }
@@ -43,7 +44,7 @@ impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts")
             .field("policy", &self.policy)
-            .field("budget", &self.budget)
+            .field("budget", &*self.budget.borrow())
             .finish_non_exhaustive()
     }
 }
@@ -71,7 +72,7 @@ pub async fn run(mut parts: Parts, mut settings: Settings, shutdown: Cancellatio
             changed = room.changed() => if changed.is_err() { return },
             _ = ticks.tick() => {}
             _ = measure.tick() => {
-                let (dir, budget) = (parts.dir.clone(), parts.budget);
+                let (dir, budget) = (parts.dir.clone(), *parts.budget.borrow());
                 tokio::task::spawn_blocking(move || measure_rest(&dir, &budget)).await.ok();
                 continue;
             }
@@ -106,7 +107,7 @@ impl Parts {
         });
         match changed.await {
             Ok(Ok((budget, disk))) => {
-                self.budget = budget;
+                self.budget.send_replace(budget);
                 self.policy.max_age = disk.max_age;
                 self.policy.degrade = disk.degrade;
                 tracing::info!(limit = %disk.limit, "the disk limit was changed");

@@ -1,10 +1,9 @@
 //! The tables of a log for DataFusion.
 //!
 //! Reading order: [`columns`] (what a table is made of), [`tables`] (the tables), [`bounds`] (what of a WHERE is
-//! used while reading), [`clocks`] (times corrected), [`scan`] (reading), [`provider`] (DataFusion's side), [`depth`] and [`context`] (queries), [`error`].
+//! used while reading), [`scan`] (reading), [`provider`] (DataFusion's side), [`depth`] and [`context`] (queries), [`error`].
 
 mod bounds;
-mod clocks;
 mod columns;
 mod context;
 mod depth;

@@ -206,6 +206,55 @@ fn times_of_a_clock_that_was_set_later_are_corrected() {
 }
 
 #[test]
+fn times_of_state_are_corrected_too() {
+    use common::{double, frame, record, writer};
+    use ledge_proto::ids::Lane;
+    use ledge_proto::record::Payload;
+    use ledge_proto::v1;
+    // What the node says of itself, of its device and of a property, ten seconds after it was switched on.
+    let early = |key: &str, payload| v1::Record {
+        wall_us: 10_000_000,
+        mono_us: 10_000_000,
+        clock: v1::ClockQuality::ClockUnsynced.into(),
+        ..record(key, 0, &payload)
+    };
+    let of = |life| {
+        let mut state = writer("edge-1", Lane::UpState, life);
+        let online = v1::DeviceState {
+            state: "online".into(),
+            message: String::new(),
+        };
+        let report = v1::TwinReported { value: double(5.0) };
+        [frame(
+            &mut state,
+            &[
+                early("edge-1", Payload::NodeState(v1::NodeState::default())),
+                early("plant/pump-1", Payload::DeviceState(online)),
+                early("plant/pump-1/speed", Payload::TwinReported(report)),
+            ],
+        )]
+    };
+    let queries = [
+        "SELECT reported_time, reported_clock FROM twins",
+        "SELECT state_time, state_clock FROM devices",
+        "SELECT time, clock FROM nodes",
+    ];
+    let log = context(vec![source(of(1).into_iter().chain(unset_clock()))]);
+    for query in queries {
+        let rows = run(&log, query).unwrap();
+        assert_eq!(rows, ["2026-11-23T14:59:10Z|retimed"], "{query}");
+    }
+    assert_eq!(
+        run(&log, "SELECT sample_time, sample_clock FROM twins").unwrap(),
+        ["1970-01-01T00:00:20Z|before-build"],
+        "the latest sample is of another start, whose clock was never set"
+    );
+    // Of a node that had two disks nobody can say which of them wrote what is known of it now.
+    let two = context(vec![source(of(1).into_iter().chain(of(2)).chain(unset_clock()))]);
+    assert_eq!(run(&two, queries[2]).unwrap(), ["1970-01-01T00:00:10Z|unsynced"]);
+}
+
+#[test]
 fn what_was_kept_of_dropped_samples_is_marked() {
     use common::{double, frame, record, sample, writer};
     use ledge_proto::ids::Lane;

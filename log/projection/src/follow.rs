@@ -70,6 +70,8 @@ impl Follower {
     pub fn start(log: Log, projection: Projection) -> Self {
         let (stop, mut stopped) = watch::channel(false);
         let watched = projection.clone();
+        projection.again.follow(true);
+        let again = projection.again.clone();
         let mut run = move || -> Result<(), FollowError> {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
@@ -89,9 +91,11 @@ impl Follower {
                 fold_available(&log, (&mut reader, &mut replay), &projection, end, || {
                     *stopped.borrow()
                 })?;
+                projection.again.carry_out(&log, &projection);
                 let go_on = runtime.block_on(async {
                     tokio::select! {
                         changed = durable.changed() => changed.is_ok(),
+                        () = projection.again.asked() => true,
                         _ = stopped.changed() => false,
                     }
                 });
@@ -104,6 +108,7 @@ impl Follower {
             .name("projection".to_owned())
             .spawn(move || {
                 let result = run();
+                watched.again.follow(false);
                 if let Err(err) = &result {
                     tracing::error!(%err, "the projection stopped; it is folded again at the next start");
                     watched.mark_distrusted();
@@ -112,6 +117,7 @@ impl Follower {
             })
             .ok();
         if thread.is_none() {
+            again.follow(false);
             tracing::error!("cannot start the projection thread: the machine is out of threads or memory");
         }
         Follower { thread, stop }

@@ -4,8 +4,9 @@
 //! projection that is missing, stale, of another log or damaged is thrown away and folded again from the log
 //! ([`Opened::Rebuilding`]). Readers see whole batches only.
 //!
-//! Reading order: [`Projection`] (this file), `batch`, `changes`, `follow`.
+//! Reading order: [`Projection`] (this file), `batch`, `changes`, `again`, `follow`.
 
+mod again;
 mod batch;
 mod changes;
 mod follow;
@@ -23,6 +24,7 @@ use ledge_proto::ids::{Chain, Incarnation, Mark, Position, Scope, StreamKey};
 use ledge_proto::v1;
 use tokio::sync::watch;
 
+pub use again::AgainError;
 pub use changes::{ChangeFeed, Changed, Changes};
 pub use follow::{FollowError, Follower};
 
@@ -160,6 +162,7 @@ pub struct Projection {
     state: Keyspace,
     applied: Arc<watch::Sender<Applied>>,
     feeds: changes::Feeds,
+    again: again::Again,
 }
 
 impl std::fmt::Debug for Projection {
@@ -325,6 +328,7 @@ fn open_existing(dir: &Path, options: &Options) -> Result<(Projection, Option<Ap
                 state,
                 applied: Arc::new(sender),
                 feeds: changes::Feeds::default(),
+                again: again::Again::default(),
             };
             Ok((projection, applied))
         }

@@ -13,6 +13,7 @@ mod fetch;
 mod heads;
 mod hints;
 mod holdings;
+mod in_place;
 mod items;
 mod lanes;
 mod observer;

@@ -402,19 +402,41 @@ impl PeerGaps {
     /// # Errors
     /// When the log cannot be read or takes nothing.
     pub fn declare(&mut self, log: &Log, after: Seq, at: Mark, now: Stamp) -> Result<u64, RetentionError> {
+        self.write(
+            log,
+            (after.next(), at.position.seq),
+            at.position.epoch,
+            Reason::CloudLost,
+            now,
+        )
+    }
+
+    /// As [`PeerGaps::declare`], of records that cannot be read and that the peer does not have either.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn declare_corrupt(&mut self, log: &Log, lost: Skipped, now: Stamp) -> Result<u64, RetentionError> {
+        self.write(log, (lost.first, lost.last), lost.epoch, Reason::Corrupt, now)
+    }
+
+    fn write(
+        &mut self,
+        log: &Log,
+        (first, last): (Seq, Seq),
+        epoch: Epoch,
+        reason: Reason,
+        now: Stamp,
+    ) -> Result<u64, RetentionError> {
         let key = &self.key;
         let own = key.incarnation == log.identity().incarnation;
-        let last = at.position.seq;
-        if key.id.lane != Lane::UpData || !own || last <= after {
+        if key.id.lane != Lane::UpData || !own || last < first {
             return Ok(0);
         }
         self.recorded.read_on(log)?;
         let (boot, mut count) = (log.identity().boot, 0);
-        while let Some(stretch) = self.recorded.first_missing(after.next(), last) {
-            let reason = Reason::CloudLost;
-            let (name, gap) =
-                self.recorded
-                    .describe(at.position.epoch, stretch, reason, v1::Replacement::None);
+        while let Some(stretch) = self.recorded.first_missing(first, last) {
+            let nothing = v1::Replacement::None;
+            let (name, gap) = self.recorded.describe(epoch, stretch, reason, nothing);
             let record = now.record(boot, name.clone(), &Payload::Gap(gap.clone()));
             log.append_blocking(&key.id, vec![record])?;
             count += gap.count;

@@ -61,6 +61,22 @@ pub(crate) fn base_at(
     Ok(BaseAt { parts, lost })
 }
 
+/// What the records of `key` up to `mark` fold to, as far as they can be read: a snapshot that stands at `mark`.
+pub(crate) fn folded_at(log: &Log, key: &StreamKey, mark: Mark) -> Result<Vec<v1::Snapshot>, RetentionError> {
+    let (mut state, mut lost, mut at) = (State::new(), Vec::new(), Seq::ZERO);
+    let base = log.bases().into_iter().find(|base| base.key == *key);
+    if let Some(base) = base.filter(|base| base.mark.position <= mark.position) {
+        at = load(log, &mut state, &base, &mut lost)?;
+    }
+    read_on(log, &mut state, (key, at, mark), &mut lost)?;
+    let parts =
+        snapshot::extract(&state, key, Purpose::Base).map_err(|source| RetentionError::fold(key, source))?;
+    Ok(moved(
+        parts.unwrap_or_else(|| vec![snapshot::nothing(key, Purpose::Base)]),
+        mark,
+    ))
+}
+
 /// Folds the records of `key` after `at`, no further than `end`. What cannot be read is left out, and added to `lost`.
 fn read_on(
     log: &Log,

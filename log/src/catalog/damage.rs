@@ -128,20 +128,23 @@ impl Damages {
 impl Damage {
     /// Whether every record of it that is known is among the returned frames.
     pub(crate) fn is_complete(&self) -> bool {
-        self.lost.iter().all(|lost| {
-            let mut next = lost.first;
-            let mut frames: Vec<&Frame> = self
-                .returned
-                .iter()
-                .filter(|frame| *frame.key() == lost.key)
-                .collect();
-            frames.sort_unstable_by_key(|frame| frame.first_seq());
-            for frame in frames {
-                if frame.first_seq() == next {
-                    next = frame.last_seq().next();
-                }
+        self.lost.iter().all(|lost| self.has_returned(lost))
+    }
+
+    /// Whether every record of `lost` is among the returned frames.
+    pub(crate) fn has_returned(&self, lost: &Quarantined) -> bool {
+        let mut next = lost.first;
+        let mut frames: Vec<&Frame> = self
+            .returned
+            .iter()
+            .filter(|frame| *frame.key() == lost.key)
+            .collect();
+        frames.sort_unstable_by_key(|frame| frame.first_seq());
+        for frame in frames {
+            if frame.first_seq() == next {
+                next = frame.last_seq().next();
             }
-            next > lost.last
-        })
+        }
+        next > lost.last
     }
 }

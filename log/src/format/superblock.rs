@@ -16,6 +16,7 @@ pub(crate) const SUPERBLOCK_BYTES: usize = 512;
 const MAGIC: &[u8; 8] = b"LDGSUP01";
 const WHAT: &str = "superblock";
 const CRC_AT: usize = SUPERBLOCK_BYTES - 4;
+const LOST_FROM_AT: usize = CRC_AT - 8;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Superblock {
@@ -31,6 +32,9 @@ pub(crate) struct Superblock {
     pub(crate) durable_chain: BlockChain,
     /// The log was closed in order after `durable_block`.
     pub(crate) clean: bool,
+    /// The first of the durable blocks that were gone when the log was opened last with some gone; 0 when none ever
+    /// were. Streams this log writes that have nothing in it or after it go on in a new epoch.
+    pub(crate) lost_from: BlockNo,
 }
 
 impl Superblock {
@@ -46,6 +50,7 @@ impl Superblock {
         put(&mut buf, 48, &self.cluster.0);
         put(&mut buf, 64, &self.incarnation.0);
         put_name(&mut buf, 80, &self.node);
+        put(&mut buf, LOST_FROM_AT, &self.lost_from.0.to_le_bytes());
         let crc = crc32c(&buf[..CRC_AT]);
         put(&mut buf, CRC_AT, &crc.to_le_bytes());
         buf
@@ -75,6 +80,7 @@ impl Superblock {
             durable_block: BlockNo(u64_at(buf, 24)),
             durable_chain: bytes(buf, 32),
             clean: buf[10] == 1,
+            lost_from: BlockNo(u64_at(buf, LOST_FROM_AT)),
         })
     }
 }
@@ -88,11 +94,11 @@ mod tests {
     prop_compose! {
         fn superblocks()(
             generation: u64, cluster: [u8; 16], node in "[a-z0-9.-]{0,253}", incarnation: [u8; 16], boot: u32,
-            durable_block: u64, durable_chain: [u8; 16], clean: bool,
+            durable_block: u64, durable_chain: [u8; 16], clean: bool, lost_from: u64,
         ) -> Superblock {
             Superblock {
                 generation, cluster: ClusterId(cluster), node, incarnation: Incarnation(incarnation), boot,
-                durable_block: BlockNo(durable_block), durable_chain, clean,
+                durable_block: BlockNo(durable_block), durable_chain, clean, lost_from: BlockNo(lost_from),
             }
         }
     }

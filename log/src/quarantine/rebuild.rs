@@ -20,15 +20,18 @@ use crate::storage::pread_exact;
 /// Most frames whose order is tried out when nothing is left that says it.
 const MOST_UNORDERED: usize = 5;
 /// How far a block's `durable_block` may lie before it when its header is gone.
-const DURABLE_BEHIND: u64 = 4;
+pub(super) const DURABLE_BEHIND: u64 = 4;
 
 /// A block as it was written.
 pub(super) struct Rebuilt {
     /// Header, body and padding.
     pub(super) bytes: Vec<u8>,
-    /// Its frames, and where each starts, bytes from the start of the body.
-    pub(super) frames: Vec<(Frame, usize)>,
+    /// Its frames.
+    pub(super) frames: Placed,
 }
+
+/// Frames, and where each starts, bytes from the start of the body.
+pub(super) type Placed = Vec<(Frame, usize)>;
 
 /// The block of `damage`, from what is left of it and what came back; `None` when that is not enough to prove that
 /// it is the one that was there.
@@ -100,7 +103,7 @@ pub(super) fn rebuild(
 }
 
 /// The chain up to the block before `no`, which is in `segment`. That block's successor is damaged.
-fn chain_before(catalog: &Catalog, segment: &Segment, no: BlockNo) -> Option<BlockChain> {
+pub(super) fn chain_before(catalog: &Catalog, segment: &Segment, no: BlockNo) -> Option<BlockChain> {
     if no == segment.header.first_block {
         return Some(segment.header.prev_seg_chain);
     }
@@ -114,15 +117,15 @@ fn chain_before(catalog: &Catalog, segment: &Segment, no: BlockNo) -> Option<Blo
 }
 
 /// What the block has to be.
-struct Target<'a> {
-    catalog: &'a Catalog,
-    seed: u32,
-    align: u16,
-    no: BlockNo,
-    header: Option<BlockHeader>,
-    chain_before: Option<BlockChain>,
-    chain_after: Option<BlockChain>,
-    room: usize,
+pub(super) struct Target<'a> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) seed: u32,
+    pub(super) align: u16,
+    pub(super) no: BlockNo,
+    pub(super) header: Option<BlockHeader>,
+    pub(super) chain_before: Option<BlockChain>,
+    pub(super) chain_after: Option<BlockChain>,
+    pub(super) room: usize,
 }
 
 impl Target<'_> {
@@ -162,6 +165,12 @@ impl Target<'_> {
 
     /// The block with the frames in this order, if it is the one that was there.
     fn build(&self, frames: &[Frame]) -> Option<Rebuilt> {
+        let (body, placed) = self.body(frames)?;
+        self.finish(BlockKind::Data, frames, body, placed)
+    }
+
+    /// The body of a block of these frames, and where each starts in it.
+    pub(super) fn body(&self, frames: &[Frame]) -> Option<(Vec<u8>, Placed)> {
         let mut body = Vec::new();
         let mut at = frames.len() * DIR_ENTRY_BYTES;
         let mut placed = Vec::with_capacity(frames.len());
@@ -184,7 +193,7 @@ impl Target<'_> {
         for frame in frames {
             body.extend_from_slice(frame.bytes());
         }
-        self.finish(BlockKind::Data, frames, body, placed)
+        Some((body, placed))
     }
 
     /// The index of a segment that was finished: everything in it is known from the segment itself.
@@ -223,63 +232,64 @@ impl Target<'_> {
     }
 
     /// The block with this body, if it is the one that was there.
-    fn finish(
-        &self,
-        kind: BlockKind,
-        frames: &[Frame],
-        body: Vec<u8>,
-        placed: Vec<(Frame, usize)>,
-    ) -> Option<Rebuilt> {
+    fn finish(&self, kind: BlockKind, frames: &[Frame], body: Vec<u8>, placed: Placed) -> Option<Rebuilt> {
         let crc = seeded_crc(self.seed, std::iter::once(&body[..]));
         let header = match &self.header {
             Some(header) => {
                 (header.body_crc == crc && header.body_len() == body.len()).then(|| header.clone())
             }
-            None => self.header_of(kind, frames, &body, crc),
+            None => self.header_of(kind, frames, &body),
         }?;
-        let mut bytes = header.encode(self.seed).to_vec();
-        bytes.extend_from_slice(&body);
-        bytes.resize(header.span(self.align), 0);
-        // Never into the next block.
-        (bytes.len() <= self.room).then_some(Rebuilt {
+        let bytes = self.bytes(&header, &body)?;
+        Some(Rebuilt {
             bytes,
             frames: placed,
         })
     }
 
+    /// The block as it is written; `None` when it would reach into the next one.
+    pub(super) fn bytes(&self, header: &BlockHeader, body: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = header.encode(self.seed).to_vec();
+        bytes.extend_from_slice(body);
+        bytes.resize(header.span(self.align), 0);
+        (bytes.len() <= self.room).then_some(bytes)
+    }
+
     /// The header that makes the next block a continuation of this one.
-    fn header_of(
+    fn header_of(&self, kind: BlockKind, frames: &[Frame], body: &[u8]) -> Option<BlockHeader> {
+        let (before, after) = (self.chain_before?, self.chain_after?);
+        (1..=DURABLE_BEHIND)
+            .filter_map(|behind| self.no.0.checked_sub(behind))
+            .filter_map(|durable| self.header_after(before, kind, frames, body, BlockNo(durable)))
+            .find_map(|(header, chain)| (chain == after).then_some(header))
+    }
+
+    /// The header of a block behind the chain `before`, and the chain up to and with it.
+    pub(super) fn header_after(
         &self,
+        before: BlockChain,
         kind: BlockKind,
         frames: &[Frame],
         body: &[u8],
-        body_crc: u32,
-    ) -> Option<BlockHeader> {
-        let (before, after) = (self.chain_before?, self.chain_after?);
-        let own = match frames.len() {
-            0 => body,
-            len => body.get(..len * DIR_ENTRY_BYTES)?,
+        durable: BlockNo,
+    ) -> Option<(BlockHeader, BlockChain)> {
+        let dir = body.get(..frames.len() * DIR_ENTRY_BYTES)?;
+        let own = if frames.is_empty() { body } else { dir };
+        let header = BlockHeader {
+            kind,
+            flags: 0,
+            dir_count: u16::try_from(frames.len()).unwrap_or(u16::MAX),
+            body_len: u32::try_from(body.len()).unwrap_or(u32::MAX),
+            block_no: self.no,
+            durable_block: durable,
+            prev_chain: before,
+            body_crc: seeded_crc(self.seed, std::iter::once(body)),
+            slot: 0,
+            dir_crc: seeded_crc(self.seed, std::iter::once(dir)),
         };
-        let dir = &body[..frames.len() * DIR_ENTRY_BYTES];
-        let dir_crc = seeded_crc(self.seed, std::iter::once(dir));
-        (1..=DURABLE_BEHIND)
-            .filter_map(|behind| self.no.0.checked_sub(behind))
-            .map(|durable| BlockHeader {
-                kind,
-                flags: 0,
-                dir_count: u16::try_from(frames.len()).unwrap_or(u16::MAX),
-                body_len: u32::try_from(body.len()).unwrap_or(u32::MAX),
-                block_no: self.no,
-                durable_block: BlockNo(durable),
-                prev_chain: before,
-                body_crc,
-                slot: 0,
-                dir_crc,
-            })
-            .find(|header| {
-                let chains = frames.iter().map(|frame| frame.chain().0);
-                block_chain(&header.encode(self.seed), own, chains) == after
-            })
+        let chains = frames.iter().map(|frame| frame.chain().0);
+        let chain = block_chain(&header.encode(self.seed), own, chains);
+        Some((header, chain))
     }
 }
 

@@ -138,7 +138,7 @@ impl Group {
                 .entry(stream.slot)
                 .or_insert_with(|| match writer.own.get(&stream.slot) {
                     Some(found) => found.clone(),
-                    None => resume(&stream, writer.new_epoch || writer.is_suspect(stream.slot)),
+                    None => resume(&stream, writer.begins_anew(&stream)),
                 });
         match frame_writer.frame(count, &payload) {
             Ok(frame) => {
@@ -255,11 +255,11 @@ fn fits(open: &Pending, payload: &[u8], count: u32) -> bool {
 
 fn resume(stream: &Stream, new_epoch: bool) -> FrameWriter {
     let mut mark = stream.state().durable;
-    if mark.position == Position::ZERO {
-        return FrameWriter::new(stream.key.clone());
-    }
     if new_epoch {
-        mark.position.epoch = Epoch(mark.position.epoch.0.saturating_add(1));
+        // Of a stream that has nothing, the first epoch may have been lost.
+        mark.position.epoch = Epoch(mark.position.epoch.0.max(1).saturating_add(1));
+    } else if mark.position == Position::ZERO {
+        return FrameWriter::new(stream.key.clone());
     }
     FrameWriter::resume(stream.key.clone(), mark)
 }

@@ -128,7 +128,7 @@ fn verbs(resource: &Resource) -> Vec<&str> {
 }
 
 /// Subresources with the group, version and kind of what they take, and their verbs.
-fn subresources(resource: &Resource) -> Vec<(&'static str, [String; 3], &'static [&'static str])> {
+pub(crate) fn subresources(resource: &Resource) -> Vec<(&'static str, [String; 3], &'static [&'static str])> {
     const CHANGE: &[&str] = &["get", "patch", "update"];
     let own = [
         resource.gvr.group.clone(),

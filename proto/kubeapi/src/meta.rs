@@ -29,6 +29,12 @@ pub fn time(us: i64) -> String {
     time.format("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// Microseconds since 1970 of a moment in RFC 3339; `None` when it is none.
+pub fn time_us(text: &str) -> Option<i64> {
+    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+    Some(time.timestamp_micros())
+}
+
 /// What is wrong with the metadata of `new`, which replaces `old`.
 pub fn validate(resource: &Resource, old: Option<&Value>, new: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();

@@ -42,6 +42,7 @@ struct Inner {
     uid: String,
     labels: BTreeMap<String, String>,
     fields: BTreeMap<String, String>,
+    foreign_version: Option<Box<str>>,
     json: Bytes,
 }
 
@@ -53,12 +54,32 @@ impl Object {
     /// Never: a JSON value with string keys always encodes.
     pub fn new(key: ObjectKey, version: Version, mut value: Value, selectable: &[String]) -> Object {
         value["metadata"]["resourceVersion"] = Value::String(version.to_string());
+        Object::encode(key, version, &value, selectable, None)
+    }
+
+    /// As [`Object::new`], of an object that another store versions: `metadata.resourceVersion` stays as it is, and `version`
+    /// is the change's place among the changes of this store.
+    ///
+    /// # Panics
+    /// Never, as [`Object::new`].
+    pub fn mirrored(key: ObjectKey, version: Version, value: &Value, selectable: &[String]) -> Object {
+        let foreign = value["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+        Object::encode(key, version, value, selectable, Some(foreign.into()))
+    }
+
+    fn encode(
+        key: ObjectKey,
+        version: Version,
+        value: &Value,
+        selectable: &[String],
+        foreign_version: Option<Box<str>>,
+    ) -> Object {
         let labels = value["metadata"]["labels"].as_object();
         let labels = labels.into_iter().flatten();
         let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
         let fields = selectable
             .iter()
-            .map(|path| (path.clone(), field(&value, path)))
+            .map(|path| (path.clone(), field(value, path)))
             .collect();
         Object {
             inner: Arc::new(Inner {
@@ -66,8 +87,28 @@ impl Object {
                 uid: value["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
                 labels: labels.collect(),
                 fields,
-                json: serde_json::to_vec(&value).unwrap_or_default().into(),
+                foreign_version,
+                json: serde_json::to_vec(value).unwrap_or_default().into(),
                 key,
+            }),
+        }
+    }
+
+    /// What selectors saw of an object that itself is not known any more. Its version is zero, and there is no JSON of it.
+    pub fn remembered(
+        key: ObjectKey,
+        labels: BTreeMap<String, String>,
+        fields: BTreeMap<String, String>,
+    ) -> Object {
+        Object {
+            inner: Arc::new(Inner {
+                key,
+                version: Version::default(),
+                uid: String::new(),
+                labels,
+                fields,
+                foreign_version: None,
+                json: Bytes::new(),
             }),
         }
     }
@@ -80,6 +121,11 @@ impl Object {
     /// The version of its last change.
     pub fn version(&self) -> Version {
         self.inner.version
+    }
+
+    /// `metadata.resourceVersion` where another store gave it; see [`Object::mirrored`].
+    pub fn foreign_version(&self) -> Option<&str> {
+        self.inner.foreign_version.as_deref()
     }
 
     /// `metadata.uid`.
@@ -106,7 +152,7 @@ impl Object {
         }
     }
 
-    /// The object as JSON in its storage version, `metadata.resourceVersion` set.
+    /// The object as JSON in its storage version, with `metadata.resourceVersion`.
     pub fn json(&self) -> &Bytes {
         &self.inner.json
     }

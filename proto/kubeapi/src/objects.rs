@@ -91,6 +91,11 @@ impl Objects {
         self.objects.get(key)
     }
 
+    /// Every object as it is now, by resource, namespace and name.
+    pub fn all(&self) -> impl Iterator<Item = &Object> {
+        self.objects.values()
+    }
+
     /// Takes a change up: `object` is new or replaces what was there; `deleted` says that it is gone, and `object` is what
     /// it was last, with the version of its deletion. A change that was taken up before is passed over.
     pub fn apply(&mut self, object: Object, deleted: bool) {
@@ -213,6 +218,16 @@ impl Objects {
             sender,
         });
         Ok((past, receiver))
+    }
+
+    /// The first change that is held of `selection` whose object shows `foreign` as its `metadata.resourceVersion`
+    /// ([`Object::mirrored`]). From there on, nothing is missing to whoever saw that.
+    pub fn shown_as(&self, selection: &Selection, foreign: &str) -> Option<Version> {
+        let mut events = self.window.iter();
+        let found = events.find(|event| {
+            event.object.foreign_version() == Some(foreign) && selection.covers(event.object.key())
+        });
+        found.map(Event::version)
     }
 
     /// How many watches are open.

@@ -3,8 +3,9 @@
 //! The shell reads a request (its body bounded by [`BODY_MAX_BYTES`]), says who sent it, and writes the [`Response`].
 //!
 //! Reading order: [`request`], [`options`], this file, `impersonate`, `read`, `watch`, `write` (what every write has in common),
-//! `create`, `update`, `patching`, `delete`, `scale`, [`respond`], [`transport`].
+//! `create`, `update`, `patching`, `delete`, `subresource`, `scale`, `certificates`, [`respond`], [`transport`].
 
+mod certificates;
 mod create;
 mod delete;
 mod impersonate;
@@ -14,6 +15,7 @@ mod read;
 pub mod request;
 pub mod respond;
 mod scale;
+mod subresource;
 pub mod transport;
 mod update;
 mod watch;
@@ -35,6 +37,9 @@ use respond::{Format, Response};
 
 /// Largest body of a request, as upstream's `--max-request-bytes`.
 pub const BODY_MAX_BYTES: usize = 3 * 1024 * 1024;
+
+/// Subresources that are served here; an [`Extension`] may serve others.
+const SUBRESOURCES: [&str; 6] = ["approval", "binding", "eviction", "finalize", "scale", "status"];
 
 /// What somebody wants to do, for [`Authorizer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,6 +194,8 @@ impl Api {
         };
         match (call.path.subresource.as_deref(), verb) {
             (Some("scale"), _) => call.scale(verb).await,
+            (Some("binding"), _) => call.bind().await,
+            (Some("eviction"), _) => call.evict().await,
             (_, "get") => call.get().await,
             (_, "list") => call.list().await,
             (_, "watch") => call.watch().await,
@@ -219,12 +226,16 @@ impl Api {
 
     /// Whether what the path names exists at all: its scope, its subresource, its verb.
     fn check_path(&self, resource: &Resource, path: &ResourcePath, verb: &str) -> Result<(), ApiError> {
-        match path.subresource.as_deref() {
-            None => {}
-            Some("status") if resource.status => {}
-            Some("scale") if resource.scale.is_some() => {}
-            Some("finalize") if resource.kind == "Namespace" => {}
-            Some(_) => return Err(ApiError::no_such_path()),
+        let subresource = path.subresource.as_deref();
+        if let Some(subresource) = subresource {
+            let all = crate::discovery::subresources(resource);
+            let found = all.into_iter().find(|(name, ..)| *name == subresource);
+            let Some((.., verbs)) = found.filter(|_| SUBRESOURCES.contains(&subresource)) else {
+                return Err(ApiError::no_such_path());
+            };
+            if !verbs.contains(&verb) {
+                return Err(method_not_allowed());
+            }
         }
         let named = path.name.is_some();
         let in_namespace = path.namespace.is_some();
@@ -234,7 +245,10 @@ impl Api {
         if resource.namespaced() && !in_namespace && verb == "create" {
             return Err(method_not_allowed());
         }
-        if !resource.verbs.is_empty() && !resource.verbs.iter().any(|served| served == verb) {
+        if subresource.is_none()
+            && !resource.verbs.is_empty()
+            && !resource.verbs.iter().any(|served| served == verb)
+        {
             return Err(method_not_allowed());
         }
         Ok(())

@@ -96,7 +96,8 @@ pub struct Event {
     pub kind: EventKind,
     /// The object after the change; of a deleted one, what it was last, with the version of the deletion.
     pub object: Object,
-    /// What it was before, when it was there: with a selector, a change may look like the object came or went.
+    /// What it was before, when it was there: with a selector, a change may look like the object came or went. Only what
+    /// selectors ask for is certain to be known of it (see [`Object::remembered`]).
     pub previous: Option<Object>,
 }
 

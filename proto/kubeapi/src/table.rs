@@ -8,6 +8,7 @@ mod jsonpath;
 use serde_json::{Value, json};
 
 use self::jsonpath::JsonPath;
+use crate::meta::time_us;
 use crate::resource::{Column, ColumnSource, Resource};
 
 const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is required when creating resources, although some \
@@ -224,15 +225,6 @@ fn text_of(found: &Value) -> String {
         }
         other => other.to_string(),
     }
-}
-
-/// Microseconds since 1970 of an RFC 3339 time.
-pub(crate) fn time_us(text: &str) -> Option<i64> {
-    Some(
-        chrono::DateTime::parse_from_rfc3339(text)
-            .ok()?
-            .timestamp_micros(),
-    )
 }
 
 /// How long ago a time is, of an optional RFC 3339 field.

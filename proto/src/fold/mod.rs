@@ -14,7 +14,7 @@ mod table;
 pub mod view;
 
 pub use memory::State;
-pub use store::{Read, Store, state_hash};
+pub use store::{Read, Store, lane_hash, state_hash};
 pub use table::Table;
 
 use bytes::Bytes;

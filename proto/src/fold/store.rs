@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::table::{Table, scope_prefix};
-use crate::ids::Scope;
+use crate::ids::{Lane, Scope};
 
 /// A sorted map of bytes, to read.
 pub trait Read {
@@ -32,10 +32,31 @@ pub trait Store: Read {
 /// # Errors
 /// When the store fails.
 pub fn state_hash<S: Read>(store: &S, scope: &Scope) -> Result<[u8; 32], S::Error> {
+    hash_of(store, scope, |table| {
+        table.is_none_or(|table| table.lane().is_replicated())
+    })
+}
+
+/// As [`state_hash`], of what one lane says alone, without how far it is folded: equal at the same position, however a
+/// store came there.
+///
+/// # Errors
+/// When the store fails.
+pub fn lane_hash<S: Read>(store: &S, scope: &Scope, lane: Lane) -> Result<[u8; 32], S::Error> {
+    hash_of(store, scope, |table| {
+        table.is_some_and(|table| table.lane() == lane && table != Table::stream_of(lane))
+    })
+}
+
+fn hash_of<S: Read>(
+    store: &S,
+    scope: &Scope,
+    takes: impl Fn(Option<Table>) -> bool,
+) -> Result<[u8; 32], S::Error> {
     let mut hasher = blake3::Hasher::new();
     let prefix = scope_prefix(scope);
     store.scan(&prefix, &mut |key, value| {
-        if Table::of_key(&key[prefix.len()..]).is_some_and(|table| !table.lane().is_replicated()) {
+        if !takes(Table::of_key(&key[prefix.len()..])) {
             return;
         }
         for part in [key, value] {

@@ -263,3 +263,21 @@ fn fences_are_folded_and_are_no_part_of_the_hash() {
     assert_eq!(view::cloud_fence(&state).unwrap(), None);
     assert_eq!(state.hash(&scope()), hash);
 }
+
+#[test]
+fn the_hash_of_a_lane_is_about_that_lane_alone() {
+    let mut down = writer(Lane::Down, 1);
+    let first = frame(&mut down, &[desired("d/p/t", 1.0)]);
+    let mut state = State::new();
+    state.apply_frame(&first).unwrap();
+    let before = lane_hash(&state, &scope(), Lane::Down).unwrap();
+    let mut up = writer(Lane::UpState, 2);
+    state
+        .apply_frame(&frame(&mut up, &[reported("d/p/t", 1.0)]))
+        .unwrap();
+    assert_eq!(lane_hash(&state, &scope(), Lane::Down).unwrap(), before);
+    state
+        .apply_frame(&frame(&mut down, &[desired("d/p/t", 2.0)]))
+        .unwrap();
+    assert_ne!(lane_hash(&state, &scope(), Lane::Down).unwrap(), before);
+}

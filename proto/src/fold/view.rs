@@ -8,6 +8,7 @@ use prost::Message;
 use super::table::{Table, key as table_key};
 use super::{FoldError, Read, decode};
 use crate::ids::{Epoch, Position, Scope, Seq};
+use crate::retime::{ClockNotes, is_doubtful};
 use crate::v1;
 
 /// The latest record about something: its content and where it came from.
@@ -21,10 +22,71 @@ pub struct Latest<T> {
     pub wall_us: i64,
     /// How far that clock can be trusted.
     pub clock: v1::ClockQuality,
+    /// `wall_us` was corrected by what became known of the clock later; see [`Latest::retime`].
+    pub retimed: bool,
+    /// Start of the writer it was written in.
+    pub boot: u32,
+    /// The writer's monotonic clock, microseconds.
+    pub mono_us: u64,
     /// The record that made it happen.
     pub cause: Option<v1::Cause>,
     /// How many samples were folded (samples only).
     pub count: u64,
+}
+
+impl<T> Latest<T> {
+    /// Whether [`Latest::retime`] may know better when it was.
+    pub fn is_doubtful(&self) -> bool {
+        !self.retimed && is_doubtful(self.clock)
+    }
+
+    /// Corrects the time of a record that was written before its writer's clock was set.
+    pub fn retime(&mut self, notes: &ClockNotes) {
+        if !self.retimed
+            && let Some(wall_us) = notes.time_of(self.clock, self.boot, self.mono_us)
+        {
+            (self.wall_us, self.retimed) = (wall_us, true);
+        }
+    }
+}
+
+impl Twin {
+    /// As [`Latest::is_doubtful`], of what the node wrote.
+    pub fn is_doubtful(&self) -> bool {
+        self.reported.as_ref().is_some_and(Latest::is_doubtful)
+            || self.write_result.as_ref().is_some_and(Latest::is_doubtful)
+            || self.sample.as_ref().is_some_and(Latest::is_doubtful)
+    }
+
+    /// As [`Latest::retime`], by the node's notes, of what the node wrote.
+    pub fn retime(&mut self, notes: &ClockNotes) {
+        if let Some(reported) = &mut self.reported {
+            reported.retime(notes);
+        }
+        if let Some(result) = &mut self.write_result {
+            result.retime(notes);
+        }
+        if let Some(sample) = &mut self.sample {
+            sample.retime(notes);
+        }
+    }
+}
+
+impl Device {
+    /// As [`Latest::is_doubtful`], of what the node wrote.
+    pub fn is_doubtful(&self) -> bool {
+        self.state.as_ref().is_some_and(Latest::is_doubtful) || self.twins.values().any(Twin::is_doubtful)
+    }
+
+    /// As [`Latest::retime`], by the node's notes, of what the node wrote.
+    pub fn retime(&mut self, notes: &ClockNotes) {
+        if let Some(state) = &mut self.state {
+            state.retime(notes);
+        }
+        for twin in self.twins.values_mut() {
+            twin.retime(notes);
+        }
+    }
 }
 
 /// What reading a store gives, or why not.
@@ -90,6 +152,32 @@ pub fn devices<S: Read>(store: &S, scope: &Scope) -> Found<BTreeMap<String, Devi
         }
     }
     Ok(devices)
+}
+
+/// One device of a scope, by its key `namespace/name`.
+///
+/// # Errors
+/// When the store fails or an entry is damaged.
+pub fn device<S: Read>(store: &S, scope: &Scope, key: &str) -> Found<Device, S> {
+    let mut device = Device {
+        spec: entry(store, scope, Table::Devices, key)?,
+        state: entry(store, scope, Table::DeviceStates, key)?,
+        twins: BTreeMap::new(),
+    };
+    let properties = format!("{key}/");
+    for (property, desired) in entries_under(store, scope, Table::Desired, &properties)? {
+        device.twins.entry(property).or_default().desired = Some(desired);
+    }
+    for (property, reported) in entries_under(store, scope, Table::Reported, &properties)? {
+        device.twins.entry(property).or_default().reported = Some(reported);
+    }
+    for (property, result) in entries_under(store, scope, Table::WriteResults, &properties)? {
+        device.twins.entry(property).or_default().write_result = Some(result);
+    }
+    for (property, sample) in entries_under(store, scope, Table::LatestSamples, &properties)? {
+        device.twins.entry(property).or_default().sample = Some(sample);
+    }
+    Ok(device)
 }
 
 fn twin_of<'a>(devices: &'a mut BTreeMap<String, Device>, key: &str) -> Option<&'a mut Twin> {
@@ -186,7 +274,17 @@ pub fn scopes<S: Read>(store: &S) -> Result<Vec<Scope>, S::Error> {
 /// # Errors
 /// When the store fails or an entry is damaged.
 pub fn entries<S: Read, T: Message + Default>(store: &S, scope: &Scope, table: Table) -> Found<Keyed<T>, S> {
-    let prefix = table_key(scope, table, b"");
+    entries_under(store, scope, table, "")
+}
+
+/// As [`entries`], of those keys that begin with `beginning`, and what follows it of each key.
+fn entries_under<S: Read, T: Message + Default>(
+    store: &S,
+    scope: &Scope,
+    table: Table,
+    beginning: &str,
+) -> Found<Keyed<T>, S> {
+    let prefix = table_key(scope, table, beginning.as_bytes());
     let mut raw = Vec::new();
     store
         .scan(&prefix, &mut |key, value| {
@@ -197,22 +295,40 @@ pub fn entries<S: Read, T: Message + Default>(store: &S, scope: &Scope, table: T
         })
         .map_err(FoldError::Store)?;
     raw.into_iter()
-        .map(|(key, value)| {
-            let entry: v1::Entry = decode(table, value)?;
-            Ok((
-                key,
-                Latest {
-                    content: decode(table, entry.payload.clone())?,
-                    position: Position {
-                        epoch: Epoch(entry.epoch),
-                        seq: Seq(entry.seq),
-                    },
-                    wall_us: entry.wall_us,
-                    clock: entry.clock(),
-                    cause: entry.cause,
-                    count: entry.count,
-                },
-            ))
-        })
+        .map(|(key, value)| Ok((key, latest(table, value)?)))
         .collect()
+}
+
+/// One entry of a table of a scope; `None` when there is none.
+///
+/// # Errors
+/// When the store fails or the entry is damaged.
+pub fn entry<S: Read, T: Message + Default>(
+    store: &S,
+    scope: &Scope,
+    table: Table,
+    key: &str,
+) -> Found<Option<Latest<T>>, S> {
+    let found = store
+        .get(&table_key(scope, table, key.as_bytes()))
+        .map_err(FoldError::Store)?;
+    found.map(|value| latest(table, value)).transpose()
+}
+
+fn latest<T: Message + Default, E>(table: Table, value: Bytes) -> Result<Latest<T>, FoldError<E>> {
+    let entry: v1::Entry = decode(table, value)?;
+    Ok(Latest {
+        content: decode(table, entry.payload.clone())?,
+        position: Position {
+            epoch: Epoch(entry.epoch),
+            seq: Seq(entry.seq),
+        },
+        wall_us: entry.wall_us,
+        clock: entry.clock(),
+        retimed: false,
+        boot: entry.boot,
+        mono_us: entry.mono_us,
+        cause: entry.cause,
+        count: entry.count,
+    })
 }

@@ -1,9 +1,14 @@
 //! `ledge at`.
 
+use std::sync::Arc;
+
 use clap::Args;
-use ledge_history::payload;
+use ledge_history::clocks::notes_of_node;
+use ledge_history::source::LogSource;
+use ledge_history::{FrameSource, payload};
 use ledge_proto::fold::view::{self, Device, Latest, Twin};
 use ledge_proto::ids::{Position, Scope, StreamKey};
+use ledge_proto::retime::ClockNotes;
 use ledge_proto::v1;
 use serde_json::{Map, Value as Json, json};
 
@@ -46,7 +51,7 @@ pub struct At {
     /// Stream that --seq counts in, for example edge-1/up.data.
     #[arg(long, value_name = "STREAM", requires = "seq")]
     stream: Option<StreamPattern>,
-    /// Only records whose wall clock is not later than this: RFC 3339, or relative such as -5m.
+    /// Only records whose wall clock, corrected where that became possible, is not later than this: RFC 3339, or relative such as -5m.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     time: Option<When>,
     /// Show only this node.
@@ -73,10 +78,11 @@ impl At {
 }
 
 pub(crate) fn run(args: &At, context: &mut Context) -> Result<Code, Quit> {
-    let view = args.dir.open()?;
+    let view = Arc::new(args.dir.open()?);
     let until = args.place().resolve(&view, context.now)?;
     let total = view.streams().iter().map(|info| info.records).sum();
     let folded = fold(&view, &until, &mut Progress::new("records", Some(total)))?;
+    let sources: [Arc<dyn FrameSource>; 1] = [Arc::new(LogSource::new(view.clone()))];
     let mut nodes = Vec::new();
     for scope in folded.state.scopes() {
         if args
@@ -84,7 +90,7 @@ pub(crate) fn run(args: &At, context: &mut Context) -> Result<Code, Quit> {
             .as_ref()
             .is_none_or(|node| scope.node_name() == Some(node))
         {
-            nodes.push(NodeAt::of(&folded, scope, args)?);
+            nodes.push(NodeAt::of(&folded, scope, args, &sources)?);
         }
     }
     if let Some(node) = args.node.as_ref().filter(|_| nodes.is_empty()) {
@@ -103,11 +109,36 @@ struct NodeAt {
 }
 
 impl NodeAt {
-    fn of(folded: &Folded, scope: Scope, args: &At) -> Result<Self, Failure> {
+    fn of(
+        folded: &Folded,
+        scope: Scope,
+        args: &At,
+        sources: &[Arc<dyn FrameSource>],
+    ) -> Result<Self, Failure> {
         let said = view::node(&folded.state, &scope).map_err(|err| damaged(&err))?;
         let devices = view::devices(&folded.state, &scope).map_err(|err| damaged(&err))?;
         let devices = devices.into_iter().filter(|(name, _)| args.wants(name)).collect();
-        Ok(NodeAt { scope, said, devices })
+        let mut node = NodeAt { scope, said, devices };
+        if node.is_doubtful() {
+            let notes = notes_of_node(sources, &node.scope).map_err(|err| damaged(&err))?;
+            node.retime(&notes);
+        }
+        Ok(node)
+    }
+
+    /// Whether something was written before the node's clock was set.
+    fn is_doubtful(&self) -> bool {
+        self.said.as_ref().is_some_and(Latest::is_doubtful)
+            || self.devices.iter().any(|(_, device)| device.is_doubtful())
+    }
+
+    fn retime(&mut self, notes: &ClockNotes) {
+        if let Some(said) = &mut self.said {
+            said.retime(notes);
+        }
+        for (_, device) in &mut self.devices {
+            device.retime(notes);
+        }
     }
 }
 
@@ -155,7 +186,10 @@ fn payload_of(state: &v1::NodeState) -> ledge_proto::record::Payload {
 /// `content` with when and where it was said.
 fn latest_json<T>(latest: &Latest<T>, mut content: Json) -> Json {
     content["time"] = json!(Moment::from_us(latest.wall_us).to_string());
-    content["clock"] = json!(payload::clock_name(latest.clock));
+    content["clock"] = json!(match latest.retimed {
+        true => "retimed",
+        false => payload::clock_name(latest.clock),
+    });
     content["epoch"] = json!(latest.position.epoch.0);
     content["seq"] = json!(latest.position.seq.0);
     content["cause"] = json!(latest.cause.as_ref().map(payload::cause_text));

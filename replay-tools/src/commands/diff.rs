@@ -1,6 +1,7 @@
 //! `ledge diff`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
@@ -56,7 +57,7 @@ pub struct Diff {
 }
 
 pub(crate) fn run(args: &Diff, context: &mut Context) -> Result<Code, Quit> {
-    let view = args.dir.open()?;
+    let view = Arc::new(args.dir.open()?);
     let state_at = |place: &Place| -> Result<BTreeMap<Subject, String>, Quit> {
         let until = place.resolve(&view, context.now)?;
         let total = view.streams().iter().map(|info| info.records).sum();

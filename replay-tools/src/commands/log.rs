@@ -29,7 +29,7 @@ enum What {
     Tail(tail::Tail),
     /// Check every checksum, hash chain and sequence number.
     Verify(verify::Verify),
-    /// Measure each stream: size, compression, rate, gaps.
+    // Its own documentation is the help.
     Stats(stats::Stats),
 }
 

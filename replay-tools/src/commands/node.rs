@@ -1,13 +1,11 @@
 //! `ledge node`: the nodes of a running cloudcore, and decisions about them.
 
-mod http;
-
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, http};
 use crate::error::{Failure, Quit};
 use crate::exit::Code;
 use crate::table;

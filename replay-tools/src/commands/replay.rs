@@ -1,6 +1,7 @@
 //! `ledge replay`.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use clap::Args;
 use ledge_proto::fold::view;
@@ -73,7 +74,7 @@ struct Line {
 }
 
 pub(crate) fn run(args: &Replay, context: &mut Context) -> Result<Code, Quit> {
-    let view = args.dir.open()?;
+    let view = Arc::new(args.dir.open()?);
     let until = args.until.resolve(&view, context.now)?;
     let total = view.streams().iter().map(|info| info.records).sum();
     let mut progress = Progress::new("records", Some(total));

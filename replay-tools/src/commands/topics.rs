@@ -41,7 +41,8 @@ Edge and cloud write the streams interleaved differently, so to compare them nam
 not a block.
 
 The state at a time is that of every record whose own wall clock is not later, in the order they
-were written. Records say what their writer's clock said; when that was wrong, so is the answer:
+were written. Records say what their writer's clock said, corrected where its clock was set later in
+the same start; when that was wrong, so is the answer:
 `log cat` marks such times with ? or !, and a record or block number is exact whatever the clocks did.";
 
 /// The tables of `ledge sql`, for `ledge sql --schema` and `ledge help sql`.

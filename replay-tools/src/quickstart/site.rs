@@ -216,7 +216,7 @@ impl Site {
         let config = format!(
             "apiVersion: edgecore.config.kubeedge.io/v1alpha2\nkind: EdgeCore\nledge:\n  dataDir: {data}\n  httpAddress: 127.0.0.1:0\n  \
              reconnect:\n    first: 100ms\n    longest: {reconnect}ms\n  log:\n    segmentBytes: {segment}\n    lingerMs:\n      data: 20\n\
-             modules:\n  edged:\n    hostnameOverride: {NODE}\n  edgeHub:\n    heartbeat: {heartbeat}ms\n    tlsCaFile: {pki}/ca.crt\n    \
+             modules:\n  metaManager:\n    metaServer:\n      server: 127.0.0.1:0\n  edged:\n    hostnameOverride: {NODE}\n  edgeHub:\n    heartbeat: {heartbeat}ms\n    tlsCaFile: {pki}/ca.crt\n    \
              tlsCertFile: {pki}/{NODE}.crt\n    tlsPrivateKeyFile: {pki}/{NODE}.key\n    quic:\n      server: {cloud}\n",
             data = self.edge_dir().display(),
             reconnect = self.pace.reconnect.as_millis(),

@@ -36,7 +36,7 @@ async fn lived() -> (
 }
 
 /// Where the frame of `lane` that is `back` frames from its last is, bytes from the start of the first segment.
-fn frame_of(dir: &Path, lane: Lane, back: usize) -> usize {
+pub(crate) fn frame_of(dir: &Path, lane: Lane, back: usize) -> usize {
     let view = LogView::open(Arc::new(DiskStorage), &dir.join("log")).unwrap();
     let streams = view.streams();
     let stream = streams
@@ -57,7 +57,7 @@ fn frame_of(dir: &Path, lane: Lane, back: usize) -> usize {
 }
 
 /// Flips a bit of the first segment of `dir`. Returns what it was before.
-fn flip(dir: &Path, at: usize) -> Vec<u8> {
+pub(crate) fn flip(dir: &Path, at: usize) -> Vec<u8> {
     let path = first_segment(dir);
     let before = fs::read(&path).unwrap();
     let mut bytes = before.clone();

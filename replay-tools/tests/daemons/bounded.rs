@@ -101,7 +101,7 @@ fn ledge(place: &Place, args: &[&str]) -> Vec<serde_json::Value> {
     documents.collect::<Result<_, _>>().unwrap()
 }
 
-fn sql(place: &Place, dir: &Path, query: &str) -> Vec<serde_json::Value> {
+pub(crate) fn sql(place: &Place, dir: &Path, query: &str) -> Vec<serde_json::Value> {
     let documents = ledge(place, &["sql", dir.to_str().unwrap(), query]);
     let rows = documents.into_iter().flat_map(|document| match document {
         serde_json::Value::Array(rows) => rows,
@@ -111,7 +111,7 @@ fn sql(place: &Place, dir: &Path, query: &str) -> Vec<serde_json::Value> {
 }
 
 /// What `ledge log stats` counts as dropped in the stream `lane` of the node.
-fn dropped(place: &Place, dir: &Path, lane: &str) -> u64 {
+pub(crate) fn dropped(place: &Place, dir: &Path, lane: &str) -> u64 {
     let stats = ledge(place, &["log", "stats", dir.to_str().unwrap()]);
     let streams = stats[0]["streams"].as_array().unwrap().iter();
     streams

@@ -7,11 +7,15 @@ use std::sync::Arc;
 
 use ledge::quickstart::daemons::Launch;
 use ledge::quickstart::site::NODE;
-use ledge_log::{DiskStorage, Log, Options};
-use ledge_proto::ids::{Lane, Scope, StreamId};
+use ledge_log::{DiskStorage, Log, LogView, Options};
+use ledge_proto::fold::{Read, State, Table};
+use ledge_proto::ids::{Lane, Scope, Seq, StreamId};
 use ledge_proto::record::Payload;
 use ledge_proto::v1;
+use ledge_retention::replay::fold_all;
 
+use crate::bit_rot::{flip, frame_of};
+use crate::bounded::{dropped, sql};
 use crate::support::place::{NOWHERE, Place, assert_whole, node, refuses, until};
 
 const UNIT: usize = 4096;
@@ -172,39 +176,127 @@ async fn a_file_that_was_cut_off_and_a_file_that_is_gone() {
     }
 }
 
-/// What is folded already is not read again at the start: the link meets the damage.
+/// What is folded already is not read again at the start: the link meets the damage, in records that the cloud never had.
+/// They are declared, and everything else arrives.
 #[tokio::test]
-async fn a_flipped_bit_that_only_the_link_meets() {
+async fn telemetry_that_rots_before_it_was_sent_is_a_gap_and_the_rest_arrives() {
     let place = Place::new().await;
     let (dir, _) = filled_edge(&place).await;
     place.start_edge(NOWHERE).await.stop().await.unwrap();
     let first = first_segment(&dir);
-    let before = fs::read(&first).unwrap();
-    let mut damaged = before.clone();
-    let at = middle_block(&damaged) + 100;
-    damaged[at] ^= 1;
+    let mut damaged = fs::read(&first).unwrap();
+    let at = middle_block(&damaged);
+    // One bit of a frame, and the next block as a whole.
+    damaged[at + 100] ^= 1;
+    damaged[at + UNIT..at + 2 * UNIT].fill(0);
     fs::write(&first, &damaged).unwrap();
 
     let cloud = place.start_cloud().await;
     let edge = place.start_edge(cloud.hub).await;
     place
-        .edge_says(&[
-            "no link",
-            first.to_str().unwrap(),
-            "is damaged at byte",
-            "ledge log verify",
-        ])
+        .edge_says(&["a damaged block", first.file_name().unwrap().to_str().unwrap()])
         .await;
-    let had = place.cloud_records();
-    assert!(had < u64::from(APPENDS), "{had} records came past the damage");
+    place.edge_says(&["declared as a gap", "count=3"]).await;
+    all_arrives(&place).await;
     edge.stop().await.unwrap();
-    assert!(fs::read(&first).unwrap() == damaged, "the file was changed");
-
-    // With the right bytes back, the rest follows.
-    fs::write(&first, &before).unwrap();
+    // Stopped and started again, nothing is told twice.
     let edge = place.start_edge(cloud.hub).await;
-    until("the rest", || place.cloud_records() > u64::from(APPENDS)).await;
+    all_arrives(&place).await;
     edge.stop().await.unwrap();
     cloud.daemon.stop().await.unwrap();
-    place.assert_sound();
+    assert!(fs::read(&first).unwrap() == damaged, "the file was changed");
+
+    let cloud_dir = place.site.cloud_dir();
+    let gaps = sql(
+        &place,
+        &cloud_dir,
+        "SELECT reason, dropped, first_seq, last_seq FROM gaps",
+    );
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert_eq!(gaps[0]["reason"], "Corrupt", "{gaps:?}");
+    // Two damaged records, and the one behind: nothing connects it with what the cloud has.
+    assert_eq!(gaps[0]["dropped"], 3, "{gaps:?}");
+    assert_eq!(dropped(&place, &cloud_dir, "up.data"), 3);
+    assert_whole(&cloud_dir);
+    // What was there, a gap record, and what the daemon says of its starts and stops.
+    let held = place.cloud_records();
+    assert!(held > u64::from(APPENDS) - 3, "{held}");
+    assert!(!place.edge_said().contains("panicked") && !place.cloud_said().contains("panicked"));
+}
+
+/// State that rots before it was sent: what it came to was folded, and is what the cloud gets.
+#[tokio::test]
+async fn state_that_rots_before_it_was_sent_arrives_as_what_it_came_to() {
+    let place = Place::new().await;
+    let running = place.start_everything().await;
+    running.edge.stop().await.unwrap();
+    place.cloud_catches_up().await;
+    running.cloud.daemon.stop().await.unwrap();
+    let before = frames_of(&place.site.edge_dir(), Lane::UpState);
+    let edge = place.start_edge(NOWHERE).await;
+    let more = || frames_of(&place.site.edge_dir(), Lane::UpState) > before + 2;
+    until("more state", more).await;
+    edge.stop().await.unwrap();
+    let dir = place.site.edge_dir();
+    let at = frame_of(&dir, Lane::UpState, 1) + 60;
+    flip(&dir, at);
+
+    let cloud = place.start_cloud().await;
+    let edge = place.start_edge(cloud.hub).await;
+    all_arrives(&place).await;
+    place
+        .edge_says(&["the other end never had these records", "up.state"])
+        .await;
+    edge.stop().await.unwrap();
+    all_arrives(&place).await;
+    cloud.daemon.stop().await.unwrap();
+    assert_whole(&place.site.cloud_dir());
+    // With the right bit back, both fold to the same.
+    flip(&dir, at);
+    let (edge, cloud) = (state_of(&dir), state_of(&place.site.cloud_dir()));
+    assert!(!edge.is_empty());
+    assert_eq!(edge, cloud);
+}
+
+fn frames_of(dir: &Path, lane: Lane) -> usize {
+    let view = LogView::open(Arc::new(DiskStorage), &dir.join("log")).unwrap();
+    let streams = view.streams();
+    let Some(stream) = streams
+        .iter()
+        .find(|stream| stream.key.id.lane == lane && stream.key.id.scope == node())
+    else {
+        return 0;
+    };
+    let mut reader = view.read_stream(&stream.key, Seq::ZERO);
+    std::iter::from_fn(|| reader.next().unwrap()).count()
+}
+
+/// Waits until the cloud's copies of the node's streams end where the edge's do.
+async fn all_arrives(place: &Place) {
+    let ends = |dir: &Path| -> Vec<_> {
+        let Ok(view) = LogView::open(Arc::new(DiskStorage), &dir.join("log")) else {
+            return Vec::new(); // Not there yet.
+        };
+        let streams = view.streams().into_iter();
+        let up = streams.filter(|stream| matches!(stream.key.id.lane, Lane::UpState | Lane::UpData));
+        up.map(|stream| (stream.key, stream.durable)).collect()
+    };
+    let (edge, cloud) = (place.site.edge_dir(), place.site.cloud_dir());
+    until("everything to arrive", || ends(&edge) == ends(&cloud)).await;
+}
+
+/// What a log folds to for the node, of its lane `up.state`.
+fn state_of(dir: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let view = LogView::open(Arc::new(DiskStorage), &dir.join("log")).unwrap();
+    let mut state = State::new();
+    fold_all(&view, &mut state).unwrap();
+    let mut entries = Vec::new();
+    for table in Table::ALL
+        .into_iter()
+        .filter(|table| table.lane() == Lane::UpState)
+    {
+        let mut take = |key: &[u8], value: &[u8]| entries.push((key.to_vec(), value.to_vec()));
+        Read::scan(&state, &table.store_key(&node(), b""), &mut take).unwrap();
+    }
+    entries
 }

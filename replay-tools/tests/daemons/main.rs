@@ -7,10 +7,13 @@
 mod support;
 
 mod bit_rot;
+mod boot_1970;
 mod bounded;
 mod certificates;
 mod damaged_log;
+mod devices;
 mod fencing;
+mod figures;
 mod full_disk;
 mod manifests;
 mod peers;

@@ -38,7 +38,7 @@ spec:
 
 impl Place {
     /// Posts an object as it is, and gives the answer.
-    async fn post(&self, path: &str, object: &Value, more: &[&str]) -> Result<Value, Ran> {
+    pub(crate) async fn post(&self, path: &str, object: &Value, more: &[&str]) -> Result<Value, Ran> {
         let file = self.file("post.json", &object.to_string());
         let mut args = vec!["create", "--raw", path, "-f", &file];
         args.extend_from_slice(more);

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ledge_apiserver::embedded::{Config, Embedded, Limits};
+use ledge_apiserver::embedded::{Config, EVENT_TTL, Embedded, Limits};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{Follower, Projection};
 use ledge_proto::ids::ClusterId;
@@ -37,6 +38,11 @@ impl Place {
 
     /// Serves the API while `story` runs.
     pub(crate) async fn serve<F: Future>(&self, story: F) -> F::Output {
+        self.serve_with(EVENT_TTL, story).await
+    }
+
+    /// As [`Place::serve`], with events kept for `event_ttl`.
+    pub(crate) async fn serve_with<F: Future>(&self, event_ttl: Duration, story: F) -> F::Output {
         rustls::crypto::ring::default_provider().install_default().ok();
         let dir = self.dir.path();
         let options = Options::new(ClusterId([7; 16]), "cloud".to_owned());
@@ -52,7 +58,8 @@ impl Place {
         };
         let embedded = Embedded::open(config, log.clone(), &projection, &[])
             .await
-            .unwrap();
+            .unwrap()
+            .with_event_ttl(event_ttl);
         let follower = Follower::start(log.clone(), projection);
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(embedded.run(shutdown.clone()));

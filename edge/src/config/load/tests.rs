@@ -48,8 +48,12 @@ fn kubeedges_own_file_loads_as_it_is_once_the_address_is_known() {
     );
     assert!(message.contains(", modules.edgeHub.websocket, "), "{message}");
     assert!(
-        message.ends_with(", modules.eventBus, modules.deviceTwin, modules.metaManager, modules.serviceBus")
+        message.ends_with(
+            ", modules.eventBus, modules.deviceTwin, modules.metaManager.remoteQueryTimeout, modules.serviceBus"
+        ),
+        "{message}"
     );
+    assert_eq!(config.meta_server.unwrap().listen.to_string(), "127.0.0.1:10550");
 
     let message = load("edgecore", KUBEEDGE).unwrap_err().to_string();
     assert_eq!(
@@ -62,6 +66,34 @@ fn kubeedges_own_file_loads_as_it_is_once_the_address_is_known() {
         load("edgecore", &filled_in).unwrap().cloud.as_deref(),
         Some("10.0.0.1:10001")
     );
+}
+
+#[test]
+fn metaserver_is_on_the_loopback_unless_somebody_means_it() {
+    let load = |flags: &str, body: &str| load(&format!("edgecore {flags}"), &with(body));
+    let at = |config: Config| config.meta_server.map(|at| at.listen.to_string());
+    assert_eq!(at(load("", "").unwrap()).as_deref(), Some("127.0.0.1:10550"));
+    assert_eq!(at(load("--meta-server off", "").unwrap()), None);
+    let off = "modules: {metaManager: {metaServer: {enable: false}}}\n";
+    assert_eq!(at(load("", off).unwrap()), None);
+    assert_eq!(
+        at(load("", "modules: {metaManager: {enable: false}}\n").unwrap()),
+        None
+    );
+    assert_eq!(
+        at(load("--meta-server [::1]:7", off).unwrap()).as_deref(),
+        Some("[::1]:7")
+    );
+    let open = "modules: {metaManager: {metaServer: {server: '0.0.0.0:10550'}}}\n";
+    let message = load("", open).unwrap_err().to_string();
+    assert!(
+        message.contains("not on the loopback") && message.contains("ledge.metaServer.anyAddress"),
+        "{message}"
+    );
+    let meant = format!("ledge: {{metaServer: {{anyAddress: true}}}}\n{open}");
+    assert!(load("", &meant).unwrap().meta_server.unwrap().anywhere);
+    let message = load("--meta-server 10.0.0.1:1", "").unwrap_err().to_string();
+    assert!(message.contains("--meta-server"), "{message}");
 }
 
 #[test]

@@ -14,9 +14,9 @@ use ledge_proto::record::{Payload, RecordKind};
 use ledge_proto::v1;
 
 use super::bounds::Bounds;
-use super::clocks::Clocks;
 use super::columns::Collector;
-use super::tables::{Labels, RecordRow, RecordTable, StateTable, needs_payload};
+use super::tables::{Labels, RecordRow, RecordTable, StateRow, StateTable, needs_payload};
+use crate::clocks::{Clocks, notes_of_node};
 use crate::source::{FrameSource, SourceError, StreamSpan};
 
 /// Why reading stopped.
@@ -128,7 +128,12 @@ impl Scan {
             source.fold(&mut state, &|id| self.bounds.admits_node(id.scope.node_name()))?;
         }
         for scope in state.scopes() {
-            for row in (table.rows)(&state, &scope)? {
+            let mut of_scope = (table.rows)(&state, &scope)?;
+            if of_scope.iter().any(StateRow::is_doubtful) {
+                let notes = notes_of_node(&self.sources, &scope)?;
+                of_scope.iter_mut().for_each(|row| row.retime(&notes));
+            }
+            for row in of_scope {
                 if let Some(batch) = rows.push(&row)?
                     && !emit(batch)
                 {
@@ -177,7 +182,8 @@ impl Stream<'_> {
             if position.seq <= done || position.seq > self.last {
                 continue;
             }
-            let retimed = self.clocks.retime(&mut record)?;
+            let corrected = self.clocks.time_of(&record)?;
+            record.wall_us = corrected.unwrap_or(record.wall_us);
             if !self.admits(position.seq, &record) {
                 continue;
             }
@@ -190,7 +196,7 @@ impl Stream<'_> {
                 labels: self.labels.clone(),
                 position,
                 record,
-                retimed,
+                retimed: corrected.is_some(),
                 payload,
             };
             if let Some(batch) = rows.push(&row)?

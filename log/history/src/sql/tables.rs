@@ -4,7 +4,7 @@ mod records;
 mod state;
 
 pub(crate) use records::{Labels, RECORD_TABLES, RecordRow, RecordTable, key_column, needs_payload};
-pub(crate) use state::{STATE_TABLES, StateTable};
+pub(crate) use state::{STATE_TABLES, StateRow, StateTable};
 
 #[cfg(test)]
 mod tests {

@@ -85,7 +85,8 @@ pub(super) async fn ask(link: Arc<Link>) -> Result<(), LinkError> {
             }
         }
         open.retain(|id, (lost, since)| {
-            let done = !missing.contains(lost);
+            // What came back may have to wait for what lies beside it.
+            let done = !missing.contains(lost) || link.log.has_returned(lost);
             if done || since.elapsed() > ANSWER_WITHIN {
                 link.session().handle_fetched(*id);
                 if !done {

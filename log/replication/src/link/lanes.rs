@@ -1,33 +1,25 @@
 //! Frames out of the log onto a QUIC stream, and off a QUIC stream into the log.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use ledge_log::{CheckedFrame, ReadError, SnapshotRef};
+use ledge_log::{CheckedFrame, ReadError};
 use ledge_proto::fold::snapshot;
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Epoch, Lane, Mark, Position, Seq, StreamKey};
+use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
 use ledge_proto::v1::{self, snapshot::Purpose};
 use ledge_retention::gaps::PeerGaps;
 use quinn::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::drive::now;
+use super::in_place::{Around, LOOK_AGAIN, around_damage, declare, in_place, shortcut, standing_at};
 use super::items::{Item, ItemStream, write_frame, write_part};
 use super::observer::{Direction, Traffic};
 use super::snapshots::{Collector, PartError, Whole};
-use super::{Link, LinkError, blocking, fetch};
-use crate::reset::ResetError;
+use super::{Link, LinkError, fetch};
 
 /// Frames of one lane that may wait for fsync at once. With quinn's windows this bounds the memory of a link.
 const UNSYNCED_FRAMES: usize = 64;
-/// Desired state goes as a snapshot to a node that is so many records behind, when the snapshot has fewer entries by
-/// this factor.
-const SHORTCUT_RECORDS: u64 = 1024;
-const SHORTCUT_FACTOR: u64 = 4;
-/// When to ask the projection again for a snapshot that it cannot give yet.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// quinn sends a stream of higher priority first: desired state and commands, then state, then telemetry.
 fn priority(lane: Lane) -> i32 {
@@ -87,6 +79,16 @@ pub(super) async fn send(
                     let mark = out.snapshot(&parts).await?;
                     reader = link.log.read_stream(&key, mark.position.seq);
                 }
+                Err(err @ ReadError::Damaged { .. }) if link.log.is_quarantined(&key, after.next()) => {
+                    tracing::error!(stream = %key, %err, "the other end never had these records");
+                    let (declared, around) = around_damage(&link, gaps, &key, after).await?;
+                    gaps = declared;
+                    let on_from = match around {
+                        Around::Snapshot(parts) => out.snapshot(&parts).await?.position.seq,
+                        Around::Behind(seq) => seq,
+                    };
+                    reader = link.log.read_stream(&key, on_from);
+                }
                 Err(err) => return Err(err.into()),
             }
         }
@@ -94,102 +96,6 @@ pub(super) async fn send(
             return Err(LinkError::Shutdown); // The log was closed.
         }
     }
-}
-
-/// A snapshot of `key` that stands at `at`, or later.
-async fn standing_at(link: &Arc<Link>, key: &StreamKey, at: Mark) -> Result<Parts, LinkError> {
-    loop {
-        if let Some(held) = link
-            .log
-            .snapshot_of(key)
-            .filter(|held| held.mark.position >= at.position)
-        {
-            let log = link.log.clone();
-            return Ok(blocking(move || log.read_snapshot(&held)).await??);
-        }
-        let parts = live(link, key)
-            .await?
-            .filter(|parts| stands_at(parts, at.position));
-        if let Some(parts) = parts {
-            return Ok(parts);
-        }
-        // Nobody has folded that far yet.
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-}
-
-fn stands_at(parts: &[v1::Snapshot], at: Position) -> bool {
-    parts.first().is_some_and(|part| {
-        let position = Position {
-            epoch: Epoch(part.epoch),
-            seq: Seq(part.seq),
-        };
-        position >= at
-    })
-}
-
-/// For the desired state of a node that is far behind: what it comes to, when that is much less than how it came about.
-async fn shortcut(link: &Arc<Link>, key: &StreamKey, after: Seq) -> Result<Option<Parts>, LinkError> {
-    let end = link.log.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq);
-    let behind = end.0.saturating_sub(after.0);
-    if key.id.lane != Lane::Down || behind < SHORTCUT_RECORDS {
-        return Ok(None);
-    }
-    let Some(parts) = live(link, key).await? else {
-        return Ok(None);
-    };
-    let entries = snapshot::entries_of(&parts).map_err(PartError::from)?.1.len() as u64;
-    let mark = snapshot::mark_of(&parts[0]).map_err(PartError::from)?;
-    let worth_it = mark.position.seq > after && behind / SHORTCUT_FACTOR >= entries;
-    Ok(worth_it.then_some(parts))
-}
-
-/// What stands for records that are not held: the snapshot that the log names, or what is folded by now.
-async fn in_place(
-    link: &Arc<Link>,
-    key: &StreamKey,
-    held: Option<SnapshotRef>,
-    resume_after: Seq,
-) -> Result<Option<Parts>, LinkError> {
-    if let Some(at) = held {
-        let log = link.log.clone();
-        let read = blocking(move || log.read_snapshot(&at)).await?;
-        return Ok(Some(read?));
-    }
-    let parts = live(link, key).await?;
-    Ok(parts.filter(|parts| parts.first().is_some_and(|part| part.seq >= resume_after.0)))
-}
-
-async fn live(link: &Arc<Link>, key: &StreamKey) -> Result<Option<Parts>, LinkError> {
-    let (source, asked) = (link.snapshots.clone(), key.clone());
-    blocking(move || source.live(&asked)).await
-}
-
-type Parts = Vec<v1::Snapshot>;
-
-/// Before a snapshot goes to a peer that has the records up to `after`: what it never gets of telemetry is in gap records.
-async fn declare(
-    link: &Arc<Link>,
-    mut gaps: PeerGaps,
-    after: Seq,
-    parts: &[v1::Snapshot],
-) -> Result<PeerGaps, LinkError> {
-    let Some(first) = parts.first() else {
-        return Ok(gaps);
-    };
-    let mark = snapshot::mark_of(first).map_err(PartError::from)?;
-    let _append = link.appends.append().await;
-    let log = link.log.clone();
-    let (gaps, declared) = blocking(move || {
-        let declared = gaps.declare(&log, after, mark, now());
-        (gaps, declared)
-    })
-    .await?;
-    let count = declared.map_err(ResetError::from)?;
-    if count > 0 {
-        tracing::warn!(count, after = %after, until = %mark.position, "telemetry that the cloud lost is not held here either");
-    }
-    Ok(gaps)
 }
 
 /// The sending side of one lane.

@@ -16,7 +16,7 @@ use crate::store::Change;
 const ATTEMPTS: usize = 5;
 
 /// What a deletion came to.
-enum Deleted {
+pub(super) enum Deleted {
     /// The object is gone; what it was last.
     Gone(Object),
     /// It is marked, and goes when its finalizers and its grace period are over.
@@ -26,18 +26,28 @@ enum Deleted {
 impl Call<'_> {
     pub(super) async fn delete(&self) -> Result<Response, ApiError> {
         let (options, preconditions) = self.delete_options()?;
+        match self.delete_named(&options, &preconditions).await? {
+            Deleted::Gone(object) => Ok(self.gone(&object)),
+            Deleted::Marked(object) => self.object(200, &object),
+        }
+    }
+
+    /// Deletes the object that the path names; one that changed meanwhile is looked at again.
+    pub(super) async fn delete_named(
+        &self,
+        options: &Options,
+        preconditions: &Value,
+    ) -> Result<Deleted, ApiError> {
         let mut attempt = 1;
         loop {
             let current = self.current().await?;
-            self.check_preconditions(&current, &preconditions)?;
+            self.check_preconditions(&current, preconditions)?;
             if options.dry_run {
-                return Ok(self.gone(&current));
+                return Ok(Deleted::Gone(current));
             }
-            match self.delete_one(&current, &options).await {
-                Ok(Deleted::Gone(object)) => return Ok(self.gone(&object)),
-                Ok(Deleted::Marked(object)) => return self.object(200, &object),
+            match self.delete_one(&current, options).await {
                 Err(error) if error.reason == Reason::Conflict && attempt < ATTEMPTS => attempt += 1,
-                Err(error) => return Err(error),
+                other => return other,
             }
         }
     }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Call;
+use super::certificates;
 use super::options::FieldValidation;
 use super::respond::Response;
 use crate::error::{ApiError, Cause, Reason};
@@ -136,6 +137,9 @@ impl Call<'_> {
         self.api.extension.admit(&write, &mut new).await?;
         let mut causes = meta::validate(&resource, old, &new);
         causes.extend(schema::check(&resource.schema, &new, old));
+        if certificates::concerns(&resource) {
+            causes.extend(certificates::check(self.subresource(), old, &new));
+        }
         if !causes.is_empty() {
             let name = new["metadata"]["name"].as_str().unwrap_or_default();
             return Err(ApiError::invalid(
@@ -173,29 +177,6 @@ impl Call<'_> {
             }
         }
         Ok(())
-    }
-
-    /// With a `status` subresource, the main resource does not write status, and `status` writes nothing else.
-    fn keep_other_half(&self, old: Option<&Value>, new: &mut Value) {
-        if !self.resource.status {
-            return;
-        }
-        if self.subresource() == "status" {
-            let (status, managed) = (
-                new.get("status").cloned(),
-                new["metadata"].get("managedFields").cloned(),
-            );
-            let Some(old) = old else { return };
-            let version = new["metadata"].get("resourceVersion").cloned();
-            *new = old.clone();
-            set(new, "status", status);
-            set(&mut new["metadata"], "managedFields", managed);
-            set(&mut new["metadata"], "resourceVersion", version);
-        } else if old.is_some() || self.resource.kind != "Node" {
-            // A node says how it is when it registers.
-            let status = old.and_then(|old| old.get("status")).cloned();
-            set(new, "status", status);
-        }
     }
 
     /// Notes in managedFields who changed what, in the version that is stored.

@@ -1,14 +1,17 @@
 //! `ledge log stats`.
 
+mod daemon;
+
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use ledge_log::LogView;
-use ledge_proto::fold::{State, folded_stream, view};
+use ledge_proto::fold::State;
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Lane, StreamId, StreamKey};
-use ledge_proto::v1;
+use ledge_proto::ids::{Lane, StreamKey};
+use ledge_retention::account::account;
 use ledge_retention::replay;
 use serde_json::json;
 
@@ -24,25 +27,33 @@ use crate::table::{number, text};
 const EXAMPLES: &str = "\
 Examples:
   ledge log stats /var/lib/ledge/edge
+  ledge log stats --address 127.0.0.1:9600             what the running daemon says of its log
   ledge log stats /var/lib/ledge/edge --limit 2GiB     when the oldest telemetry goes
   ledge log stats /var/lib/ledge/cloud -o json | jq '.streams | sort_by(-.stored_bytes) | .[0:10]'";
 
-/// Measure each stream: size, compression, rate, gaps.
+/// Measure each stream: size, compression, rate, gaps, how far it is archived and applied; syncs and the disk.
 ///
 /// Reads the whole log. RATIO is the size of the records before compression to that of the frames as stored, headers
 /// included. RATE is records per second between the earliest and the latest wall clock in the stream. GAPS and DROPPED
 /// count what the stream's gap records say was dropped, also where those records themselves are gone: a node tells in its
-/// `up.data`, cloudcore, of what it held of the node, in `local`. LAG is the number of
-/// records that the other end is not known to have archived, with the age of the oldest of them, as far as this log
-/// knows: of a node's own streams.
+/// `up.data`, cloudcore, of what it held of the node, in `local`. HEAD is the last record. DURABLE and ARCHIVED say how far
+/// the other end is known to hold a node's own streams. LAG is the number of records that it is not known to have archived,
+/// with the age of the oldest of them.
 ///
-/// How long a sync takes, and how far the projection is, a running daemon tells under `/metrics`.
+/// APPLIED (how far the projection is), how long a sync takes, and the limits of the disk only the daemon knows. It notes
+/// them in the data directory at its start, every ten minutes, when its limit changes and when it stops; below the table is how
+/// old that is. With --address the running daemon tells everything of this moment instead, and no log is read.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Stats {
-    #[command(flatten)]
-    dir: Dir,
-    /// Say when the oldest telemetry goes at the present rate, when the log may take so much: `2GiB`, `500MB`.
+    /// Data directory of an edgecore or cloudcore, or the `log` directory in it.
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath, required_unless_present = "address")]
+    dir: Option<PathBuf>,
+    /// Ask the daemon that serves HTTP there instead of reading a log.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["dir", "limit"])]
+    address: Option<String>,
+    /// Say when the oldest telemetry goes at the present rate, when the log may take so much: `2GiB`, `500MB`. Without it,
+    /// the daemon's own limit.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     limit: Option<u64>,
 }
@@ -62,18 +73,37 @@ struct Measure {
     dropped: u64,
     first_seq: u64,
     head: u64,
-    /// `None` where this log does not know.
+    /// At the other end. `None` where this log does not know.
+    durable: Option<u64>,
     archived: Option<u64>,
+    /// Folded into the projection. `None` where no daemon has said how far that is.
+    applied: Option<u64>,
     /// Wall clock of the first record that is not archived.
     oldest_unarchived_us: Option<i64>,
 }
 
 pub(super) fn run(args: &Stats, context: &mut Context) -> Result<Code, Quit> {
-    let view = args.dir.open()?;
+    match (&args.address, &args.dir) {
+        (Some(address), _) => daemon::show(address, context),
+        (None, Some(dir)) => read(&Dir::new(dir.clone()), args.limit, context),
+        (None, None) => Err(Failure::usage("name DIR or --address".to_owned()).into()),
+    }
+}
+
+fn read(dir: &Dir, limit: Option<u64>, context: &mut Context) -> Result<Code, Quit> {
+    let view = dir.open()?;
+    let noted = daemon::noted(&dir.data(), view.identity());
+    let applied_block = noted.as_ref().map(|noted| noted.applied_block);
     let total = view.streams().iter().map(|info| info.records).sum();
     let mut progress = Progress::new("records", Some(total));
     let mut streams: BTreeMap<StreamKey, Measure> = BTreeMap::new();
     known_before(&view, &mut streams)?;
+    if applied_block.is_some() {
+        // What is not held any more was applied before it went.
+        for measure in streams.values_mut() {
+            measure.applied = Some(measure.first_seq.saturating_sub(1));
+        }
+    }
     let (mut blocks, mut block_bytes) = (0u64, 0u64);
     let mut reader = view.read_blocks(view.first_block().previous());
     while let Some(block) = reader.next_block().map_err(|err| cannot_read(&err))? {
@@ -82,15 +112,22 @@ pub(super) fn run(args: &Stats, context: &mut Context) -> Result<Code, Quit> {
         for frame in block.frames() {
             let frame = frame.map_err(|err| bad_frame(&err))?;
             progress.add(u64::from(frame.count()));
-            streams.entry(frame.key().clone()).or_default().add(&frame)?;
+            let measure = streams.entry(frame.key().clone()).or_default();
+            measure.add(&frame)?;
+            if applied_block.is_some_and(|applied| block.no.0 <= applied) {
+                measure.applied = Some(frame.last_seq().0);
+            }
         }
     }
     progress.clear();
     let disk_bytes: u64 = view.segments().iter().map(|segment| segment.bytes).sum();
-    let forecast = Forecast::of(&streams, block_bytes, disk_bytes, args.limit);
+    let limit = limit.or(noted.as_ref().and_then(|noted| noted.disk.log_limit_bytes));
+    let forecast = Forecast::of(&streams, block_bytes, disk_bytes, limit);
     let now_us = context.now.as_us();
     let document = json!({
         "blocks": blocks, "block_bytes": block_bytes, "disk_bytes": disk_bytes, "forecast": forecast.json(),
+        "applied_block": applied_block,
+        "daemon": noted.as_ref().map(|noted| noted.json(now_us)),
         "streams": streams.iter().map(|(key, measure)| measure.json(key, now_us)).collect::<Vec<_>>(),
     });
     if context.out.document(&document)? {
@@ -109,7 +146,9 @@ pub(super) fn run(args: &Stats, context: &mut Context) -> Result<Code, Quit> {
         number("DROPPED"),
         number("FIRST"),
         number("HEAD"),
+        number("DURABLE"),
         number("ARCHIVED"),
+        number("APPLIED"),
         number("LAG"),
     ]);
     for (key, measure) in &streams {
@@ -137,6 +176,10 @@ pub(super) fn run(args: &Stats, context: &mut Context) -> Result<Code, Quit> {
     if let Some(line) = forecast.line() {
         out.text(&format!("{line}\n"))?;
     }
+    match noted {
+        Some(noted) => out.text(&noted.lines(now_us))?,
+        None => out.text("no daemon has noted how far it is, how long syncs take and what its limit is\n")?,
+    }
     Ok(Code::Yes)
 }
 
@@ -151,53 +194,16 @@ fn known_before(view: &LogView, streams: &mut BTreeMap<StreamKey, Measure>) -> R
         matches!(id.lane, Lane::UpData | Lane::Local)
     })
     .map_err(|err| bad(&err))?;
+    let own = view.identity().incarnation;
     for info in view.streams() {
         let measure = streams.entry(info.key.clone()).or_default();
         (measure.first_seq, measure.head) = (info.first_seq.0, info.durable.position.seq.0);
-        if info.key.id.lane != Lane::UpData {
-            continue;
-        }
-        let folded = folded_stream(&state, &info.key.id).map_err(|err| bad(&err))?;
-        // What an earlier life of the node's disk gave up went with it.
-        if folded.is_some_and(|folded| folded.incarnation == info.key.incarnation.0) {
-            for (_, gap) in view::gaps(&state, &info.key.id.scope).map_err(|err| bad(&err))? {
-                measure.gaps += 1;
-                measure.dropped += dropped(&gap.content);
-            }
-        }
-    }
-    for scope in state.scopes() {
-        let given_up = view::given_up(&state, &scope).map_err(|err| bad(&err))?;
-        let told_in = StreamKey {
-            id: StreamId::new(scope.clone(), Lane::Local),
-            incarnation: view.identity().incarnation,
-        };
-        if let Some(measure) = streams.get_mut(&told_in) {
-            measure.gaps += given_up.len() as u64;
-            measure.dropped += given_up.iter().map(|(_, gap)| dropped(&gap.content)).sum::<u64>();
-        }
-        let Some(fence) = view::edge_fence(&state, &scope).map_err(|err| bad(&err))? else {
-            continue;
-        };
-        for (key, measure) in streams.iter_mut().filter(|(key, _)| key.id.scope == scope) {
-            if key.incarnation != view.identity().incarnation || !key.id.lane.is_replicated() {
-                continue;
-            }
-            let acked = fence.content.acknowledged.iter().find(|acked| {
-                acked.lane == key.id.lane.as_wire() && acked.incarnation == key.incarnation.0.as_slice()
-            });
-            measure.archived = Some(acked.map_or(0, |acked| acked.archived_seq));
-        }
+        let account = account(&state, &info.key, own).map_err(|err| bad(&err))?;
+        (measure.gaps, measure.dropped) = (account.gaps, account.dropped);
+        measure.durable = account.durable.map(|seq| seq.0);
+        measure.archived = account.archived.map(|seq| seq.0);
     }
     Ok(())
-}
-
-/// How many records a gap is about.
-fn dropped(gap: &v1::Gap) -> u64 {
-    match gap.count {
-        0 => gap.last_seq.saturating_add(1).saturating_sub(gap.first_seq),
-        count => count,
-    }
 }
 
 /// How fast the log grows, and what that means for a limit.
@@ -301,7 +307,8 @@ impl Measure {
 
     fn json(&self, key: &StreamKey, now_us: i64) -> serde_json::Value {
         json!({
-            "first_seq": self.first_seq, "head": self.head, "archived": self.archived,
+            "first_seq": self.first_seq, "head": self.head,
+            "durable": self.durable, "archived": self.archived, "applied": self.applied,
             "lag_records": self.lag(now_us).map(|(records, _)| records),
             "lag_seconds": self.lag(now_us).map(|(_, age)| age.as_secs_f64()),
             "stream": key.id.to_string(), "incarnation": key.incarnation.to_string(),
@@ -331,7 +338,9 @@ impl Measure {
             human::count(self.dropped),
             human::count(self.first_seq),
             human::count(self.head),
+            self.durable.map_or_else(show::dash, human::count),
             self.archived.map_or_else(show::dash, human::count),
+            self.applied.map_or_else(show::dash, human::count),
             lag,
         ]
     }

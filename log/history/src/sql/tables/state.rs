@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ledge_proto::fold::view::{self, Device, Latest, Twin};
 use ledge_proto::fold::{FoldError, State};
 use ledge_proto::ids::Scope;
+use ledge_proto::retime::ClockNotes;
 use ledge_proto::v1;
 
 use crate::payload;
@@ -27,6 +28,31 @@ pub(crate) struct StateRow {
 }
 
 impl StateRow {
+    /// Whether [`StateRow::retime`] may know better when something was.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.said.as_ref().is_some_and(Latest::is_doubtful)
+            || self.of.is_doubtful()
+            || self.twin.is_doubtful()
+            || self.gap.as_ref().is_some_and(Latest::is_doubtful)
+    }
+
+    /// Corrects the times of what the node wrote before its clock was set.
+    pub(crate) fn retime(&mut self, notes: &ClockNotes) {
+        if let Some(said) = &mut self.said {
+            said.retime(notes);
+        }
+        if self.of.is_doubtful() {
+            Arc::make_mut(&mut self.of).retime(notes);
+        }
+        self.twin.retime(notes);
+        // What the cloud gave up, it wrote down by a clock of its own.
+        if self.told_by == BY_NODE
+            && let Some(gap) = &mut self.gap
+        {
+            gap.retime(notes);
+        }
+    }
+
     fn spec(&self) -> Option<&v1::DeviceSpec> {
         self.of.spec.as_ref().map(|spec| &spec.content)
     }
@@ -115,6 +141,9 @@ fn twins(state: &State, scope: &Scope) -> Result<Vec<StateRow>, FoldError<Infall
     Ok(rows)
 }
 
+/// Who gave up what a gap is about.
+const BY_NODE: &str = "node";
+
 fn gaps(state: &State, scope: &Scope) -> Result<Vec<StateRow>, FoldError<Infallible>> {
     let row = |told_by, (_, gap): (String, Latest<v1::Gap>)| StateRow {
         node: scope.node_name().map(str::to_owned),
@@ -126,7 +155,7 @@ fn gaps(state: &State, scope: &Scope) -> Result<Vec<StateRow>, FoldError<Infalli
         gap: Some(gap),
         told_by,
     };
-    let by_node = view::gaps(state, scope)?.into_iter().map(|gap| row("node", gap));
+    let by_node = view::gaps(state, scope)?.into_iter().map(|gap| row(BY_NODE, gap));
     let by_cloud = view::given_up(state, scope)?
         .into_iter()
         .map(|gap| row("cloud", gap));
@@ -164,6 +193,14 @@ const NAMESPACE: Column<StateRow> = column("namespace", Type::Text, "the device'
 const NAME: Column<StateRow> = column("name", Type::Text, "the device's name", |row| {
     Cell::opt(row.device.split_once('/'), |(_, name)| Cell::text(name))
 });
+
+/// Trust in the clock of a record's time.
+fn clock<T>(latest: &Latest<T>) -> Cell<'_> {
+    Cell::text(match latest.retimed {
+        true => "retimed",
+        false => payload::clock_name(latest.clock),
+    })
+}
 
 /// How many records a gap is about.
 fn dropped(gap: &v1::Gap) -> u64 {
@@ -215,6 +252,12 @@ pub(crate) const STATE_TABLES: &[StateTable] = &[
                 Cell::opt(row.twin.reported.as_ref(), |it| Cell::Time(it.wall_us))
             }),
             column(
+                "reported_clock",
+                Type::Text,
+                "trust in that clock, or retimed",
+                |row| Cell::opt(row.twin.reported.as_ref(), clock),
+            ),
+            column(
                 "reported_seq",
                 Type::Int,
                 "its sequence number in the node's up.state stream",
@@ -229,6 +272,12 @@ pub(crate) const STATE_TABLES: &[StateTable] = &[
             column("sample_time", Type::Time, "when it was taken", |row| {
                 Cell::opt(row.twin.sample.as_ref(), |it| Cell::Time(it.wall_us))
             }),
+            column(
+                "sample_clock",
+                Type::Text,
+                "trust in that clock, or retimed",
+                |row| Cell::opt(row.twin.sample.as_ref(), clock),
+            ),
             column("samples", Type::Int, "how many samples were folded", |row| {
                 Cell::count(row.twin.sample.as_ref().map_or(0, |it| it.count))
             }),
@@ -275,6 +324,12 @@ pub(crate) const STATE_TABLES: &[StateTable] = &[
             column("state_time", Type::Time, "since when", |row| {
                 Cell::opt(row.of.state.as_ref(), |it| Cell::Time(it.wall_us))
             }),
+            column(
+                "state_clock",
+                Type::Text,
+                "trust in that clock, or retimed",
+                |row| Cell::opt(row.of.state.as_ref(), clock),
+            ),
             column(
                 "configured",
                 Type::Bool,
@@ -355,7 +410,7 @@ pub(crate) const STATE_TABLES: &[StateTable] = &[
                 |row| Cell::text(row.told_by),
             ),
             column("clock", Type::Text, "trust in the clock of time", |row| {
-                Cell::opt(row.gap.as_ref(), |it| Cell::text(payload::clock_name(it.clock)))
+                Cell::opt(row.gap.as_ref(), clock)
             }),
             column("epoch", Type::Int, "epoch of the last record about it", |row| {
                 Cell::opt(row.gap.as_ref(), |it| Cell::Int(i64::from(it.position.epoch.0)))
@@ -382,6 +437,9 @@ pub(crate) const STATE_TABLES: &[StateTable] = &[
             }),
             column("time", Type::Time, "when it said so", |row| {
                 Cell::opt(row.said.as_ref(), |it| Cell::Time(it.wall_us))
+            }),
+            column("clock", Type::Text, "trust in that clock, or retimed", |row| {
+                Cell::opt(row.said.as_ref(), clock)
             }),
             column("labels", Type::Text, "its labels as JSON", |row| {
                 Cell::opt(row.said.as_ref(), |it| {

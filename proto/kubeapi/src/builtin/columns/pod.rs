@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::{NONE, computed, condition, flag, items, number, text, text_or};
+use crate::meta::time_us;
 use crate::resource::ColumnSource;
-use crate::table::{since, time_us};
+use crate::table::since;
 
 pub(super) fn source(column: &str) -> Option<ColumnSource> {
     match column {

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::{NONE, UNSET, computed, condition, count, items, labels, number, text};
+use crate::meta::time_us;
 use crate::resource::ColumnSource;
-use crate::table::{human_duration, since, time_us};
+use crate::table::{human_duration, since};
 
 pub(super) fn source(resource: &str, column: &str) -> Option<ColumnSource> {
     match (resource, column) {

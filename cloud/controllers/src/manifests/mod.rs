@@ -1,4 +1,4 @@
-//! Device manifests: from a directory of KubeEdge's `Device` and `DeviceModel` objects to what each node is told.
+//! Device manifests: from KubeEdge's `Device` and `DeviceModel` objects, in a directory or in an API, to what each node is told.
 //!
 //! ```text
 //! files --load--> Objects --resolve(nodes)--> Assignments
@@ -10,11 +10,12 @@
 //! takes back what was accepted before.
 //!
 //! Reading order: [`object`](Objects) (what a manifest says), `device`, `model`, `modbus`, `selector` (how it says
-//! it), [`load()`], [`resolve()`], [`Watcher`].
+//! it), [`load()`] and `json` (files and objects of an API), [`resolve()`], [`Watcher`].
 
 mod device;
 mod document;
 mod fields;
+mod json;
 mod load;
 mod modbus;
 mod model;
@@ -25,6 +26,7 @@ mod selector;
 mod value;
 mod watch;
 
+pub(crate) use json::{Accepted, FromApi, from_api};
 pub use load::{Loaded, SourceFile, load};
 pub use modbus::{Connection, Visitor};
 pub use object::{

@@ -50,12 +50,26 @@ impl fmt::Display for ObjectKey {
 /// Where an object was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// File in the manifests directory.
+    /// File in the manifests directory, or [`Source::API`].
     pub file: Arc<str>,
-    /// Which document of the file, from 1.
+    /// Which document of the file, from 1; 0 in an API.
     pub document: usize,
-    /// Line the object begins at, from 1.
+    /// Line the object begins at, from 1; 0 in an API.
     pub line: u32,
+}
+
+impl Source {
+    /// What stands in place of a file's name for objects of a Kubernetes API. No file can be called so.
+    pub const API: &'static str = "Kubernetes API";
+
+    /// An object of a Kubernetes API: its kind, namespace and name say where it is.
+    pub fn api() -> Source {
+        Source {
+            file: Source::API.into(),
+            document: 0,
+            line: 0,
+        }
+    }
 }
 
 /// A device, by itself: its model and its node are not looked at yet.

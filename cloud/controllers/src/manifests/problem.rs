@@ -18,7 +18,7 @@ pub enum Severity {
 /// Something to tell about a manifest. Equal problems are told once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Problem {
-    /// File in the manifests directory.
+    /// File in the manifests directory, or [`Source::API`].
     pub file: String,
     /// Line in the file, from 1; 0 when the whole file is meant.
     pub line: u32,
@@ -50,7 +50,7 @@ impl Problem {
         }
     }
 
-    pub(super) fn of_object(key: &ObjectKey, source: &Source, severity: Severity, message: String) -> Self {
+    pub(crate) fn of_object(key: &ObjectKey, source: &Source, severity: Severity, message: String) -> Self {
         Problem {
             line: source.line,
             document: source.document,
@@ -65,7 +65,7 @@ impl Problem {
         self
     }
 
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -84,12 +84,27 @@ impl fmt::Display for Problem {
         if let Some(object) = &self.object {
             write!(f, ": {object}")?;
         }
+        f.write_str(": ")?;
+        self.write_what(f)
+    }
+}
+
+impl Problem {
+    /// What is wrong, for those who know which object is meant.
+    pub(crate) fn what(&self) -> String {
+        let mut text = String::new();
+        // Writing into a text does not fail.
+        let _ = self.write_what(&mut text);
+        text
+    }
+
+    fn write_what(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         if !self.field.is_empty() {
-            write!(f, ": {}", self.field)?;
+            write!(out, "{}: ", self.field)?;
         }
-        write!(f, ": {}", self.message)?;
+        out.write_str(&self.message)?;
         match &self.hint {
-            Some(hint) => write!(f, " ({hint})"),
+            Some(hint) => write!(out, " ({hint})"),
             None => Ok(()),
         }
     }

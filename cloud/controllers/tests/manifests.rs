@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ledge_cloud::manifests::{KnownNodes, Objects, Severity, SourceFile, load, resolve};
+use ledge_controllers::manifests::{KnownNodes, Objects, Severity, SourceFile, load, resolve};
 use ledge_proto::v1;
 use ledge_proto::v1::modbus_device::Transport;
 use proptest::prelude::*;

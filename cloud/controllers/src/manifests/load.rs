@@ -151,30 +151,7 @@ impl Loading {
     }
 
     fn tell(&mut self, faults: Faults, source: &Source, key: Option<&ObjectKey>) {
-        let problem = |severity, fault: ledge_yaml::Problem| Problem {
-            file: source.file.to_string(),
-            line: fault.line,
-            document: source.document,
-            severity,
-            object: key.map(ToString::to_string),
-            field: fault.path,
-            message: fault.message,
-            hint: fault.hint.filter(|hint| !hint.is_empty()),
-        };
-        let problems = &mut self.loaded.problems;
-        problems.extend(
-            faults
-                .errors
-                .into_iter()
-                .map(|fault| problem(Severity::Error, fault)),
-        );
-        if !faults.without_effect.is_empty() {
-            let message = format!("accepted, without effect: {}", faults.without_effect.join(", "));
-            problems.push(problem(
-                Severity::Info,
-                ledge_yaml::Problem::new(source.line, "", message),
-            ));
-        }
+        self.loaded.problems.extend(problems(faults, source, key));
     }
 
     fn shorten(&mut self, first: usize, file: &str) {
@@ -241,6 +218,31 @@ impl Loading {
             problems.push(Problem::of_file(file, Severity::Warning, message));
         }
     }
+}
+
+/// What there is to tell of one object.
+pub(super) fn problems(faults: Faults, source: &Source, key: Option<&ObjectKey>) -> Vec<Problem> {
+    let problem = |severity, fault: ledge_yaml::Problem| Problem {
+        file: source.file.to_string(),
+        line: fault.line,
+        document: source.document,
+        severity,
+        object: key.map(ToString::to_string),
+        field: fault.path,
+        message: fault.message,
+        hint: fault.hint.filter(|hint| !hint.is_empty()),
+    };
+    let mut told: Vec<Problem> = faults
+        .errors
+        .into_iter()
+        .map(|fault| problem(Severity::Error, fault))
+        .collect();
+    if !faults.without_effect.is_empty() {
+        let message = format!("accepted, without effect: {}", faults.without_effect.join(", "));
+        let fault = ledge_yaml::Problem::new(source.line, "", message);
+        told.push(problem(Severity::Info, fault));
+    }
+    told
 }
 
 #[cfg(test)]

@@ -1,0 +1,524 @@
+//! Up: what is known of devices, written to the API on change only. The first change is written at once, further ones
+//! together once in the device's report cycle; a loss of the link and its return do not wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures::StreamExt;
+use kube::Client;
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use ledge_crds::devices::{GROUP, VERSION};
+use ledge_projection::{Changes, Projection, ReadError};
+use ledge_proto::fold::{Table, view};
+use ledge_proto::ids::Scope;
+use serde_json::{Map, Value, json};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::api::{Said, Which};
+use super::assign::Outcome;
+use super::status::{self, Known};
+use super::{Behind, MANAGER, Reports};
+use crate::manifests::{Kind, ObjectKey};
+
+/// Devices written at once.
+const AT_ONCE: usize = 32;
+/// Devices taken for one round of writing.
+const TAKEN: usize = 512;
+/// As many of one node are read in one go.
+const READ_TOGETHER: usize = 8;
+/// Bounds of what counts as a report cycle here.
+const SHORTEST_CYCLE: Duration = Duration::from_secs(1);
+const LONGEST_CYCLE: Duration = Duration::from_secs(60);
+const DEFAULT_CYCLE: Duration = Duration::from_secs(10);
+/// A report that only says that a value is still the same moves its time on this often.
+const TIMES_EVERY: Duration = Duration::from_secs(30);
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// What fails again and again is tried more and more rarely, down to this.
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(64);
+/// By then every node had the time to connect to a cloudcore that just started.
+const EVERYBODY_AFTER: Duration = Duration::from_secs(65);
+
+/// Writes what is known of devices.
+pub(super) struct Report {
+    pub(super) client: Client,
+    pub(super) projection: Projection,
+    pub(super) reports: Arc<dyn Reports>,
+    pub(super) said: Said,
+    pub(super) outcomes: watch::Receiver<Arc<Outcome>>,
+}
+
+/// When what is to be written.
+#[derive(Debug)]
+struct Plan {
+    started: Instant,
+    due: BTreeSet<(Instant, String)>,
+    devices: BTreeMap<String, Planned>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Planned {
+    due: Option<Instant>,
+    written: Option<Instant>,
+    cycle: Duration,
+    /// How often it failed since it went well.
+    failed: u32,
+}
+
+/// What came of writing a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wrote {
+    /// It was right.
+    Nothing,
+    /// It is right now.
+    Something,
+    /// Only times would move: not before then.
+    Times(Instant),
+    /// It has to be tried again.
+    Failed,
+    /// There is no such device.
+    Gone,
+}
+
+impl Report {
+    /// Runs until `shutdown`.
+    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+        let tables = [
+            Table::Reported,
+            Table::DeviceStates,
+            Table::Devices,
+            Table::Desired,
+        ];
+        let mut feed = self.projection.changes(&tables);
+        let mut links = self.reports.changes();
+        let mut plan = Plan::new();
+        let mut outcome = self.outcomes.borrow_and_update().clone();
+        let everybody = plan.started + EVERYBODY_AFTER;
+        let mut waited_for_everybody = false;
+        loop {
+            let next = plan.next();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                keys = self.said.touched() => keys.into_iter().for_each(|key| plan.touch(key, false)),
+                changes = feed.next() => match changes {
+                    Changes::All => self.touch_all(&mut plan),
+                    Changes::Entries(entries) => {
+                        for entry in entries {
+                            if let Some(key) = device_of(entry.table, &entry.key) {
+                                plan.touch(key.to_owned(), false);
+                            }
+                        }
+                    }
+                },
+                event = links.recv() => match event {
+                    Ok(node) => match drained(&mut links, node) {
+                        Some(nodes) => {
+                            of_nodes(&outcome, &nodes).into_iter().for_each(|key| plan.touch(key, true));
+                        }
+                        None => self.touch_all(&mut plan),
+                    },
+                    Err(RecvError::Lagged(_)) => self.touch_all(&mut plan),
+                    Err(RecvError::Closed) => return,
+                },
+                changed = self.outcomes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let now = self.outcomes.borrow_and_update().clone();
+                    differing(&outcome, &now).into_iter().for_each(|key| plan.touch(key, true));
+                    outcome = now;
+                }
+                () = sleep_until(everybody), if !waited_for_everybody => {
+                    waited_for_everybody = true;
+                    self.touch_all(&mut plan);
+                }
+                () = until(next) => self.write(&mut plan, &outcome).await,
+            }
+        }
+    }
+
+    fn touch_all(&self, plan: &mut Plan) {
+        self.said
+            .devices()
+            .into_iter()
+            .for_each(|key| plan.touch(key, false));
+    }
+
+    /// Writes what is due.
+    async fn write(&self, plan: &mut Plan, outcome: &Outcome) {
+        let keys = plan.take();
+        if !self.said.is_whole() || !outcome.known {
+            // Every device is touched when it is.
+            return;
+        }
+        let mut of_node: BTreeMap<Option<Scope>, Vec<String>> = BTreeMap::new();
+        for key in keys {
+            of_node.entry(self.node_of(&key, outcome)).or_default().push(key);
+        }
+        let mut devices = Vec::new();
+        for (node, keys) in of_node {
+            let read = self.read(node.as_ref(), &keys);
+            match read {
+                Ok(mut read) => {
+                    for key in keys {
+                        let device = read.remove(&key).unwrap_or_default();
+                        devices.push((key, node.clone(), device));
+                    }
+                }
+                Err(err) => {
+                    tracing::error!(%err, "devices cannot be read now; trying again");
+                    keys.into_iter().for_each(|key| plan.again(key));
+                }
+            }
+        }
+        let plans: &Plan = plan;
+        let wrote: Vec<(String, Duration, Wrote)> = futures::stream::iter(devices)
+            .map(|(key, node, device)| async move {
+                let not_before = plans.times_not_before(&key);
+                let wrote = self
+                    .write_one(&key, node.as_ref(), &device, outcome, not_before)
+                    .await;
+                (key, cycle_of(&device), wrote)
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        for (key, cycle, wrote) in wrote {
+            plan.wrote(key, cycle, wrote);
+        }
+    }
+
+    /// The node a device is at: because of what is written now, or as it was before.
+    fn node_of(&self, key: &str, outcome: &Outcome) -> Option<Scope> {
+        outcome.nodes.get(key).cloned().or_else(|| {
+            let (object, _) = self.said.device(key)?;
+            Scope::node(object.data["status"]["node"].as_str()?).ok()
+        })
+    }
+
+    fn read(
+        &self,
+        node: Option<&Scope>,
+        keys: &[String],
+    ) -> Result<BTreeMap<String, view::Device>, ReadError> {
+        let Some(node) = node else {
+            return Ok(BTreeMap::new());
+        };
+        if keys.len() >= READ_TOGETHER {
+            return self.reports.devices(node);
+        }
+        let read = keys
+            .iter()
+            .map(|key| Ok((key.clone(), self.reports.device(node, key)?)));
+        read.collect()
+    }
+
+    async fn write_one(
+        &self,
+        key: &str,
+        node: Option<&Scope>,
+        device: &view::Device,
+        outcome: &Outcome,
+        times_not_before: Instant,
+    ) -> Wrote {
+        let (Some((object, report)), Some((namespace, name))) = (self.said.device(key), key.split_once('/'))
+        else {
+            return Wrote::Gone;
+        };
+        if object.metadata.deletion_timestamp.is_some() {
+            return Wrote::Nothing;
+        }
+        let value = serde_json::to_value(&*object).unwrap_or_default();
+        let object_key = ObjectKey {
+            kind: Kind::Device,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let resolved = outcome.nodes.contains_key(key);
+        // Where it was before, as long as that node was not told that it is gone.
+        let node = node.filter(|_| resolved || device.spec.is_some());
+        let known = Known {
+            object: &value,
+            node,
+            resolved,
+            problems: outcome
+                .problems
+                .get(&object_key.to_string())
+                .map(Vec::as_slice)
+                .unwrap_or_default(),
+            device,
+            behind: node.map_or(Behind::No, |node| self.reports.behind(node)),
+            now: SystemTime::now(),
+        };
+        let own = status::of_device(&known);
+        let current = report
+            .as_ref()
+            .map_or(&Value::Null, |report| &report.data["status"]);
+        let reported = Value::Object(status::report(device, current));
+        // Nothing was ever said of a device that no node has: then there is nothing to show.
+        let reports = device.spec.is_some() && reported != *current;
+        if own.is_empty() && !reports {
+            return Wrote::Nothing;
+        }
+        let only_times = own
+            .keys()
+            .all(|name| ["reportedAt", "lastOnlineTime"].contains(&name.as_str()))
+            && (!reports || status::substance(&reported) == status::substance(current));
+        if only_times && Instant::now() < times_not_before {
+            return Wrote::Times(times_not_before);
+        }
+        let mut done = Ok(());
+        if reports {
+            done = self.write_report(&object, report.is_some(), reported).await;
+        }
+        if done.is_ok() && !own.is_empty() {
+            done = self.write_own(&object, own).await;
+        }
+        match done {
+            Ok(()) => Wrote::Something,
+            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Wrote::Failed,
+            Err(err) => {
+                tracing::warn!(device = key, %err, "what is known of the device cannot be written now; trying again");
+                Wrote::Failed
+            }
+        }
+    }
+
+    /// The status of the `Device` itself.
+    async fn write_own(&self, object: &DynamicObject, status: Map<String, Value>) -> Result<(), kube::Error> {
+        let patch = json!({
+            "metadata": {"resourceVersion": object.metadata.resource_version},
+            "status": status,
+        });
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        let api = self.api(Which::Device, object);
+        let written = api.patch(name, &params(), &Patch::Merge(&patch)).await?;
+        self.said.wrote(Which::Device, written);
+        Ok(())
+    }
+
+    /// The `DeviceStatus` of the device, made when there is none.
+    async fn write_report(
+        &self,
+        device: &DynamicObject,
+        exists: bool,
+        status: Value,
+    ) -> Result<(), kube::Error> {
+        let name = device.metadata.name.as_deref().unwrap_or_default();
+        let api = self.api(Which::Status, device);
+        let written = if exists {
+            let patch = json!({"status": status});
+            api.patch(name, &params(), &Patch::Merge(&patch)).await?
+        } else {
+            let whole = json!({
+                "apiVersion": format!("{GROUP}/{VERSION}"),
+                "kind": "DeviceStatus",
+                "metadata": {
+                    "name": name,
+                    "namespace": device.metadata.namespace,
+                    "ownerReferences": [{
+                        "apiVersion": format!("{GROUP}/{VERSION}"),
+                        "kind": "Device",
+                        "name": name,
+                        "uid": device.metadata.uid,
+                    }],
+                },
+                "spec": {},
+                "status": status,
+            });
+            let whole: DynamicObject = serde_json::from_value(whole).map_err(kube::Error::SerdeError)?;
+            let params = PostParams {
+                field_manager: Some(MANAGER.to_owned()),
+                ..PostParams::default()
+            };
+            api.create(&params, &whole).await?
+        };
+        self.said.wrote(Which::Status, written);
+        Ok(())
+    }
+
+    fn api(&self, which: Which, device: &DynamicObject) -> kube::Api<DynamicObject> {
+        let mut followed = which.followed();
+        followed.namespace = device.metadata.namespace.clone().unwrap_or_default();
+        followed.api(self.client.clone())
+    }
+}
+
+impl Plan {
+    fn new() -> Plan {
+        Plan {
+            started: Instant::now(),
+            due: BTreeSet::new(),
+            devices: BTreeMap::new(),
+        }
+    }
+
+    /// Something happened to a device.
+    fn touch(&mut self, key: String, at_once: bool) {
+        let now = Instant::now();
+        let known = self.devices.get(&key);
+        let quiet = known.and_then(|known| Some(known.written? + known.cycle));
+        let due = match quiet {
+            Some(quiet) if !at_once => quiet.max(now),
+            _ => now,
+        };
+        self.plan(key, due);
+    }
+
+    /// Not later than `due`.
+    fn plan(&mut self, key: String, due: Instant) {
+        let known = self.devices.entry(key.clone()).or_insert(Planned {
+            due: None,
+            written: None,
+            cycle: DEFAULT_CYCLE,
+            failed: 0,
+        });
+        if known.due.is_some_and(|planned| planned <= due) {
+            return;
+        }
+        if let Some(planned) = known.due.replace(due) {
+            self.due.remove(&(planned, key.clone()));
+        }
+        self.due.insert((due, key));
+    }
+
+    fn again(&mut self, key: String) {
+        let failed = self.devices.get_mut(&key).map_or(0, |known| {
+            known.failed = known.failed.saturating_add(1);
+            known.failed - 1
+        });
+        let pause = AGAIN_AFTER.saturating_mul(2_u32.saturating_pow(failed));
+        self.plan(key, Instant::now() + pause.min(AGAIN_AFTER_MAX));
+    }
+
+    /// When something is due.
+    fn next(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// What is due.
+    fn take(&mut self) -> Vec<String> {
+        let now = Instant::now();
+        let mut keys = Vec::new();
+        while keys.len() < TAKEN && self.next().is_some_and(|due| due <= now) {
+            let Some((_, key)) = self.due.pop_first() else {
+                break;
+            };
+            if let Some(known) = self.devices.get_mut(&key) {
+                known.due = None;
+            }
+            keys.push(key);
+        }
+        keys
+    }
+
+    fn times_not_before(&self, key: &str) -> Instant {
+        let written = self.devices.get(key).and_then(|known| known.written);
+        written.unwrap_or(self.started) + TIMES_EVERY
+    }
+
+    fn wrote(&mut self, key: String, cycle: Duration, wrote: Wrote) {
+        if let Some(known) = self.devices.get_mut(&key) {
+            known.cycle = cycle;
+            if wrote != Wrote::Failed {
+                known.failed = 0;
+            }
+        }
+        match wrote {
+            Wrote::Nothing => {}
+            Wrote::Something => {
+                if let Some(known) = self.devices.get_mut(&key) {
+                    known.written = Some(Instant::now());
+                }
+            }
+            Wrote::Times(due) => self.plan(key, due),
+            Wrote::Failed => self.again(key),
+            Wrote::Gone => {
+                if let Some(known) = self.devices.remove(&key)
+                    && let Some(due) = known.due
+                {
+                    self.due.remove(&(due, key));
+                }
+            }
+        }
+    }
+}
+
+fn params() -> PatchParams {
+    PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// All nodes that are told of now, beginning with `first`; `None`: too many to be told.
+fn drained(links: &mut broadcast::Receiver<Scope>, first: Scope) -> Option<BTreeSet<Scope>> {
+    let mut nodes = BTreeSet::from([first]);
+    loop {
+        match links.try_recv() {
+            Ok(node) => {
+                nodes.insert(node);
+            }
+            Err(TryRecvError::Lagged(_)) => return None,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return Some(nodes),
+        }
+    }
+}
+
+fn of_nodes(outcome: &Outcome, nodes: &BTreeSet<Scope>) -> Vec<String> {
+    let of = outcome.nodes.iter().filter(|(_, node)| nodes.contains(*node));
+    of.map(|(key, _)| key.clone()).collect()
+}
+
+/// Devices of which another thing is known than before.
+fn differing(before: &Outcome, now: &Outcome) -> BTreeSet<String> {
+    let devices = |problems: &str| problems.strip_prefix("Device ").map(str::to_owned);
+    let mut keys = BTreeSet::new();
+    for (one, other) in [(before, now), (now, before)] {
+        let moved = one
+            .nodes
+            .iter()
+            .filter(|(key, node)| other.nodes.get(*key) != Some(*node));
+        keys.extend(moved.map(|(key, _)| key.clone()));
+        let wrong = one
+            .problems
+            .iter()
+            .filter(|(key, found)| other.problems.get(*key) != Some(*found));
+        keys.extend(wrong.filter_map(|(key, _)| devices(key)));
+    }
+    keys
+}
+
+/// The device an entry is about.
+fn device_of(table: Table, key: &str) -> Option<&str> {
+    match table {
+        Table::Devices | Table::DeviceStates => Some(key),
+        _ => Some(key.rsplit_once('/')?.0),
+    }
+}
+
+/// The shortest report cycle of the device's properties, within bounds.
+fn cycle_of(device: &view::Device) -> Duration {
+    let properties = device
+        .spec
+        .as_ref()
+        .map(|spec| spec.content.properties.as_slice());
+    let shortest = properties
+        .unwrap_or_default()
+        .iter()
+        .map(|property| Duration::from_millis(property.report_cycle_ms))
+        .min();
+    shortest
+        .unwrap_or(DEFAULT_CYCLE)
+        .clamp(SHORTEST_CYCLE, LONGEST_CYCLE)
+}
