@@ -10,15 +10,19 @@ use ledge_proto::v1;
 use super::Link;
 use super::observer::{Direction, Traffic};
 
-/// Where the streams we send end, and how old the oldest record is that the peer has not acknowledged.
+/// Where the streams we send end, how old the oldest record is that the peer has not acknowledged, and how many of their
+/// records cannot be read.
 pub(super) fn ours(link: &Link) -> Vec<v1::LaneHead> {
     let log = &link.log;
+    let lost = log.quarantined();
     let acked = link.acked.lock().unwrap_or_else(PoisonError::into_inner).clone();
     acked
         .iter()
         .map(|(key, acked)| {
             let head = log.durable(key).map_or(Seq::ZERO, |mark| mark.position.seq);
+            let of_it = lost.iter().filter(|lost| lost.key == *key);
             v1::LaneHead {
+                unreadable: of_it.map(|lost| lost.last.0 + 1 - lost.first.0).sum(),
                 scope: key.id.scope.as_wire().to_owned(),
                 lane: key.id.lane.as_wire(),
                 seq: head.0,

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
-use ledge_log::LogView;
+use ledge_log::{LogView, ReadError};
 use ledge_proto::fold::{State, folded_stream, view};
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Lane, StreamId, StreamKey};
+use ledge_proto::ids::{Lane, Seq, StreamId, StreamKey};
 use ledge_proto::v1;
-use ledge_retention::replay;
+use ledge_retention::around;
+use ledge_retention::replay::{self, ReplayError};
 use serde_json::json;
 
 use crate::commands::Context;
@@ -35,6 +36,9 @@ Examples:
 /// `up.data`, cloudcore, of what it held of the node, in `local`. LAG is the number of
 /// records that the other end is not known to have archived, with the age of the oldest of them, as far as this log
 /// knows: of a node's own streams.
+///
+/// Records that cannot be read, because the log is damaged there, are listed under the table; DROPPED counts only those that
+/// a gap record tells of. Until they came back from the other end, gap records among them are not counted.
 ///
 /// How long a sync takes, and how far the projection is, a running daemon tells under `/metrics`.
 #[derive(Debug, Args)]
@@ -73,10 +77,21 @@ pub(super) fn run(args: &Stats, context: &mut Context) -> Result<Code, Quit> {
     let total = view.streams().iter().map(|info| info.records).sum();
     let mut progress = Progress::new("records", Some(total));
     let mut streams: BTreeMap<StreamKey, Measure> = BTreeMap::new();
+    let mut unreadable = Unreadable::default();
     known_before(&view, &mut streams)?;
     let (mut blocks, mut block_bytes) = (0u64, 0u64);
     let mut reader = view.read_blocks(view.first_block().previous());
-    while let Some(block) = reader.next_block().map_err(|err| cannot_read(&err))? {
+    loop {
+        let block = match reader.next_block() {
+            Ok(Some(block)) => block,
+            Ok(None) => break,
+            Err(ReadError::Damaged { .. }) => {
+                unreadable.blocks += 1;
+                reader = view.read_blocks(reader.position().next());
+                continue;
+            }
+            Err(err) => return Err(cannot_read(&err).into()),
+        };
         blocks += 1;
         block_bytes += block.len_bytes() as u64;
         for frame in block.frames() {
@@ -86,10 +101,14 @@ pub(super) fn run(args: &Stats, context: &mut Context) -> Result<Code, Quit> {
         }
     }
     progress.clear();
+    if unreadable.blocks > 0 {
+        unreadable.find(&view).map_err(|err| cannot_read(&err))?;
+    }
     let disk_bytes: u64 = view.segments().iter().map(|segment| segment.bytes).sum();
     let forecast = Forecast::of(&streams, block_bytes, disk_bytes, args.limit);
     let now_us = context.now.as_us();
     let document = json!({
+        "unreadable": unreadable.json(),
         "blocks": blocks, "block_bytes": block_bytes, "disk_bytes": disk_bytes, "forecast": forecast.json(),
         "streams": streams.iter().map(|(key, measure)| measure.json(key, now_us)).collect::<Vec<_>>(),
     });
@@ -137,7 +156,80 @@ pub(super) fn run(args: &Stats, context: &mut Context) -> Result<Code, Quit> {
     if let Some(line) = forecast.line() {
         out.text(&format!("{line}\n"))?;
     }
+    for line in unreadable.lines() {
+        out.text(&format!("{}\n", human::plain(&line)))?;
+    }
     Ok(Code::Yes)
+}
+
+/// Damage, and the records in it.
+#[derive(Debug, Default)]
+struct Unreadable {
+    blocks: u64,
+    /// First and last of each stretch.
+    records: BTreeMap<StreamKey, Vec<(u64, u64)>>,
+}
+
+impl Unreadable {
+    /// Looks for the records in damaged blocks: those the index has, and those that opening the log found missing.
+    fn find(&mut self, view: &LogView) -> Result<(), ReadError> {
+        for info in view.streams() {
+            let mut reader = view.read_stream(&info.key, Seq(info.first_seq.0.saturating_sub(1)));
+            loop {
+                match reader.next() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(ReadError::Jump { .. }) => reader.skip_jump(),
+                    Err(err @ ReadError::Damaged { .. }) => {
+                        let skipped = reader.skip_damage().ok_or(err)?;
+                        self.add(&info.key, skipped.first.0, skipped.last.0);
+                    }
+                    Err(err) => return Err(err),
+                }
+            }
+        }
+        for lost in view.quarantined() {
+            self.add(&lost.key, lost.first.0, lost.last.0);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, key: &StreamKey, first: u64, last: u64) {
+        let of = self.records.entry(key.clone()).or_default();
+        match of.last_mut() {
+            Some(before) if before.1 + 1 == first => before.1 = last,
+            _ if of.iter().any(|(from, to)| *from <= first && last <= *to) => {}
+            _ => of.push((first, last)),
+        }
+    }
+
+    fn stretches(&self) -> impl Iterator<Item = (&StreamKey, u64, u64)> {
+        let all = self.records.iter();
+        all.flat_map(|(key, of)| of.iter().map(move |(first, last)| (key, *first, *last)))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let of = |(key, first, last): (&StreamKey, u64, u64)| {
+            json!({
+                "stream": key.id.to_string(), "incarnation": key.incarnation.to_string(),
+                "first_seq": first, "last_seq": last, "records": last - first + 1,
+            })
+        };
+        json!({"blocks": self.blocks, "records": self.stretches().map(of).collect::<Vec<_>>()})
+    }
+
+    fn lines(&self) -> Vec<String> {
+        if self.blocks == 0 {
+            return Vec::new();
+        }
+        let many = human::plural(self.blocks, "block");
+        let mut lines = vec![format!("\n{many} cannot be read; `ledge log verify` says where")];
+        lines.extend(
+            self.stretches()
+                .map(|(key, first, last)| format!("  {} seq {first} to {last}", key.id)),
+        );
+        lines
+    }
 }
 
 /// What the log knows of its streams besides their records: gaps folded into bases, and what was acknowledged.
@@ -147,10 +239,16 @@ fn known_before(view: &LogView, streams: &mut BTreeMap<StreamKey, Measure>) -> R
     };
     // Folded, not counted as they are read: gaps of records long gone are in bases and in what a peer sent instead.
     let mut state = State::new();
-    replay::fold_of(view, &mut state, &|id| {
-        matches!(id.lane, Lane::UpData | Lane::Local)
-    })
-    .map_err(|err| bad(&err))?;
+    let told_in = |id: &StreamId| matches!(id.lane, Lane::UpData | Lane::Local);
+    match replay::fold_of(view, &mut state, &told_in) {
+        Ok(()) => {}
+        Err(ReplayError::Read(ReadError::Damaged { .. })) => {
+            let told_in = view.streams().into_iter().filter(|info| told_in(&info.key.id));
+            let ends: Vec<_> = told_in.map(|info| (info.key, info.durable)).collect();
+            state = around::fold_readable(view, &ends).map_err(|err| bad(&err))?;
+        }
+        Err(err) => return Err(bad(&err)),
+    }
     for info in view.streams() {
         let measure = streams.entry(info.key.clone()).or_default();
         (measure.first_seq, measure.head) = (info.first_seq.0, info.durable.position.seq.0);
