@@ -5,6 +5,7 @@ fn main() {
         "ledge/v1/api.proto",
         "ledge/v1/fence.proto",
         "ledge/v1/frame.proto",
+        "ledge/v1/kube.proto",
         "ledge/v1/record.proto",
         "ledge/v1/session.proto",
         "ledge/v1/snapshot.proto",
@@ -20,6 +21,9 @@ fn main() {
     let mut config = prost_build::Config::new();
     config.bytes([
         ".ledge.v1.ApiObject.json",
+        ".ledge.v1.KubeObject.json",
+        ".ledge.v1.KubeWrite.body",
+        ".ledge.v1.KubeWriteResult.json",
         ".ledge.v1.Record.payload",
         ".ledge.v1.Entry.payload",
         ".ledge.v1.Snapshot.entries",

@@ -15,13 +15,15 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates only these packages may depend on, and why.
+const KUBERNETES: &[&str] = &[
+    "ledge-cloud",
+    "ledge-controllers",
+    "ledge-crds",
+    "ledge-workloads",
+];
 const DOORS: &[(&str, &[&str], &str)] = &[
-    ("kube", &["ledge-cloud"], "Kubernetes is spoken through one door"),
-    (
-        "k8s-openapi",
-        &["ledge-cloud"],
-        "Kubernetes is spoken through one door",
-    ),
+    ("kube", KUBERNETES, "Kubernetes is spoken through one door"),
+    ("k8s-openapi", KUBERNETES, "Kubernetes is spoken through one door"),
     (
         "datafusion",
         &["ledge-history"],

@@ -2,13 +2,14 @@
 //! a resource version is a sequence number, a watch is a replay.
 //!
 //! Reading order: [`store`], [`environment`], [`pki`], [`rbac`], [`admission`], [`bootstrap`], [`janitor`], [`server`],
-//! [`embedded`].
+//! [`local`], [`embedded`].
 
 pub mod admission;
 pub mod bootstrap;
 pub mod embedded;
 pub mod environment;
 pub mod janitor;
+pub mod local;
 pub mod pki;
 pub mod rbac;
 pub mod server;

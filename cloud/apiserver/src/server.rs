@@ -6,17 +6,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::stream::StreamExt;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use ledge_kubeapi::serve::request::{Method, Request, User};
-use ledge_kubeapi::serve::respond::{Body, Response};
-use ledge_kubeapi::serve::{Api, BODY_MAX_BYTES};
-use ledge_kubeapi::{ApiError, Reason};
+use ledge_kubeapi::serve::Api;
+use ledge_kubeapi::serve::request::User;
+use ledge_kubeapi::serve::respond::Response;
+use ledge_kubeapi::serve::transport::{self, ResponseBody};
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use tokio::net::{TcpListener, TcpStream};
@@ -191,70 +188,17 @@ async fn answer(
     user: Option<User>,
     request: hyper::Request<Incoming>,
     shutdown: &CancellationToken,
-) -> hyper::Response<UnsyncBoxBody<Bytes, Infallible>> {
+) -> hyper::Response<ResponseBody> {
     let head = request.method() == hyper::Method::HEAD;
-    let response = match read(user, request).await {
+    let response = match transport::read(user.unwrap_or_else(transport::anonymous), request).await {
         Ok(request) => api.serve(request).await,
         Err(error) => Response::error(&error),
     };
-    let mut out = hyper::Response::builder().status(response.status);
-    for (name, value) in &response.headers {
-        out = out.header(*name, value);
+    let mut out = transport::write(response, shutdown.clone().cancelled_owned());
+    if head {
+        *out.body_mut() = Full::default().boxed_unsync();
     }
-    let body = match response.body {
-        _ if head => Full::default().boxed_unsync(),
-        Body::Whole(bytes) => Full::new(bytes).boxed_unsync(),
-        Body::Stream(lines) => {
-            let ended = shutdown.clone().cancelled_owned();
-            let frames = lines.take_until(ended).map(|line| Ok(Frame::data(line)));
-            BodyExt::boxed_unsync(StreamBody::new(frames))
-        }
-    };
-    out.body(body).unwrap_or_else(|error| {
-        // A header's value that is none: ours, or a warning that quotes a client.
-        tracing::error!(%error, "an answer of the Kubernetes API cannot be written");
-        let mut broken = hyper::Response::new(Full::default().boxed_unsync());
-        *broken.status_mut() = hyper::StatusCode::INTERNAL_SERVER_ERROR;
-        broken
-    })
-}
-
-async fn read(user: Option<User>, request: hyper::Request<Incoming>) -> Result<Request, ApiError> {
-    let (parts, body) = request.into_parts();
-    let method = Method::parse(parts.method.as_str()).ok_or_else(|| {
-        ApiError::new(
-            Reason::MethodNotAllowed,
-            "the server does not allow this method on the requested resource",
-        )
-    })?;
-    // Anybody may ask for health, version and discovery; what for is up to the authorizer.
-    let user = user.unwrap_or_else(|| User {
-        name: "system:anonymous".to_owned(),
-        groups: vec!["system:unauthenticated".to_owned()],
-    });
-    let body = Limited::new(body, BODY_MAX_BYTES)
-        .collect()
-        .await
-        .map_err(|error| {
-            if error.is::<http_body_util::LengthLimitError>() {
-                let told = format!("Request entity too large: limit is {BODY_MAX_BYTES}");
-                ApiError::new(Reason::RequestEntityTooLarge, told)
-            } else {
-                ApiError::bad_request(format!("the body cannot be read: {error}"))
-            }
-        })?;
-    let headers = parts.headers.iter().filter_map(|(name, value)| {
-        let value = value.to_str().ok()?.to_owned();
-        Some((name.as_str().to_owned(), value))
-    });
-    Ok(Request {
-        method,
-        path: parts.uri.path().to_owned(),
-        query: parts.uri.query().unwrap_or_default().to_owned(),
-        headers: headers.collect(),
-        body: body.to_bytes(),
-        user,
-    })
+    out
 }
 
 impl std::fmt::Debug for Server {

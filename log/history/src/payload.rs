@@ -1,6 +1,8 @@
 //! Records for people: values as text, payloads as JSON. What is shown here is the same in `ledge log cat` and in
 //! SQL.
 
+mod kube;
+
 use ledge_proto::record::Payload;
 use ledge_proto::v1;
 use serde_json::{Map, Value as Json, json};
@@ -149,8 +151,6 @@ pub fn json(payload: &Payload) -> Json {
         Payload::CloudFence(fence) => json!({
             "cloud_epoch": fence.cloud_epoch, "restore_generation": fence.restore_generation,
         }),
-        Payload::ApiObject(object) => json!({ "object": api_object(object) }),
-        Payload::ApiObjectDeleted(object) => json!({ "object": api_object(object), "deleted": true }),
         Payload::WriteResult(result) => {
             let mut fields = json!({
                 "value": value_json(result.value.as_ref()), "desired": position_json(result.desired.as_ref()),
@@ -170,6 +170,7 @@ pub fn json(payload: &Payload) -> Json {
         Payload::DeviceSpec(spec) => device_spec_json(spec),
         Payload::DeviceRemoved => json!({}),
         Payload::Unknown(kind) => json!({ "unknown_kind": kind }),
+        kubernetes => kube::json(kubernetes),
     }
 }
 
@@ -267,8 +268,6 @@ pub fn line(payload: &Payload) -> String {
                 fence.cloud_epoch, fence.restore_generation
             )
         }
-        Payload::ApiObject(object) => format!("{} bytes", object.json.len()),
-        Payload::ApiObjectDeleted(_) => "deleted".to_owned(),
         Payload::WriteResult(result) => {
             let outcome = format!("{} {}", value(&result.value), outcome_name(result.outcome()));
             words(&outcome, &result.error)
@@ -283,6 +282,7 @@ pub fn line(payload: &Payload) -> String {
         ),
         Payload::DeviceRemoved => "removed".to_owned(),
         Payload::Unknown(kind) => format!("kind {kind} of a later version"),
+        kubernetes => kube::line(kubernetes),
     }
 }
 
@@ -292,27 +292,6 @@ fn words(first: &str, rest: &str) -> String {
     } else {
         format!("{first}: {rest}")
     }
-}
-
-/// An object of the API, for people: what a Secret holds is not shown.
-fn api_object(object: &v1::ApiObject) -> Json {
-    let mut shown: Json = serde_json::from_slice(&object.json).unwrap_or_default();
-    if shown["kind"] == "Secret" {
-        for field in ["data", "stringData"] {
-            for value in shown[field]
-                .as_object_mut()
-                .into_iter()
-                .flat_map(|map| map.values_mut())
-            {
-                *value = json!(format!("({} characters)", value.as_str().map_or(0, str::len)));
-            }
-        }
-        // It may hold the whole object once more.
-        if let Some(annotations) = shown["metadata"]["annotations"].as_object_mut() {
-            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-        }
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ impl<'a> Batch<'a> {
     /// Commits the writes and the position they stand for as one, without fsync.
     pub(crate) fn commit(self, applied: Applied) -> Result<(), ProjectionError> {
         let projection = self.projection;
+        let changed = projection.feeds.wanted(self.pending.keys());
         let mut batch = projection.db.batch();
         for (key, value) in self.pending.into_sorted() {
             match value {
@@ -43,6 +44,7 @@ impl<'a> Batch<'a> {
         batch.insert(&projection.state, APPLIED_KEY, applied.encode());
         batch.commit().map_err(|source| projection.error(source))?;
         projection.applied.send_replace(applied);
+        projection.feeds.tell(&changed);
         Ok(())
     }
 
@@ -64,6 +66,7 @@ impl<'a> Batch<'a> {
         };
         load().map_err(|source| projection.error(source))?;
         projection.applied.send_replace(applied);
+        projection.feeds.tell_all();
         Ok(())
     }
 

@@ -4,9 +4,10 @@
 //! projection that is missing, stale, of another log or damaged is thrown away and folded again from the log
 //! ([`Opened::Rebuilding`]). Readers see whole batches only.
 //!
-//! Reading order: [`Projection`] (this file), `batch`, `follow`.
+//! Reading order: [`Projection`] (this file), `batch`, `changes`, `follow`.
 
 mod batch;
+mod changes;
 mod follow;
 mod pending;
 
@@ -22,6 +23,7 @@ use ledge_proto::ids::{Chain, Incarnation, Mark, Position, Scope, StreamKey};
 use ledge_proto::v1;
 use tokio::sync::watch;
 
+pub use changes::{ChangeFeed, Changed, Changes};
 pub use follow::{FollowError, Follower};
 
 /// Where the position is kept: in the same keyspace as the state, so that whatever damages the one damages the other.
@@ -157,6 +159,7 @@ pub struct Projection {
     db: Database,
     state: Keyspace,
     applied: Arc<watch::Sender<Applied>>,
+    feeds: changes::Feeds,
 }
 
 impl std::fmt::Debug for Projection {
@@ -321,6 +324,7 @@ fn open_existing(dir: &Path, options: &Options) -> Result<(Projection, Option<Ap
                 db,
                 state,
                 applied: Arc::new(sender),
+                feeds: changes::Feeds::default(),
             };
             Ok((projection, applied))
         }

@@ -82,6 +82,13 @@ impl Pending {
         })
     }
 
+    /// The keys of everything, in no order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.scopes
+            .iter()
+            .flat_map(|of| of.writes.keys().map(|key| &key[..]))
+    }
+
     /// Everything, sorted.
     pub(crate) fn into_sorted(mut self) -> impl Iterator<Item = (UserKey, Option<UserValue>)> {
         self.scopes.sort_unstable_by(|a, b| a.scope.cmp(&b.scope));

@@ -3,7 +3,7 @@
 //! The shell reads a request (its body bounded by [`BODY_MAX_BYTES`]), says who sent it, and writes the [`Response`].
 //!
 //! Reading order: [`request`], [`options`], this file, `read`, `watch`, `write` (what every write has in common), `create`,
-//! `update`, `patching`, `delete`, `scale`, [`respond`].
+//! `update`, `patching`, `delete`, `scale`, [`respond`], [`transport`].
 
 mod create;
 mod delete;
@@ -13,6 +13,7 @@ mod read;
 pub mod request;
 pub mod respond;
 mod scale;
+pub mod transport;
 mod update;
 mod watch;
 mod write;

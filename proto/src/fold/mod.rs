@@ -27,7 +27,7 @@ use crate::record::RecordKind;
 use crate::v1;
 
 /// Version of the folds. Raised when the same records fold to another state, so that projections are rebuilt.
-pub const FOLD_VERSION: u32 = 2;
+pub const FOLD_VERSION: u32 = 3;
 
 /// Why a frame could not be folded. The state is as it was before the frame only if the caller drops what the
 /// store collected since.
@@ -204,6 +204,21 @@ fn effect_of(kind: RecordKind, lane: Lane) -> Option<(Table, Keep)> {
         RecordKind::DeviceSpec => (Table::Devices, Keep::Latest),
         RecordKind::DeviceRemoved => (Table::Devices, Keep::Remove),
         RecordKind::TwinDesired => (Table::Desired, Keep::Latest),
+        RecordKind::KubeObject => (Table::KubeObjects, Keep::Latest),
+        RecordKind::KubeObjectRemoved => (Table::KubeObjects, Keep::Remove),
+        RecordKind::InterestState => (Table::InterestStates, Keep::Latest),
+        RecordKind::InterestStateRemoved => (Table::InterestStates, Keep::Remove),
+        RecordKind::KubeWriteResult => (Table::KubeWriteResults, Keep::Latest),
+        RecordKind::KubeWriteResultRemoved => (Table::KubeWriteResults, Keep::Remove),
+        RecordKind::Repair => (Table::Repairs, Keep::Latest),
+        RecordKind::KubeStatus => (Table::KubeStatuses, Keep::Latest),
+        RecordKind::KubeStatusRemoved => (Table::KubeStatuses, Keep::Remove),
+        RecordKind::Interest => (Table::Interests, Keep::Latest),
+        RecordKind::InterestRemoved => (Table::Interests, Keep::Remove),
+        RecordKind::KubeWrite => (Table::KubeWrites, Keep::Latest),
+        RecordKind::KubeWriteRemoved => (Table::KubeWrites, Keep::Remove),
+        RecordKind::DownApplied => (Table::DownApplied, Keep::Latest),
+        RecordKind::EventCursor => (Table::EventCursors, Keep::Latest),
         RecordKind::NodeFence => (Table::NodeFences, Keep::Latest),
         RecordKind::EdgeFence => (Table::EdgeFences, Keep::Latest),
         RecordKind::CloudFence => (Table::CloudFences, Keep::Latest),
@@ -212,6 +227,7 @@ fn effect_of(kind: RecordKind, lane: Lane) -> Option<(Table, Keep)> {
         // A summary is about samples that were folded when they were there.
         RecordKind::SampleSummary
         | RecordKind::DeviceEvent
+        | RecordKind::KubeEvent
         | RecordKind::DaemonEvent
         | RecordKind::WriteIntent
         | RecordKind::ClockSync => return None,

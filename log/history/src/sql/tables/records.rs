@@ -72,7 +72,23 @@ fn subject(record: &v1::Record) -> (Option<&str>, Option<&str>) {
             | K::EdgeFence
             | K::CloudFence
             | K::ApiObject
-            | K::ApiObjectDeleted,
+            | K::ApiObjectDeleted
+            | K::KubeEvent
+            | K::KubeStatus
+            | K::KubeStatusRemoved
+            | K::Interest
+            | K::InterestRemoved
+            | K::KubeWrite
+            | K::KubeWriteRemoved
+            | K::DownApplied
+            | K::KubeObject
+            | K::KubeObjectRemoved
+            | K::InterestState
+            | K::InterestStateRemoved
+            | K::KubeWriteResult
+            | K::KubeWriteResultRemoved
+            | K::Repair
+            | K::EventCursor,
         )
         | None => (None, None),
     }

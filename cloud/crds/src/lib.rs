@@ -1,0 +1,1 @@
+//! The kinds Ledge adds to Kubernetes, as Rust types, and their definitions.

@@ -1,0 +1,1 @@
+//! MetaServer: the Kubernetes API of a node, from its projection.
