@@ -100,6 +100,8 @@ fn summary(api: &Api, scope: &Scope) -> Result<Value, ReadError> {
             "lagRecords": link.lag_records,
             "lagSeconds": link.lag.as_secs_f64(),
             "downLagRecords": link.down_lag_records,
+            // As of the node's last heartbeat.
+            "unreadableRecords": link.unreadable,
         })
     });
     Ok(json!({
@@ -110,6 +112,8 @@ fn summary(api: &Api, scope: &Scope) -> Result<Value, ReadError> {
         "disk": disk(api, scope),
         "stateHash": hex::encode(hash),
         "valuesAhead": fresh.ahead(),
+        // Of the cloud's copy of its streams: damaged here, and not put back yet.
+        "unreadableRecords": api.fleet.unreadable(scope),
         // Absent: it has not connected since cloudcore started, so nothing is known of its link.
         "link": link,
     }))

@@ -54,13 +54,23 @@ struct NodeLink {
     heard: Instant,
     peer: Peer,
     /// Where the node's own streams ended at its last heartbeat, and the age of its oldest unacknowledged record.
-    heads: BTreeMap<Lane, (Seq, Duration)>,
+    heads: BTreeMap<Lane, Head>,
     /// What the node acknowledged of its `down` stream.
     down_acked: Seq,
     /// What the node said of its state ahead of the history that is on its way.
     ahead: Ahead,
     /// Whether the lag is one for people to see.
     lagging: bool,
+}
+
+/// Where a stream ended at its writer, as of a heartbeat.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    seq: Seq,
+    /// Age of the oldest record that was not acknowledged.
+    oldest: Duration,
+    /// Records of it that its writer cannot read.
+    unreadable: u64,
 }
 
 /// How one node's link stands.
@@ -78,6 +88,8 @@ pub struct LinkStatus {
     pub lag: Duration,
     /// Records written for the node and not acknowledged by it.
     pub down_lag_records: u64,
+    /// Records of its own streams that the node cannot read, as of the last heartbeat: its log is damaged there.
+    pub unreadable: u64,
 }
 
 impl Fleet {
@@ -113,19 +125,28 @@ impl Fleet {
         self.tell(node);
     }
 
+    /// Records of the node's streams that this cloud cannot read, because its own log is damaged there.
+    pub fn unreadable(&self, node: &Scope) -> u64 {
+        let lost = self.log.quarantined().into_iter();
+        lost.filter(|lost| lost.key.id.scope == *node)
+            .map(|lost| lost.last.0 + 1 - lost.first.0)
+            .sum()
+    }
+
     /// How the link of `node` stands; `None` when it has not connected since cloudcore started.
     pub fn status(&self, node: &Scope) -> Option<LinkStatus> {
         let link = self.lock().get(node)?.clone();
         let age = link.heard.elapsed();
         let mut lag_records = 0;
         let mut lag = Duration::ZERO;
-        for (lane, (head, oldest)) in &link.heads {
-            let behind = head.0.saturating_sub(self.held(node, *lane, &link.peer).0);
+        for (lane, head) in &link.heads {
+            let behind = head.seq.0.saturating_sub(self.held(node, *lane, &link.peer).0);
             if behind > 0 {
                 lag_records += behind;
-                lag = lag.max(*oldest + age);
+                lag = lag.max(head.oldest + age);
             }
         }
+        let unreadable = link.heads.values().map(|head| head.unreadable).sum();
         let down = StreamKey {
             id: StreamId::new(node.clone(), Lane::Down),
             incarnation: self.log.identity().incarnation,
@@ -141,6 +162,7 @@ impl Fleet {
             lag_records,
             lag,
             down_lag_records: written.0.saturating_sub(link.down_acked.0),
+            unreadable,
         })
     }
 
@@ -313,10 +335,12 @@ impl LinkObserver for FleetObserver {
                 if head.scope == self.node.as_wire()
                     && let Ok(lane) = Lane::from_wire(head.lane)
                 {
-                    link.heads.insert(
-                        lane,
-                        (Seq(head.seq), Duration::from_millis(head.oldest_unacked_ms)),
-                    );
+                    let head = Head {
+                        seq: Seq(head.seq),
+                        oldest: Duration::from_millis(head.oldest_unacked_ms),
+                        unreadable: head.unreadable,
+                    };
+                    link.heads.insert(lane, head);
                 }
             }
         });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ledge_proto::ids::{Mark, Seq, StreamKey};
 use ledge_proto::v1;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Quarantined};
 use crate::error::{OpenError, ReadError};
 use crate::ids::{BlockChain, BlockNo};
 use crate::log::{Identity, StreamInfo, durable, snapshots, streams};
@@ -114,6 +114,11 @@ impl LogView {
     /// As there.
     pub fn read_snapshot(&self, at: &SnapshotRef) -> Result<Vec<v1::Snapshot>, ReadError> {
         snapshots::read_snapshot(&self.catalog, at)
+    }
+
+    /// Records that were found unreadable when the log was opened, or looked at again. Reading may meet others.
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        self.catalog.damages().listed()
     }
 
     /// What is wrong, when records of a stream after `after` may be in blocks that cannot be read: those that are known

@@ -6,10 +6,12 @@
 //! records nothing connects with what the peer has.
 
 use ledge_log::{Log, ReadError, Skipped};
+use ledge_proto::fold::State;
 use ledge_proto::ids::{Mark, Seq, StreamKey};
 use ledge_proto::v1;
 
 use crate::error::RetentionError;
+use crate::replay::Held;
 use crate::state::folded_at;
 
 /// How a stream of telemetry goes on behind records that cannot be read.
@@ -69,4 +71,16 @@ pub fn around(log: &Log, key: &StreamKey, after: Seq) -> Result<Option<Around>, 
 /// As [`around`].
 pub fn standing_at(log: &Log, key: &StreamKey, mark: Mark) -> Result<Vec<v1::Snapshot>, RetentionError> {
     folded_at(log, key, mark)
+}
+
+/// Folds what can be read of the streams `keys`, each up to its mark. What cannot be read is left out.
+///
+/// # Errors
+/// When the log cannot be read otherwise, or what can be read does not fold.
+pub fn fold_readable(held: &impl Held, keys: &[(StreamKey, Mark)]) -> Result<State, RetentionError> {
+    let mut state = State::new();
+    for (key, end) in keys {
+        crate::state::fold_readable(held, &mut state, key, *end)?;
+    }
+    Ok(state)
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ledge_log::{Block, BlockNo, BlockReader, Log, LogView, ReadError, SnapshotRef};
+use ledge_log::{Block, BlockNo, BlockReader, Log, LogView, ReadError, SnapshotRef, StreamReader};
 use ledge_proto::fold::{self, FoldError, Store, folded_stream, snapshot};
 use ledge_proto::frame::{Frame, FrameError};
 use ledge_proto::ids::{Mark, Position, Seq, StreamId, StreamKey};
@@ -24,6 +24,9 @@ pub trait Held {
 
     /// See [`Log::read_blocks`].
     fn read_blocks(&self, after: BlockNo) -> BlockReader;
+
+    /// See [`Log::read_stream`].
+    fn read_stream(&self, key: &StreamKey, after: Seq) -> StreamReader;
 
     /// See [`Log::mark_at`].
     ///
@@ -45,6 +48,10 @@ macro_rules! held {
 
             fn read_blocks(&self, after: BlockNo) -> BlockReader {
                 <$of>::read_blocks(self, after)
+            }
+
+            fn read_stream(&self, key: &StreamKey, after: Seq) -> StreamReader {
+                <$of>::read_stream(self, key, after)
             }
 
             fn mark_at(&self, key: &StreamKey, seq: Seq) -> Result<Option<Mark>, ReadError> {

@@ -7,7 +7,7 @@ use ledge_proto::v1;
 use ledge_proto::v1::snapshot::Purpose;
 
 use crate::error::RetentionError;
-use crate::replay::{Rebase, load_rebase};
+use crate::replay::{Held, Rebase, load_rebase};
 
 /// What is to be kept of a stream.
 pub(crate) struct BaseAt {
@@ -61,14 +61,25 @@ pub(crate) fn base_at(
     Ok(BaseAt { parts, lost })
 }
 
+/// Folds the records of `key` up to `end` into `state`, from its base on, as far as they can be read.
+pub(crate) fn fold_readable(
+    log: &impl Held,
+    state: &mut State,
+    key: &StreamKey,
+    end: Mark,
+) -> Result<(), RetentionError> {
+    let (mut lost, mut at) = (Vec::new(), Seq::ZERO);
+    let base = log.bases().into_iter().find(|base| base.key == *key);
+    if let Some(base) = base.filter(|base| base.mark.position <= end.position) {
+        at = load(log, state, &base, &mut lost)?;
+    }
+    read_on(log, state, (key, at, end), &mut lost)
+}
+
 /// What the records of `key` up to `mark` fold to, as far as they can be read: a snapshot that stands at `mark`.
 pub(crate) fn folded_at(log: &Log, key: &StreamKey, mark: Mark) -> Result<Vec<v1::Snapshot>, RetentionError> {
-    let (mut state, mut lost, mut at) = (State::new(), Vec::new(), Seq::ZERO);
-    let base = log.bases().into_iter().find(|base| base.key == *key);
-    if let Some(base) = base.filter(|base| base.mark.position <= mark.position) {
-        at = load(log, &mut state, &base, &mut lost)?;
-    }
-    read_on(log, &mut state, (key, at, mark), &mut lost)?;
+    let mut state = State::new();
+    fold_readable(log, &mut state, key, mark)?;
     let parts =
         snapshot::extract(&state, key, Purpose::Base).map_err(|source| RetentionError::fold(key, source))?;
     Ok(moved(
@@ -79,7 +90,7 @@ pub(crate) fn folded_at(log: &Log, key: &StreamKey, mark: Mark) -> Result<Vec<v1
 
 /// Folds the records of `key` after `at`, no further than `end`. What cannot be read is left out, and added to `lost`.
 fn read_on(
-    log: &Log,
+    log: &impl Held,
     state: &mut State,
     (key, at, end): (&StreamKey, Seq, Mark),
     lost: &mut Vec<Skipped>,
@@ -215,7 +226,7 @@ pub(crate) fn next_readable(
 
 /// Loads a snapshot. One that cannot be read is added to `lost`, and changes nothing.
 fn load(
-    log: &Log,
+    log: &impl Held,
     state: &mut State,
     at: &SnapshotRef,
     lost: &mut Vec<Skipped>,

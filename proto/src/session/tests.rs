@@ -414,6 +414,7 @@ fn idle_heartbeats_are_rare_and_tiny_and_both_ends_know_when_the_next_one_comes(
             lane: 3,
             seq,
             oldest_unacked_ms: 0,
+            unreadable: 0,
         }]
     };
     pair.edge.set_heads(heads(7), pair.now);

@@ -109,6 +109,7 @@ fn list(args: &Node, context: &mut Context) -> Result<Code, Quit> {
         table::number("LAG"),
         table::number("SESSIONS"),
         table::text("DISK"),
+        table::text("DAMAGED"),
         table::text("QUARANTINE"),
     ];
     let mut rows = context.out.table(&columns);
@@ -121,6 +122,7 @@ fn list(args: &Node, context: &mut Context) -> Result<Code, Quit> {
                 .map_or_else(String::new, |lag| lag.to_string()),
             text(&node["disk"]["sessions"]),
             text(&node["disk"]["incarnation"]).chars().take(8).collect(),
+            damaged(node),
             quarantine(&node["disk"]),
         ];
         rows.row(&mut context.out, cells)?;
@@ -151,6 +153,7 @@ fn show(args: &Node, node: &str, context: &mut Context) -> Result<Code, Quit> {
                 .map_or(0, serde_json::Map::len)
                 .to_string(),
         ),
+        ("damaged", damaged(&shown)),
         ("quarantine", quarantine(disk)),
     ];
     if let Some(message) = disk["quarantine"]["message"].as_str() {
@@ -169,6 +172,25 @@ fn link(link: &Value) -> String {
         Some(true) => format!("up ({age}s ago)"),
         Some(false) => format!("down ({age}s ago)"),
         None => "unknown".to_owned(),
+    }
+}
+
+/// Records that cannot be read, and on which side.
+fn damaged(node: &Value) -> String {
+    let sides = [
+        ("node", &node["link"]["unreadableRecords"]),
+        ("cloud", &node["unreadableRecords"]),
+    ];
+    let some = sides.map(|(side, count)| (side, count.as_u64().unwrap_or(0)));
+    let said: Vec<String> = some
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(side, count)| format!("{side} {count}"))
+        .collect();
+    if said.is_empty() {
+        "no".to_owned()
+    } else {
+        said.join(", ")
     }
 }
 

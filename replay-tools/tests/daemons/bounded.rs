@@ -90,7 +90,7 @@ fn fill_log(place: &Place, bytes: u64, from_us: i64) -> i64 {
 }
 
 /// Runs `ledge` on a data directory and takes its JSON documents.
-fn ledge(place: &Place, args: &[&str]) -> Vec<serde_json::Value> {
+pub(crate) fn ledge(place: &Place, args: &[&str]) -> Vec<serde_json::Value> {
     let output = Command::new(place.site.ledge())
         .args(args)
         .args(["-o", "json"])

@@ -15,7 +15,8 @@ use ledge_proto::v1;
 use ledge_retention::replay::fold_all;
 
 use crate::bit_rot::{flip, frame_of};
-use crate::bounded::{dropped, sql};
+use crate::bounded::{dropped, ledge, sql};
+use crate::fencing::{ledge as ask, until_told};
 use crate::support::place::{NOWHERE, Place, assert_whole, node, refuses, until};
 
 const UNIT: usize = 4096;
@@ -198,6 +199,13 @@ async fn telemetry_that_rots_before_it_was_sent_is_a_gap_and_the_rest_arrives() 
         .await;
     place.edge_says(&["declared as a gap", "count=3"]).await;
     all_arrives(&place).await;
+    let told = until_told(&place, cloud.http, "what the node cannot read", |node| {
+        node["link"]["unreadableRecords"] == 2
+    })
+    .await;
+    assert_eq!(told["unreadableRecords"], 0, "the cloud can: {told:#}");
+    let (_, shown) = ask(&place, Some(cloud.http), &["node", "show", NODE]).await;
+    assert!(shown.contains("damaged         node 2\n"), "{shown}");
     edge.stop().await.unwrap();
     // Stopped and started again, nothing is told twice.
     let edge = place.start_edge(cloud.hub).await;
@@ -217,6 +225,11 @@ async fn telemetry_that_rots_before_it_was_sent_is_a_gap_and_the_rest_arrives() 
     // Two damaged records, and the one behind: nothing connects it with what the cloud has.
     assert_eq!(gaps[0]["dropped"], 3, "{gaps:?}");
     assert_eq!(dropped(&place, &cloud_dir, "up.data"), 3);
+    // The edge's own log still lists what it cannot read, and counts the gap.
+    assert_eq!(dropped(&place, &dir, "up.data"), 3);
+    let stats = &ledge(&place, &["log", "stats", dir.to_str().unwrap()])[0]["unreadable"];
+    assert_eq!(stats["blocks"], 2, "{stats:#}");
+    assert_eq!(stats["records"][0]["records"], 2, "{stats:#}");
     assert_whole(&cloud_dir);
     // What was there, a gap record, and what the daemon says of its starts and stops.
     let held = place.cloud_records();

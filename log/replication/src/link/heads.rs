@@ -18,13 +18,17 @@ pub(super) struct Oldest {
     written: BTreeMap<StreamKey, (Seq, Option<i64>)>,
 }
 
-/// Where the streams we send end, and how old the oldest record is that the peer has not acknowledged.
+/// Where the streams we send end, how old the oldest record is that the peer has not acknowledged, and how many of their
+/// records cannot be read.
 pub(super) async fn ours(link: &Link, oldest: &mut Oldest) -> Result<Vec<v1::LaneHead>, LinkError> {
     let acked = link.acked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let lost = link.log.quarantined();
     let mut heads = Vec::with_capacity(acked.len());
     for (key, acked) in acked {
         let head = link.log.durable(&key).map_or(Seq::ZERO, |mark| mark.position.seq);
+        let of_it = lost.iter().filter(|lost| lost.key == key);
         heads.push(v1::LaneHead {
+            unreadable: of_it.map(|lost| lost.last.0 + 1 - lost.first.0).sum(),
             scope: key.id.scope.as_wire().to_owned(),
             lane: key.id.lane.as_wire(),
             seq: head.0,

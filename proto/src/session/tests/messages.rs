@@ -75,6 +75,7 @@ fn any_message() -> impl Strategy<Value = Message> {
                     scope,
                     lane: n,
                     seq: m,
+                    unreadable: 2,
                     oldest_unacked_ms: 0,
                 }],
                 heartbeat_ms: m * 10,

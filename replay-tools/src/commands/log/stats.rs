@@ -1,18 +1,20 @@
 //! `ledge log stats`.
 
 mod daemon;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use ledge_log::LogView;
+use ledge_log::{LogView, ReadError};
 use ledge_proto::fold::State;
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::{Lane, StreamKey};
+use ledge_proto::ids::{Lane, StreamId, StreamKey};
 use ledge_retention::account::account;
-use ledge_retention::replay;
+use ledge_retention::around;
+use ledge_retention::replay::{self, ReplayError};
 use serde_json::json;
 
 use crate::commands::Context;
@@ -23,6 +25,8 @@ use crate::open::{Dir, bad_frame, cannot_read};
 use crate::progress::Progress;
 use crate::show;
 use crate::table::{number, text};
+
+use self::unreadable::Unreadable;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,6 +47,9 @@ Examples:
 /// APPLIED (how far the projection is), how long a sync takes, and the limits of the disk only the daemon knows. It notes
 /// them in the data directory at its start, every ten minutes, when its limit changes and when it stops; below the table is how
 /// old that is. With --address the running daemon tells everything of this moment instead, and no log is read.
+///
+/// Records that cannot be read, because the log is damaged there, are listed under the table; DROPPED counts only those that
+/// a gap record tells of. Until they came back from the other end, gap records among them are not counted.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Stats {
@@ -97,6 +104,7 @@ fn read(dir: &Dir, limit: Option<u64>, context: &mut Context) -> Result<Code, Qu
     let total = view.streams().iter().map(|info| info.records).sum();
     let mut progress = Progress::new("records", Some(total));
     let mut streams: BTreeMap<StreamKey, Measure> = BTreeMap::new();
+    let mut unreadable = Unreadable::default();
     known_before(&view, &mut streams)?;
     if applied_block.is_some() {
         // What is not held any more was applied before it went.
@@ -106,7 +114,17 @@ fn read(dir: &Dir, limit: Option<u64>, context: &mut Context) -> Result<Code, Qu
     }
     let (mut blocks, mut block_bytes) = (0u64, 0u64);
     let mut reader = view.read_blocks(view.first_block().previous());
-    while let Some(block) = reader.next_block().map_err(|err| cannot_read(&err))? {
+    loop {
+        let block = match reader.next_block() {
+            Ok(Some(block)) => block,
+            Ok(None) => break,
+            Err(ReadError::Damaged { .. }) => {
+                unreadable.blocks += 1;
+                reader = view.read_blocks(reader.position().next());
+                continue;
+            }
+            Err(err) => return Err(cannot_read(&err).into()),
+        };
         blocks += 1;
         block_bytes += block.len_bytes() as u64;
         for frame in block.frames() {
@@ -120,11 +138,15 @@ fn read(dir: &Dir, limit: Option<u64>, context: &mut Context) -> Result<Code, Qu
         }
     }
     progress.clear();
+    if unreadable.blocks > 0 {
+        unreadable.find(&view).map_err(|err| cannot_read(&err))?;
+    }
     let disk_bytes: u64 = view.segments().iter().map(|segment| segment.bytes).sum();
     let limit = limit.or(noted.as_ref().and_then(|noted| noted.disk.log_limit_bytes));
     let forecast = Forecast::of(&streams, block_bytes, disk_bytes, limit);
     let now_us = context.now.as_us();
     let document = json!({
+        "unreadable": unreadable.json(),
         "blocks": blocks, "block_bytes": block_bytes, "disk_bytes": disk_bytes, "forecast": forecast.json(),
         "applied_block": applied_block,
         "daemon": noted.as_ref().map(|noted| noted.json(now_us)),
@@ -180,6 +202,9 @@ fn read(dir: &Dir, limit: Option<u64>, context: &mut Context) -> Result<Code, Qu
         Some(noted) => out.text(&noted.lines(now_us))?,
         None => out.text("no daemon has noted how far it is, how long syncs take and what its limit is\n")?,
     }
+    for line in unreadable.lines() {
+        out.text(&format!("{}\n", human::plain(&line)))?;
+    }
     Ok(Code::Yes)
 }
 
@@ -190,10 +215,16 @@ fn known_before(view: &LogView, streams: &mut BTreeMap<StreamKey, Measure>) -> R
     };
     // Folded, not counted as they are read: gaps of records long gone are in bases and in what a peer sent instead.
     let mut state = State::new();
-    replay::fold_of(view, &mut state, &|id| {
-        matches!(id.lane, Lane::UpData | Lane::Local)
-    })
-    .map_err(|err| bad(&err))?;
+    let told_in = |id: &StreamId| matches!(id.lane, Lane::UpData | Lane::Local);
+    match replay::fold_of(view, &mut state, &told_in) {
+        Ok(()) => {}
+        Err(ReplayError::Read(ReadError::Damaged { .. })) => {
+            let told_in = view.streams().into_iter().filter(|info| told_in(&info.key.id));
+            let ends: Vec<_> = told_in.map(|info| (info.key, info.durable)).collect();
+            state = around::fold_readable(view, &ends).map_err(|err| bad(&err))?;
+        }
+        Err(err) => return Err(bad(&err)),
+    }
     let own = view.identity().incarnation;
     for info in view.streams() {
         let measure = streams.entry(info.key.clone()).or_default();
