@@ -13,7 +13,7 @@ use ledge::quickstart::probe::{http_get, metric};
 use ledge::quickstart::site::address;
 use serde::Serialize;
 
-use crate::site::{Property, Site, programs, stop};
+use crate::site::{EVERY_READING, Property, Site, programs, stop};
 use relay::{Counts, Relay};
 
 /// MB (1,000,000 bytes) per day, both directions.
@@ -21,13 +21,6 @@ const TARGET_MB: f64 = 2.0;
 /// Connecting, the devices' manifests and their first values are over by then.
 const WARM_UP: Duration = Duration::from_secs(20);
 const DAY: f64 = 86_400.0;
-/// `ledge.unchanged` at five minutes, for samples and for reports.
-const UNCHANGED: &str = "\
-apiVersion: edgecore.config.kubeedge.io/v1alpha2
-kind: EdgeCore
-ledge:
-  unchanged: {samples: 5m, reports: 5m}
-";
 /// Registers that nobody writes.
 const STILL: [Property; 3] = [
     Property::read("threshold", 10, 1),
@@ -89,7 +82,7 @@ pub struct Row {
 }
 
 /// Runs everything on loopback and counts. Without a configuration of edgecore, two sites side by side: one with its defaults,
-/// one that does not tell an unchanged value again for five minutes.
+/// one that records every reading by itself.
 ///
 /// # Errors
 /// When a program is missing or does not work.
@@ -99,13 +92,13 @@ pub async fn measure(plan: Plan) -> anyhow::Result<Vec<Row>> {
     }
     let dir = tempfile::tempdir()?;
     let config = dir.path().join("edgecore.yaml");
-    std::fs::write(&config, UNCHANGED)?;
-    let quiet = Plan {
+    std::fs::write(&config, EVERY_READING)?;
+    let talkative = Plan {
         edge_config: Some(config),
         ..plan.clone()
     };
-    let (default, quiet) = tokio::try_join!(site(plan, "idle"), site(quiet, "idle-unchanged-5m"))?;
-    Ok(vec![default, quiet])
+    let (default, talkative) = tokio::try_join!(site(plan, "idle"), site(talkative, "idle-unchanged-0s"))?;
+    Ok(vec![default, talkative])
 }
 
 async fn site(plan: Plan, id: &'static str) -> anyhow::Result<Row> {

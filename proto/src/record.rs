@@ -24,6 +24,8 @@ pub enum RecordKind {
     ClockSync = 7,
     /// up.data: a Kubernetes event ([`v1::KubeEvent`]).
     KubeEvent = 8,
+    /// up.data: readings that gave the same value again ([`v1::SampleRun`]).
+    SampleRun = 9,
     /// up.state: a property's latest value ([`v1::TwinReported`]).
     TwinReported = 16,
     /// up.state: whether a device answers ([`v1::DeviceState`]).
@@ -82,7 +84,7 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// Every kind this version knows.
-    pub const ALL: [RecordKind; 35] = [
+    pub const ALL: [RecordKind; 36] = [
         RecordKind::Sample,
         RecordKind::DeviceEvent,
         RecordKind::DaemonEvent,
@@ -91,6 +93,7 @@ impl RecordKind {
         RecordKind::SampleSummary,
         RecordKind::ClockSync,
         RecordKind::KubeEvent,
+        RecordKind::SampleRun,
         RecordKind::TwinReported,
         RecordKind::DeviceState,
         RecordKind::NodeState,
@@ -139,6 +142,7 @@ impl RecordKind {
             RecordKind::Gap => "Gap",
             RecordKind::WriteIntent => "WriteIntent",
             RecordKind::SampleSummary => "SampleSummary",
+            RecordKind::SampleRun => "SampleRun",
             RecordKind::ClockSync => "ClockSync",
             RecordKind::KubeEvent => "KubeEvent",
             RecordKind::TwinReported => "TwinReported",
@@ -182,6 +186,8 @@ pub enum Payload {
     Gap(v1::Gap),
     WriteIntent(v1::WriteIntent),
     SampleSummary(v1::SampleSummary),
+    #[allow(missing_docs, reason = "see the kind")]
+    SampleRun(v1::SampleRun),
     ClockSync(v1::ClockSync),
     KubeEvent(v1::KubeEvent),
     TwinReported(v1::TwinReported),
@@ -230,6 +236,7 @@ impl Payload {
             Some(RecordKind::Gap) => Payload::Gap(Message::decode(bytes)?),
             Some(RecordKind::WriteIntent) => Payload::WriteIntent(Message::decode(bytes)?),
             Some(RecordKind::SampleSummary) => Payload::SampleSummary(Message::decode(bytes)?),
+            Some(RecordKind::SampleRun) => Payload::SampleRun(Message::decode(bytes)?),
             Some(RecordKind::ClockSync) => Payload::ClockSync(Message::decode(bytes)?),
             Some(RecordKind::KubeEvent) => Payload::KubeEvent(Message::decode(bytes)?),
             Some(RecordKind::TwinReported) => Payload::TwinReported(Message::decode(bytes)?),
@@ -273,6 +280,7 @@ impl Payload {
             Payload::Gap(m) => of(K::Gap, m.encode_to_vec()),
             Payload::WriteIntent(m) => of(K::WriteIntent, m.encode_to_vec()),
             Payload::SampleSummary(m) => of(K::SampleSummary, m.encode_to_vec()),
+            Payload::SampleRun(m) => of(K::SampleRun, m.encode_to_vec()),
             Payload::ClockSync(m) => of(K::ClockSync, m.encode_to_vec()),
             Payload::KubeEvent(m) => of(K::KubeEvent, m.encode_to_vec()),
             Payload::TwinReported(m) => of(K::TwinReported, m.encode_to_vec()),

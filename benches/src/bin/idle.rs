@@ -11,7 +11,7 @@ usage: idle [--devices N] [--seconds S] [--edge-config FILE] [--cloud-config FIL
 Starts edgecore and cloudcore from the directory this program is in (cargo build --release -p ledge-edge -p ledge-cloud
 puts them there) with N simulated Modbus TCP devices, 10 unless given, whose values do not change, and counts the UDP
 datagrams between them, with 28 bytes of IP and UDP headers each, for S seconds, 300 unless given: the time in which an
-unchanged value is told again. Twice, side by side: with all settings at their defaults, and with `ledge.unchanged` at 5m.
+unchanged value is told again. Twice, side by side: with all settings at their defaults, and with `ledge.unchanged` at 0s.
 With --edge-config once, with the settings in FILE; --cloud-config is for both.";
 
 fn main() -> ExitCode {

@@ -10,6 +10,7 @@ use super::device::{DeviceTask, event};
 use super::health::Condition;
 use super::modbus::{CallError, Range, Raw};
 use super::property::{Group, groups};
+use crate::twin::report::Run;
 use crate::twin::{Journal, NewRecord, Stamp};
 
 /// Shortest time between two events that tell of missed ticks.
@@ -141,6 +142,11 @@ impl<J: Journal> DeviceTask<J> {
             Condition::Offline
         };
         self.health.failed(condition, Instant::now());
+        // Up to here it was so; the first reading afterwards is a sample.
+        let ended = self.properties.iter_mut();
+        let ended = ended.filter_map(|property| run_record(&property.key, property.sampler.reset()));
+        let ended = ended.collect();
+        self.shared.recorder.data(ended).await;
         self.tell_health(&err.to_string()).await;
     }
 
@@ -171,7 +177,7 @@ impl<J: Journal> DeviceTask<J> {
                 Ok(read) => read,
                 Err(reason) => {
                     property.reconciler.postpone(now, &self.shared.writes);
-                    property.sampler.reset();
+                    data.extend(run_record(&property.key, property.sampler.reset()));
                     if property.trouble.as_ref() != Some(&reason) {
                         data.push(event(&property.key, "PropertyUnreadable", reason.clone(), stamp));
                         property.trouble = Some(reason);
@@ -191,18 +197,18 @@ impl<J: Journal> DeviceTask<J> {
             {
                 state.push(reported(&property.key, value.clone(), stamp));
             }
-            if let Some(tick) = tick
-                && property
-                    .sampler
-                    .observe(&value, tick, self.shared.unchanged.samples)
-            {
-                let payload = Payload::Sample(v1::Sample { value: Some(value) });
-                data.push(NewRecord {
-                    key: property.key.clone(),
-                    payload,
-                    stamp,
-                    cause: None,
-                });
+            if let Some(tick) = tick {
+                let longest = self.shared.unchanged.samples;
+                let (run, is_sample) = property.sampler.observe(&value, tick, stamp, longest);
+                data.extend(run_record(&property.key, run));
+                if is_sample {
+                    data.push(NewRecord {
+                        key: property.key.clone(),
+                        payload: Payload::Sample(v1::Sample { value: Some(value) }),
+                        stamp,
+                        cause: None,
+                    });
+                }
             }
             if point.writable && property.reconciler.wish().is_some() {
                 held.push((index, raw));
@@ -229,6 +235,17 @@ impl<J: Journal> DeviceTask<J> {
         let event = event(&self.key, "SamplesSkipped", message, self.shared.clock.stamp());
         self.shared.recorder.data(vec![event]).await;
     }
+}
+
+/// What is recorded of a run that ended.
+pub(super) fn run_record(key: &str, run: Option<Run>) -> Option<NewRecord> {
+    let run = run?;
+    Some(NewRecord {
+        key: key.to_owned(),
+        stamp: run.stamp(),
+        payload: run.payload(),
+        cause: None,
+    })
 }
 
 /// A `TwinReported` record.

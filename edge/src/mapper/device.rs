@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::cycle::run_record;
 use super::health::{Condition, Health};
 use super::modbus::{AddressError, Connection};
 use super::property::Property;
@@ -111,16 +112,25 @@ impl<J: crate::twin::Journal> DeviceTask<J> {
             let wake = self.wake_at();
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => break,
                 changed = self.updates.changed() => match changed {
                     Ok(()) => self.apply().await,
-                    Err(_) => return,
+                    Err(_) => break,
                 },
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                     self.cycle().await;
                 }
             }
         }
+        self.record_runs().await;
+    }
+
+    /// Records the readings that are counted only so far.
+    async fn record_runs(&mut self) {
+        let properties = self.properties.iter_mut();
+        let runs = properties.filter_map(|property| run_record(&property.key, property.sampler.take()));
+        let runs = runs.collect();
+        self.shared.recorder.data(runs).await;
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -137,6 +147,8 @@ impl<J: crate::twin::Journal> DeviceTask<J> {
 
     /// Takes the device's entry as it is now.
     async fn apply(&mut self) {
+        // A property may go, or lie elsewhere from now on.
+        self.record_runs().await;
         let Update { entry, link } = self.updates.borrow_and_update().clone();
         let now = Instant::now();
         let moved = match (&self.link, &link) {

@@ -14,3 +14,4 @@ mod lifecycle;
 mod rtu;
 mod support;
 mod tcp;
+mod unchanged;

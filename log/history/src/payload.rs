@@ -133,6 +133,10 @@ pub fn json(payload: &Payload) -> Json {
             "min": summary.min, "max": summary.max, "mean": summary.mean,
             "last": value_json(summary.last.as_ref()), "method": replacement_name(summary.method()),
         }),
+        Payload::SampleRun(run) => json!({
+            "value": value_json(run.value.as_ref()), "count": run.count, "span_us": run.span_us,
+            "longest_us": run.longest_us,
+        }),
         Payload::ClockSync(sync) => json!({
             "boot": sync.boot, "mono_us": sync.mono_us, "wall_us": sync.wall_us, "before_us": sync.before_us,
         }),
@@ -246,6 +250,7 @@ pub fn line(payload: &Payload) -> String {
         Payload::SampleSummary(summary) => {
             format!("{} samples, the last {}", summary.count, value(&summary.last))
         }
+        Payload::SampleRun(run) => format!("{} {} times", value(&run.value), run.count),
         Payload::ClockSync(sync) => format!("clock set from {} to {} µs", sync.before_us, sync.wall_us),
         Payload::NodeFence(fence) => {
             let session = format!("session {}", counter(fence.current.as_ref()));

@@ -157,6 +157,10 @@ fn a_later_incarnation_replaces_state_but_not_history() {
     );
 }
 
+fn rows(context: &ledge_history::HistoryContext, query: &str) -> Vec<String> {
+    run(context, query).unwrap()
+}
+
 /// Two samples by a clock that was never set, then the note that it was.
 fn unset_clock() -> Vec<ledge_proto::frame::Frame> {
     use common::{double, frame, record, sample, writer};
@@ -252,6 +256,49 @@ fn times_of_state_are_corrected_too() {
     // Of a node that had two disks nobody can say which of them wrote what is known of it now.
     let two = context(vec![source(of(1).into_iter().chain(of(2)).chain(unset_clock()))]);
     assert_eq!(run(&two, queries[2]).unwrap(), ["1970-01-01T00:00:10Z|unsynced"]);
+}
+
+#[test]
+fn a_run_of_readings_is_a_row_that_counts_them() {
+    use common::{double, frame, record, sample, writer};
+    use ledge_proto::ids::Lane;
+    use ledge_proto::record::Payload;
+    use ledge_proto::v1;
+    let run = v1::SampleRun {
+        value: double(1.0),
+        count: 300,
+        span_us: 299_000_000,
+        longest_us: 1_000_000,
+    };
+    let mut data = writer("edge-1", Lane::UpData, 1);
+    let records = [
+        sample("plant/pump-1/speed", 0, double(1.0)),
+        record("plant/pump-1/speed", 300, &Payload::SampleRun(run)),
+        sample("plant/pump-1/speed", 301, double(2.0)),
+    ];
+    let context = context(vec![source([frame(&mut data, &records)])]);
+    assert_eq!(
+        crate::rows(
+            &context,
+            "SELECT value, method, samples, since, time FROM samples"
+        ),
+        [
+            "1.0|raw|1|2026-11-23T15:00:00Z|2026-11-23T15:00:00Z",
+            "1.0|run|300|2026-11-23T15:00:01Z|2026-11-23T15:05:00Z",
+            "2.0|raw|1|2026-11-23T15:05:01Z|2026-11-23T15:05:01Z",
+        ]
+    );
+    assert_eq!(
+        crate::rows(
+            &context,
+            "SELECT sum(samples) FROM samples WHERE property = 'speed'"
+        ),
+        ["302"]
+    );
+    assert_eq!(
+        crate::rows(&context, "SELECT sample, samples FROM twins"),
+        ["2|302"]
+    );
 }
 
 #[test]

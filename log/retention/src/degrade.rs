@@ -58,12 +58,13 @@ impl Summaries {
         match RecordKind::from_wire(record.kind).map(|kind| (kind, Payload::decode(record))) {
             Some((RecordKind::Sample, Ok(Payload::Sample(sample)))) => {
                 self.samples += 1;
-                let minute = match self.degrade {
-                    Degrade::Averages => record.wall_us.div_euclid(MINUTE_US),
-                    Degrade::Last | Degrade::None => 0,
-                };
-                let into = self.fresh.entry((record.key.clone(), minute)).or_default();
-                into.take(&of_sample(sample, record.wall_us), record);
+                let into = self.fresh.entry(self.fresh_key(record)).or_default();
+                into.take(&of_sample(sample.value, record.wall_us), record);
+            }
+            Some((RecordKind::SampleRun, Ok(Payload::SampleRun(run)))) => {
+                self.samples += 1;
+                let into = self.fresh.entry(self.fresh_key(record)).or_default();
+                into.take(&of_run(run, record.wall_us), record);
             }
             Some((RecordKind::SampleSummary, Ok(Payload::SampleSummary(summary))))
                 if summary.method() == Replacement::MinuteAverages =>
@@ -78,6 +79,15 @@ impl Summaries {
             // Two times, three numbers and a value.
             self.bytes += record.key.len() + record.payload.len() + 96;
         }
+    }
+
+    /// Where a sample belongs; a run, where it ends.
+    fn fresh_key(&self, record: &v1::Record) -> (String, i64) {
+        let minute = match self.degrade {
+            Degrade::Averages => record.wall_us.div_euclid(MINUTE_US),
+            Degrade::Last | Degrade::None => 0,
+        };
+        (record.key.clone(), minute)
     }
 
     /// The summaries as records, and the finest method among them. None when they would not be worth their room.
@@ -138,8 +148,8 @@ impl Kept {
 }
 
 /// A summary of one sample.
-fn of_sample(sample: v1::Sample, wall_us: i64) -> v1::SampleSummary {
-    let number = sample.value.as_ref().and_then(number);
+fn of_sample(value: Option<v1::Value>, wall_us: i64) -> v1::SampleSummary {
+    let number = value.as_ref().and_then(number);
     v1::SampleSummary {
         count: 1,
         from_us: wall_us,
@@ -147,8 +157,18 @@ fn of_sample(sample: v1::Sample, wall_us: i64) -> v1::SampleSummary {
         mean: number,
         min: number,
         max: number,
-        last: sample.value,
+        last: value,
         ..Default::default()
+    }
+}
+
+/// A summary of a run that ended at `wall_us`.
+fn of_run(run: v1::SampleRun, wall_us: i64) -> v1::SampleSummary {
+    let span_us = i64::try_from(run.span_us).unwrap_or(i64::MAX);
+    v1::SampleSummary {
+        count: run.count,
+        from_us: wall_us.saturating_sub(span_us),
+        ..of_sample(run.value, wall_us)
     }
 }
 
@@ -253,6 +273,34 @@ mod tests {
         // And then nothing: the latest state has it.
         let record = last[0].0.clone();
         assert_eq!(kept(Degrade::Averages, &vec![record; 9]).0, Replacement::None);
+    }
+
+    #[test]
+    fn a_run_counts_as_its_readings() {
+        let run = v1::SampleRun {
+            value: Some(v1::Value {
+                value: Some(Value::Double(4.0)),
+            }),
+            count: 300,
+            span_us: 299_000_000,
+            longest_us: 1_000_000,
+        };
+        let (kind, payload) = Payload::SampleRun(run).encode();
+        let mut records = hour();
+        records.push(v1::Record {
+            kind,
+            payload: payload.into(),
+            ..sample("d/p/t", 3_900_000_000, Value::Double(4.0))
+        });
+        let (_, averages) = kept(Degrade::Averages, &records);
+        let (record, run) = &averages[60];
+        assert_eq!(
+            (record.wall_us, run.count, run.mean),
+            (3_900_000_000, 300, Some(4.0))
+        );
+        assert_eq!((run.from_us, run.to_us), (3_601_000_000, 3_900_000_000));
+        let (_, last) = kept(Degrade::Last, &records);
+        assert_eq!(last[0].1.count, 3900);
     }
 
     #[test]

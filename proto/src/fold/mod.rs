@@ -167,7 +167,10 @@ fn apply_record<S: Store>(
         }
         Keep::LatestByTime => {
             let old: Option<v1::Entry> = load_key(store, table, &key)?;
-            let count = old.as_ref().map_or(0, |old| old.count) + 1;
+            let Some((record, samples)) = as_sample(kind, record) else {
+                return Ok(()); // It makes no sense, as a kind of a later version makes none.
+            };
+            let count = old.as_ref().map_or(0, |old| old.count).saturating_add(samples);
             let newer = old
                 .as_ref()
                 .is_none_or(|old| (record.boot, record.mono_us) >= (old.boot, old.mono_us));
@@ -185,7 +188,7 @@ enum Keep {
     /// The record replaces what was there: its lane has one writer, so log order is the order of truth.
     Latest,
     /// As `Latest`, but a record that happened earlier by the writer's own monotonic clock only counts: late
-    /// data never moves the latest value backwards, whatever the wall clock did meanwhile.
+    /// data never moves the latest value backwards, whatever the wall clock did meanwhile. A run counts as its readings.
     LatestByTime,
     /// A gap that continues the one under the same key makes it longer: an outage of weeks is one entry.
     Gap,
@@ -194,7 +197,7 @@ enum Keep {
 
 fn effect_of(kind: RecordKind, lane: Lane) -> Option<(Table, Keep)> {
     Some(match kind {
-        RecordKind::Sample => (Table::LatestSamples, Keep::LatestByTime),
+        RecordKind::Sample | RecordKind::SampleRun => (Table::LatestSamples, Keep::LatestByTime),
         RecordKind::Gap if lane == Lane::Local => (Table::GivenUp, Keep::Gap),
         RecordKind::Gap => (Table::Gaps, Keep::Gap),
         RecordKind::TwinReported => (Table::Reported, Keep::Latest),
@@ -232,6 +235,17 @@ fn effect_of(kind: RecordKind, lane: Lane) -> Option<(Table, Keep)> {
         | RecordKind::WriteIntent
         | RecordKind::ClockSync => return None,
     })
+}
+
+/// The last of the samples that `record` tells of, and how many they are.
+fn as_sample(kind: RecordKind, record: v1::Record) -> Option<(v1::Record, u64)> {
+    if kind != RecordKind::SampleRun {
+        return Some((record, 1));
+    }
+    let run = v1::SampleRun::decode(record.payload).ok()?;
+    let sample = v1::Sample { value: run.value };
+    let payload = sample.encode_to_vec().into();
+    Some((v1::Record { payload, ..record }, run.count))
 }
 
 /// Two gaps as one, when the second begins where the first ends.

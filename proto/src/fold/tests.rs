@@ -231,6 +231,47 @@ fn a_summary_changes_nothing_since_its_samples_were_folded() {
 }
 
 #[test]
+fn a_run_counts_as_its_readings_and_is_a_sample_to_readers() {
+    let run = |mono_us, count, value| {
+        let (kind, payload) = Payload::SampleRun(v1::SampleRun {
+            value: double(value),
+            count,
+            span_us: 9,
+            longest_us: 1,
+        })
+        .encode();
+        v1::Record {
+            kind,
+            payload: payload.into(),
+            ..sample("d/p/t", mono_us, value)
+        }
+    };
+    let garbage = v1::Record {
+        payload: vec![0xff; 5].into(),
+        ..run(50, 7, 9.0)
+    };
+    let (mut state, mut data) = (State::new(), writer(Lane::UpData, 1));
+    let records = [
+        sample("d/p/t", 10, 2.0),
+        run(20, 10, 2.0),
+        sample("d/p/t", 30, 3.0),
+        // It comes late: it counts, and the latest value stays.
+        run(15, 5, 1.0),
+        garbage,
+    ];
+    state.apply_frame(&frame(&mut data, &records)).unwrap();
+    let twin = &view::devices(&state, &scope()).unwrap()["d/p"].twins["t"];
+    let latest = twin.sample.as_ref().unwrap();
+    assert_eq!((latest.content.value.clone(), latest.count), (double(3.0), 17));
+    assert_eq!(latest.mono_us, 30);
+    let ended = run(40, u64::MAX, 3.0);
+    state.apply_frame(&frame(&mut data, &[ended])).unwrap();
+    let twin = &view::devices(&state, &scope()).unwrap()["d/p"].twins["t"];
+    let latest = twin.sample.as_ref().unwrap();
+    assert_eq!((latest.mono_us, latest.count), (40, u64::MAX), "no overflow");
+}
+
+#[test]
 fn fences_are_folded_and_are_no_part_of_the_hash() {
     use crate::fence::FenceUpdate;
     let mut state = State::new();

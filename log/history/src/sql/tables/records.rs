@@ -57,7 +57,13 @@ fn subject(record: &v1::Record) -> (Option<&str>, Option<&str>) {
     let key = record.key.as_str();
     match RecordKind::from_wire(record.kind) {
         Some(
-            K::Sample | K::SampleSummary | K::WriteIntent | K::WriteResult | K::TwinReported | K::TwinDesired,
+            K::Sample
+            | K::SampleRun
+            | K::SampleSummary
+            | K::WriteIntent
+            | K::WriteResult
+            | K::TwinReported
+            | K::TwinDesired,
         ) => match key.rsplit_once('/') {
             Some((device, property)) => (Some(device), Some(property)),
             None => (None, None),
@@ -124,6 +130,7 @@ impl RecordRow {
     fn value(&self) -> Option<&v1::value::Value> {
         match &self.payload {
             Payload::Sample(sample) => payload::inner(sample.value.as_ref()),
+            Payload::SampleRun(run) => payload::inner(run.value.as_ref()),
             Payload::SampleSummary(summary) => payload::inner(summary.last.as_ref()),
             _ => None,
         }
@@ -144,8 +151,29 @@ impl RecordRow {
         }
     }
 
+    /// How many samples the row stands for.
+    fn samples(&self) -> u64 {
+        match &self.payload {
+            Payload::SampleRun(run) => run.count,
+            Payload::SampleSummary(summary) => summary.count,
+            _ => 1,
+        }
+    }
+
+    /// When the first of them was taken, microseconds since 1970.
+    fn since_us(&self) -> i64 {
+        let span_us = match &self.payload {
+            Payload::SampleRun(run) => i64::try_from(run.span_us).unwrap_or(i64::MAX),
+            // By the distance between the two: the row's own time may have been corrected.
+            Payload::SampleSummary(summary) => summary.to_us.saturating_sub(summary.from_us),
+            _ => 0,
+        };
+        self.record.wall_us.saturating_sub(span_us)
+    }
+
     fn method(&self) -> &'static str {
         match self.summary().map(v1::SampleSummary::method) {
+            None if matches!(self.payload, Payload::SampleRun(_)) => "run",
             None => "raw",
             Some(v1::Replacement::MinuteAverages) => "minute average",
             Some(v1::Replacement::LastValue | v1::Replacement::None) => "last value",
@@ -277,7 +305,11 @@ pub(crate) const RECORD_TABLES: &[RecordTable] = &[
         name: "samples",
         about: "every value a device produced, or what was kept of those that were dropped",
         lanes: &[Lane::UpData],
-        kinds: &[RecordKind::Sample, RecordKind::SampleSummary],
+        kinds: &[
+            RecordKind::Sample,
+            RecordKind::SampleRun,
+            RecordKind::SampleSummary,
+        ],
         columns: &[
             NODE,
             DEVICE,
@@ -300,12 +332,18 @@ pub(crate) const RECORD_TABLES: &[RecordTable] = &[
             column(
                 "method",
                 Type::Text,
-                "raw, minute average or last value: what was kept of samples that were dropped",
+                "raw; run: readings in a row that all gave this value; minute average or last value: what was kept of samples that were dropped",
                 |row| Cell::text(row.method()),
             ),
             column("samples", Type::Int, "how many samples it stands for", |row| {
-                Cell::count(row.summary().map_or(1, |summary| summary.count))
+                Cell::count(row.samples())
             }),
+            column(
+                "since",
+                Type::Time,
+                "the first of them; time is the last",
+                |row| Cell::Time(row.since_us()),
+            ),
             column("min", Type::Double, "of a minute average, the least", |row| {
                 Cell::opt(row.summary().and_then(|summary| summary.min), Cell::Double)
             }),
