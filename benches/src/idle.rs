@@ -13,7 +13,7 @@ use ledge::quickstart::probe::{http_get, metric};
 use ledge::quickstart::site::address;
 use serde::Serialize;
 
-use crate::site::{Property, Site, programs, stop};
+use crate::site::{EVERY_READING, Property, Site, programs, stop};
 use relay::{Counts, Relay};
 
 /// MB (1,000,000 bytes) per day, both directions.
@@ -21,13 +21,6 @@ const TARGET_MB: f64 = 2.0;
 /// Connecting, the devices' manifests and their first values are over by then.
 const WARM_UP: Duration = Duration::from_secs(20);
 const DAY: f64 = 86_400.0;
-/// Every reading a record of its own, and every report cycle a report.
-const EVERY_READING: &str = "\
-apiVersion: edgecore.config.kubeedge.io/v1alpha2
-kind: EdgeCore
-ledge:
-  unchanged: {samples: 0s, reports: 0s}
-";
 /// Registers that nobody writes.
 const STILL: [Property; 3] = [
     Property::read("threshold", 10, 1),

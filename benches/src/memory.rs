@@ -9,7 +9,7 @@ use ledge::quickstart::probe::{http_get, metric};
 use ledge::quickstart::site::address;
 use serde::Serialize;
 
-use crate::site::{Property, Site, programs, stop};
+use crate::site::{EVERY_READING, Property, Site, programs, stop};
 
 /// Properties of each device that are read once a second.
 const PROPERTIES: u32 = 3;
@@ -84,8 +84,11 @@ pub async fn measure(plan: Plan) -> anyhow::Result<Row> {
         .start()
         .await?;
     let hub = address(&cloud, "edges on ")?.to_string();
+    // Some of the values stay the same for long: they are to be work all the same.
+    let config = site.path("edgecore.yaml");
+    fs::write(&config, EVERY_READING)?;
     let edge = site
-        .launch(&programs, "edgecore", &["--cloud", &hub])
+        .launch(&programs, "edgecore", &["--cloud", &hub, "--config", &config])
         .start()
         .await?;
     let http = address(&edge, "health on ")?;

@@ -12,6 +12,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 const NODE: &str = "edge-1";
 
+/// A configuration of edgecore: every reading a record of its own, and every report cycle a report.
+pub(crate) const EVERY_READING: &str = "\
+apiVersion: edgecore.config.kubeedge.io/v1alpha2
+kind: EdgeCore
+ledge:
+  unchanged: {samples: 0s, reports: 0s}
+";
+
 /// A property of every device, in its holding registers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Property {

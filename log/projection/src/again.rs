@@ -110,7 +110,7 @@ impl Again {
 fn fold(log: &Log, projection: &Projection, streams: &[StreamId]) -> Result<usize, AgainError> {
     let mut fresh = State::new();
     replay::fold_of(log, &mut fresh, &|stream| streams.contains(stream))?;
-    let mut batch = Batch::new(projection);
+    let mut batch = Batch::new(projection, false);
     let mut differed = 0;
     for stream in streams {
         for table in Table::ALL.into_iter().filter(|table| table.lane() == stream.lane) {

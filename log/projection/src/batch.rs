@@ -7,21 +7,52 @@ use ledge_proto::fold::{Read, Store};
 use crate::pending::Pending;
 use crate::{APPLIED_KEY, Applied, Projection, ProjectionError, StoreError, View};
 
+/// A value to be written.
+enum Value {
+    /// As the fold made it.
+    Folded(Vec<u8>),
+    /// fjall's own: handing it over copies nothing, and what the fold made was given back while it was still in the cache.
+    Ready(UserValue),
+}
+
+impl Value {
+    fn into_ready(self) -> UserValue {
+        match self {
+            Value::Folded(value) => value.into(),
+            Value::Ready(value) => value,
+        }
+    }
+}
+
+impl std::ops::Deref for Value {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Value::Folded(value) => value,
+            Value::Ready(value) => value,
+        }
+    }
+}
+
 /// Writes collected over a view of the projection.
 pub(crate) struct Batch<'a> {
     projection: &'a Projection,
     base: View,
-    pending: Pending,
+    pending: Pending<Value>,
     bytes: usize,
+    /// From nothing: most values are written again before they are committed, so only the last is made ready for it.
+    rebuilding: bool,
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(projection: &'a Projection) -> Self {
+    pub(crate) fn new(projection: &'a Projection, rebuilding: bool) -> Self {
         Batch {
             projection,
             base: projection.view(),
             pending: Pending::default(),
             bytes: 0,
+            rebuilding,
         }
     }
 
@@ -37,7 +68,7 @@ impl<'a> Batch<'a> {
         let mut batch = projection.db.batch();
         for (key, value) in self.pending.into_sorted() {
             match value {
-                Some(value) => batch.insert(&projection.state, key, value),
+                Some(value) => batch.insert(&projection.state, key, value.into_ready()),
                 None => batch.remove(&projection.state, key),
             }
         }
@@ -56,7 +87,7 @@ impl<'a> Batch<'a> {
             let mut load = projection.state.start_ingestion()?;
             for (key, value) in self.pending.into_sorted() {
                 match value {
-                    Some(value) => load.write(key, value)?,
+                    Some(value) => load.write(key, value.into_ready())?,
                     None => load.write_tombstone(key)?,
                 }
             }
@@ -70,7 +101,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn set(&mut self, key: Vec<u8>, value: Option<UserValue>) {
+    fn set(&mut self, key: Vec<u8>, value: Option<Value>) {
         let (key_len, len) = (key.len(), value.as_ref().map_or(0, |value| value.len()));
         self.bytes += match self.pending.insert(key, value) {
             Some(before) => {
@@ -117,7 +148,12 @@ impl Read for Batch<'_> {
 
 impl Store for Batch<'_> {
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.set(key, Some(value.into()));
+        let value = if self.rebuilding {
+            Value::Folded(value)
+        } else {
+            Value::Ready(value.into())
+        };
+        self.set(key, Some(value));
     }
 
     fn remove(&mut self, key: Vec<u8>) {

@@ -177,13 +177,13 @@ fn fold_available(
     end: BlockNo,
     stop: impl Fn() -> bool,
 ) -> Result<(), FollowError> {
-    let mut batch = Batch::new(projection);
     let mut applied = projection.applied();
     let began = Instant::now();
     let mut reported = began;
     let first = applied.block;
     // From nothing: everything is new, and nobody may read before the end is reached.
     let rebuilding = first == BlockNo(0);
+    let mut batch = Batch::new(projection, rebuilding);
     let batch_bytes = if rebuilding {
         projection.rebuild_bytes
     } else {
@@ -223,7 +223,7 @@ fn fold_available(
             } else {
                 batch.commit(applied)?;
             }
-            batch = Batch::new(projection);
+            batch = Batch::new(projection, rebuilding);
             if reported.elapsed() >= PROGRESS_EVERY {
                 reported = Instant::now();
                 tracing::info!(block = %applied.block, from = %first, to = %end, "folding the log");

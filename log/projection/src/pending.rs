@@ -3,25 +3,35 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
-use fjall::{UserKey, UserValue};
+use fjall::UserKey;
 
 /// A sorted map: for each key the value to be written, or `None` to remove it.
 ///
 /// A key begins with its scope and a zero byte, and a frame is of one scope. So each scope has a map of its own, small enough
-/// to stay in the processor's cache while its frame is folded. Keys and values are fjall's own from the start, so that handing
-/// them over copies nothing, and what the fold made is given back while it is still in the cache.
-#[derive(Debug, Default)]
-pub(crate) struct Pending {
-    scopes: Vec<OfScope>,
+/// to stay in the processor's cache while its frame is folded. Keys are fjall's own from the start, so that handing them over copies
+/// nothing.
+#[derive(Debug)]
+pub(crate) struct Pending<V> {
+    scopes: Vec<OfScope<V>>,
     by_scope: HashMap<Box<[u8]>, usize>,
     /// Where the last write went.
     last: usize,
 }
 
 #[derive(Debug)]
-struct OfScope {
+struct OfScope<V> {
     scope: Box<[u8]>,
-    writes: BTreeMap<UserKey, Option<UserValue>>,
+    writes: BTreeMap<UserKey, Option<V>>,
+}
+
+impl<V> Default for Pending<V> {
+    fn default() -> Self {
+        Pending {
+            scopes: Vec::new(),
+            by_scope: HashMap::new(),
+            last: 0,
+        }
+    }
 }
 
 /// What of a key tells its scope: up to and with the first zero byte, or all of it.
@@ -33,9 +43,9 @@ fn scope_of(key: &[u8]) -> &[u8] {
     end.map_or(key, |zero| &key[..=zero])
 }
 
-impl Pending {
+impl<V> Pending<V> {
     /// Returns what was to be written under `key` before.
-    pub(crate) fn insert(&mut self, key: Vec<u8>, value: Option<UserValue>) -> Option<Option<UserValue>> {
+    pub(crate) fn insert(&mut self, key: Vec<u8>, value: Option<V>) -> Option<Option<V>> {
         let scope = scope_of(&key);
         self.last = match self.find(scope) {
             Some(at) => at,
@@ -56,7 +66,7 @@ impl Pending {
         }
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Option<&Option<UserValue>> {
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Option<V>> {
         self.scopes[self.find(scope_of(key))?].writes.get(key)
     }
 
@@ -64,14 +74,14 @@ impl Pending {
     pub(crate) fn range<'a>(
         &'a self,
         prefix: &'a [u8],
-    ) -> impl Iterator<Item = (&'a UserKey, &'a Option<UserValue>)> {
-        let mut scopes: Vec<&OfScope> = if prefix.contains(&0) {
+    ) -> impl Iterator<Item = (&'a UserKey, &'a Option<V>)> {
+        let mut scopes: Vec<&OfScope<V>> = if prefix.contains(&0) {
             self.find(scope_of(prefix))
                 .map(|at| &self.scopes[at])
                 .into_iter()
                 .collect()
         } else {
-            let begins = |of: &&OfScope| of.scope.starts_with(prefix);
+            let begins = |of: &&OfScope<V>| of.scope.starts_with(prefix);
             self.scopes.iter().filter(begins).collect()
         };
         scopes.sort_unstable_by(|a, b| a.scope.cmp(&b.scope));
@@ -90,7 +100,7 @@ impl Pending {
     }
 
     /// Everything, sorted.
-    pub(crate) fn into_sorted(mut self) -> impl Iterator<Item = (UserKey, Option<UserValue>)> {
+    pub(crate) fn into_sorted(mut self) -> impl Iterator<Item = (UserKey, Option<V>)> {
         self.scopes.sort_unstable_by(|a, b| a.scope.cmp(&b.scope));
         self.scopes.into_iter().flat_map(|of| of.writes)
     }
@@ -121,10 +131,9 @@ mod tests {
             prefix in key(),
         ) {
             let mut pending = Pending::default();
-            let mut map: BTreeMap<Vec<u8>, Option<UserValue>> = BTreeMap::new();
+            let mut map: BTreeMap<Vec<u8>, Option<u8>> = BTreeMap::new();
             for (key, value) in writes {
-                let value = value.map(|value| UserValue::from([value]));
-                prop_assert_eq!(pending.insert(key.clone(), value.clone()), map.insert(key, value));
+                prop_assert_eq!(pending.insert(key.clone(), value), map.insert(key, value));
             }
             prop_assert_eq!(pending.get(&prefix), map.get(&prefix));
             let expected: Vec<_> = map.iter().filter(|(key, _)| key.starts_with(&prefix)).collect();
