@@ -43,9 +43,11 @@ impl Unreadable {
 
     fn add(&mut self, key: &StreamKey, first: u64, last: u64) {
         let of = self.records.entry(key.clone()).or_default();
+        if of.iter().any(|(from, to)| *from <= first && last <= *to) {
+            return;
+        }
         match of.last_mut() {
             Some(before) if before.1 + 1 == first => before.1 = last,
-            _ if of.iter().any(|(from, to)| *from <= first && last <= *to) => {}
             _ => of.push((first, last)),
         }
     }
