@@ -10,6 +10,7 @@ use ledge_controllers::links::Links;
 use ledge_controllers::told::Told;
 use ledge_controllers::{Controllers, definitions};
 use ledge_daemon::tasks::Tasks;
+use ledge_workloads::Workloads;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, KubernetesAt};
@@ -112,7 +113,8 @@ impl Kubernetes {
         match embedded {
             Some(embedded) => {
                 tasks.spawn("kubernetes-api", embedded.run(shutdown.clone()));
-                // What a cluster would provide (ledge-workloads) starts here.
+                let workloads = Workloads::new(client.clone());
+                tasks.spawn("workloads", workloads.run(shutdown.clone()));
             }
             None => {
                 let up = definitions::bring_up_to_date(

@@ -17,6 +17,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
 /// Crates only these packages may depend on, and why.
 const KUBERNETES: &[&str] = &[
     "ledge-cloud",
+    "ledge-benches-kubernetes",
     "ledge-cloud-testing",
     "ledge-controllers",
     "ledge-crds",

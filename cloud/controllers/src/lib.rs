@@ -5,7 +5,7 @@
 //! A controller keeps no state of its own. It compares what the API says with what nodes were told, which is the
 //! projection of their streams, and appends the difference: after a restart it goes on where the log ends.
 //!
-//! Reading order: [`told`], [`links`], [`Controllers`] (this file), [`edge`], [`manifests`] and [`device`],
+//! Reading order: [`told`], [`links`], [`Controllers`] (this file), `edge`, `writes`, `sync`, [`manifests`] and [`device`],
 //! [`definitions`], [`groups`].
 
 mod as_node;
@@ -17,6 +17,7 @@ mod informer;
 pub mod links;
 pub mod manifests;
 mod objects;
+mod sync;
 pub mod told;
 mod writes;
 
@@ -52,10 +53,17 @@ impl Controllers {
         let mut running = JoinSet::new();
         let down = edge::down::run(self.clone(), shutdown.clone());
         spawn(&mut running, "edge-down", down);
+        let nodes = edge::up::nodes::run(self.clone(), shutdown.clone());
+        spawn(&mut running, "nodes", nodes);
+        let pods = edge::up::pods::run(self.clone(), shutdown.clone());
+        spawn(&mut running, "pod-status", pods);
+        let events = edge::up::events::run(self.clone(), shutdown.clone());
+        spawn(&mut running, "events", events);
         let groups = groups::run_node_groups(self.client.clone(), shutdown.clone());
         spawn(&mut running, "node-groups", groups);
         let applications = groups::run_applications(self.client.clone(), shutdown.clone());
         spawn(&mut running, "edge-applications", applications);
+        spawn(&mut running, "sync", sync::run(self.clone(), shutdown.clone()));
         spawn(
             &mut running,
             "writes",

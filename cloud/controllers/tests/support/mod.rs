@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube::Client;
-use kube::api::{Api, DynamicObject, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use ledge_apiserver::embedded::{Config, Embedded, Limits};
 use ledge_apiserver::local::Local;
@@ -60,9 +60,13 @@ impl Links for TestLinks {
 
 pub(crate) struct Place {
     _dir: tempfile::TempDir,
+    /// The real API server.
+    pub(crate) cluster: Option<ledge_cloud_testing::Cluster>,
     pub(crate) client: Client,
     pub(crate) told: Told,
     pub(crate) links: Arc<TestLinks>,
+    /// As in [`Controllers`].
+    pub(crate) every_node: bool,
     _follower: Follower,
     running: Option<(CancellationToken, JoinHandle<()>)>,
 }
@@ -77,6 +81,19 @@ impl Place {
 
     /// Without controllers.
     pub(crate) async fn still() -> Place {
+        Place::over(None).await
+    }
+
+    /// Over a real API server, without controllers; `None`, and a line that says so, where there is none.
+    pub(crate) async fn real() -> Option<Place> {
+        let cluster = ledge_cloud_testing::real(&ledge_crds::definitions()).await?;
+        let mut place = Place::over(Some(cluster.client("admin"))).await;
+        place.every_node = false;
+        place.cluster = Some(cluster);
+        Some(place)
+    }
+
+    async fn over(real: Option<Client>) -> Place {
         rustls::crypto::ring::default_provider().install_default().ok();
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
@@ -87,16 +104,22 @@ impl Place {
         let edge = ledge_projection::Options::edge();
         let (projection, _) = Projection::open(&dir.path().join("projection"), &log, &edge).unwrap();
         Follower::catch_up(&log, &projection, || false).unwrap();
-        let config = Config {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            names: Vec::new(),
-            data_dir: dir.path().to_owned(),
-            limits: Limits::default(),
+        let client = match real {
+            Some(client) => client,
+            None => {
+                let config = Config {
+                    listen: "127.0.0.1:0".parse().unwrap(),
+                    names: Vec::new(),
+                    data_dir: dir.path().to_owned(),
+                    limits: Limits::default(),
+                };
+                let definitions = ledge_crds::definitions();
+                let embedded = Embedded::open(config, log.clone(), &projection, &definitions)
+                    .await
+                    .unwrap();
+                Client::new(Local::privileged(embedded.api().clone(), "admin"), "default")
+            }
         };
-        let definitions = ledge_crds::definitions();
-        let embedded = Embedded::open(config, log.clone(), &projection, &definitions)
-            .await
-            .unwrap();
         let follower = Follower::start(log.clone(), projection.clone());
         let told = Told {
             log,
@@ -105,9 +128,11 @@ impl Place {
         };
         Place {
             _dir: dir,
-            client: Client::new(Local::privileged(embedded.api().clone(), "admin"), "default"),
+            cluster: None,
+            client,
             told,
             links: Arc::default(),
+            every_node: true,
             _follower: follower,
             running: None,
         }
@@ -117,7 +142,7 @@ impl Place {
         let controllers = Controllers {
             client: self.client.clone(),
             told: self.told.clone(),
-            every_node: true,
+            every_node: self.every_node,
             links: self.links.clone(),
         };
         let shutdown = CancellationToken::new();
@@ -151,6 +176,18 @@ impl Place {
     pub(crate) async fn create_in(&self, kind: &str, namespace: &str, mut object: Value) -> DynamicObject {
         object["metadata"]["namespace"] = namespace.into();
         self.create(kind, object).await
+    }
+
+    /// Deletes an object, gracefully where its kind knows that, whoever else changes it meanwhile.
+    pub(crate) async fn delete(&self, kind: &str, namespace: &str, name: &str) {
+        let api = self.api(kind, namespace);
+        self.until("the deletion", async |_| {
+            match api.delete(name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => None,
+                outcome => Some(outcome.map(|_| ()).unwrap()),
+            }
+        })
+        .await;
     }
 
     /// A pod of one container with an environment from a config map.
