@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
+use ledge_proto::frame::Frame;
 use ledge_proto::ids::{ClusterId, Incarnation, Mark, Position, Seq, StreamId, StreamKey};
 use tokio::sync::watch;
 
@@ -191,6 +192,17 @@ impl Log {
     /// Reads a stream from the record after `after`. See [`StreamReader`].
     pub fn read_stream(&self, key: &StreamKey, after: Seq) -> StreamReader {
         StreamReader::new(self.catalog().clone(), key.clone(), after)
+    }
+
+    /// The frame that holds the first record of a stream after `after`; `None` when there is none yet. Reads that frame only, where a
+    /// reader that is to go on reads ahead.
+    ///
+    /// # Errors
+    /// As [`StreamReader::next`].
+    pub fn first_after(&self, key: &StreamKey, after: Seq) -> Result<Option<Frame>, ReadError> {
+        let mut reader = self.read_stream(key, after);
+        reader.look_at_one()?;
+        reader.next()
     }
 
     /// Reads the log from the block after `after`. See [`BlockReader`].

@@ -170,7 +170,7 @@ pub(crate) fn behind(of: &Measured, stream: &StreamInfo) -> Option<Behind> {
 
 /// Wall clock of the first record after `archived`.
 fn time_after(log: &Log, stream: &StreamInfo, archived: Seq) -> Option<i64> {
-    let frame = log.read_stream(&stream.key, archived).next().ok()??;
+    let frame = log.first_after(&stream.key, archived).ok()??;
     let records = frame.records().ok()?;
     let after = records
         .filter_map(|item| item.ok())

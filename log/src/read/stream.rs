@@ -97,6 +97,13 @@ impl StreamReader {
         }
     }
 
+    /// Looks up what comes next and nothing behind it: then nothing behind it is read either.
+    pub(crate) fn look_at_one(&mut self) -> Result<(), ReadError> {
+        self.look_up()?;
+        self.ahead.truncate(1);
+        Ok(())
+    }
+
     /// Goes on behind a jump: after the mark of the snapshot when `next` named one, or else where it said that what
     /// is held goes on. Does nothing when there is no jump here.
     pub fn skip_jump(&mut self) {

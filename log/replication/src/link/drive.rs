@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::heads::{self, UdpMeter, now_us};
+use super::heads::{self, Oldest, UdpMeter, now_us};
 use super::holdings::LogHoldings;
 use super::observer::{Direction, Traffic};
 use super::window::Window;
@@ -88,6 +88,7 @@ pub(super) async fn run(
         control_out,
         snapshots_first: BTreeMap::new(),
         meter: UdpMeter::default(),
+        oldest: Oldest::default(),
         receiving: false,
     };
     let result = driver.until_end(&end).await;
@@ -115,6 +116,7 @@ struct Driver {
     /// Streams that begin with a snapshot: the last record the peer has, and where the snapshot stands.
     snapshots_first: BTreeMap<StreamKey, (Seq, Mark)>,
     meter: UdpMeter,
+    oldest: Oldest,
     receiving: bool,
 }
 
@@ -158,7 +160,7 @@ impl Driver {
             }
             Input::Timeout => {
                 self.meter.tell(&self.link);
-                let heads = heads::ours(&self.link);
+                let heads = heads::ours(&self.link, &mut self.oldest).await?;
                 self.take_events(|session, _, now| {
                     session.set_heads(heads, now);
                     session.handle_timeout(now)
