@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
+use ledge_proto::frame::Frame;
 use ledge_proto::ids::{ClusterId, Epoch, Incarnation, Mark, Position, Seq, StreamId, StreamKey};
 use tokio::sync::watch;
 
@@ -198,7 +199,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`StreamReader::next`].
-    pub fn first_after(&self, key: &StreamKey, after: Seq) -> Result<Option<ledge_proto::frame::Frame>, ReadError> {
+    pub fn first_after(&self, key: &StreamKey, after: Seq) -> Result<Option<Frame>, ReadError> {
         let mut reader = self.read_stream(key, after);
         reader.look_at_one()?;
         reader.next()

@@ -381,3 +381,24 @@ async fn many_tasks_share_syncs_on_a_real_disk() {
         );
     }
 }
+
+#[test]
+fn the_first_frame_after_a_record_is_found_alone() {
+    let disk = SimDisk::new();
+    let (log, _) = open(&disk, 1);
+    let id = stream(Lane::UpData);
+    let key = log.own_key(&id);
+    assert!(log.first_after(&key, Seq(0)).unwrap().is_none());
+    for n in 0..3 {
+        log.append_blocking(&id, vec![record(2 * n), record(2 * n + 1)])
+            .unwrap();
+    }
+    let first_of = |after| {
+        let frame = log.first_after(&key, Seq(after)).unwrap();
+        frame.map(|frame| (frame.first_seq().0, frame.last_seq().0))
+    };
+    assert_eq!(first_of(0), Some((1, 2)));
+    assert_eq!(first_of(2), Some((3, 4)));
+    assert_eq!(first_of(3), Some((3, 4)), "it holds record 4");
+    assert_eq!(first_of(6), None);
+}

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -37,7 +38,12 @@ struct Peer {
 impl Peer {
     async fn connect(files: &CertFiles, hub: SocketAddr) -> Peer {
         let endpoint = Endpoint::client(ANY).unwrap();
-        let config = tls::client_config(files).unwrap();
+        let mut config = tls::client_config(files).unwrap();
+        // Nobody repeats a farewell that was lost, unless something is said: a peer that waits for room to write says nothing.
+        let mut transport = quinn::TransportConfig::default();
+        transport.keep_alive_interval(Some(Duration::from_secs(1)));
+        transport.max_idle_timeout(Some(SOON.try_into().unwrap()));
+        config.transport_config(Arc::new(transport));
         let connecting = endpoint.connect_with(config, hub, CLOUD_SERVER_NAME).unwrap();
         let connection = connecting.await.unwrap();
         let control = connection.open_bi().await.unwrap();
