@@ -20,7 +20,7 @@ const MANAGER: &str = "ledge-node-groups";
 const PAGE: u32 = 500;
 
 enum Input {
-    Node(Event<v1::Node>),
+    Node(Box<Event<v1::Node>>),
     Group(Event<NodeGroup>),
 }
 
@@ -50,7 +50,7 @@ pub(super) async fn run(client: Client) {
     let config = watcher::Config::default;
     let nodes = watcher(Api::<v1::Node>::all(client.clone()), config());
     let groups = watcher(Api::<NodeGroup>::all(client.clone()), config());
-    let nodes = events("nodes".to_owned(), nodes).map(Input::Node);
+    let nodes = events("nodes".to_owned(), nodes).map(|event| Input::Node(Box::new(event)));
     let groups = events("nodegroups".to_owned(), groups).map(Input::Group);
     let mut inputs = futures::stream::select(nodes, groups);
     let mut controller = Controller {
@@ -78,7 +78,7 @@ impl Controller {
     fn take(&mut self, input: Option<Input>) {
         match input {
             Some(Input::Node(event)) => {
-                for change in self.nodes.take(event, |node| Some(Node::of(node))) {
+                for change in self.nodes.take(*event, |node| Some(Node::of(node))) {
                     self.node_changed(&change.key.1, change.before.as_ref());
                 }
             }
