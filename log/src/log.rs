@@ -198,7 +198,11 @@ impl Log {
     ///
     /// # Errors
     /// As [`StreamReader::next`].
-    pub fn first_after(&self, key: &StreamKey, after: Seq) -> Result<Option<ledge_proto::frame::Frame>, ReadError> {
+    pub fn first_after(
+        &self,
+        key: &StreamKey,
+        after: Seq,
+    ) -> Result<Option<ledge_proto::frame::Frame>, ReadError> {
         let mut reader = self.read_stream(key, after);
         reader.look_at_one()?;
         reader.next()
