@@ -54,7 +54,6 @@ async fn check(told: &Told, scope: &Scope) -> Result<(), TellError> {
     let found = v1::StreamPosition {
         epoch: applied.position.epoch.0,
         seq: applied.position.seq.0,
-        ..Default::default()
     };
     let Some(reason) = difference(&view, scope, &applied.content)? else {
         return Ok(());

@@ -59,7 +59,7 @@ const KINDS: [[&str; 4]; 13] = [
 
 /// What is heard.
 pub(super) enum Heard {
-    Kind(usize, Event<DynamicObject>),
+    Kind(usize, Box<Event<DynamicObject>>),
     /// Of an interest of a node, by its id.
     Interest(Scope, String, OfInterest),
 }
@@ -78,7 +78,7 @@ pub(crate) async fn run(controllers: Controllers, shutdown: CancellationToken) {
             let pass = async {
                 while let Some(event) = forwarded.recv().await {
                     let Some(event) = event else { continue };
-                    if events.send(Heard::Kind(number, event)).await.is_err() {
+                    if events.send(Heard::Kind(number, Box::new(event))).await.is_err() {
                         return;
                     }
                 }
@@ -160,7 +160,7 @@ impl Down {
 
     fn take(&mut self, heard: Heard) {
         match heard {
-            Heard::Kind(number, event) => self.take_event(number, event),
+            Heard::Kind(number, event) => self.take_event(number, *event),
             Heard::Interest(scope, id, told) => {
                 let pending = self.pending.entry(scope.clone()).or_default();
                 self.interests.take(&scope, &id, told, pending);

@@ -29,8 +29,8 @@ const PER_NODE_MAX: usize = 1024;
 pub(super) enum Told {
     /// Where the list stands that begins now.
     At(String),
-    Event(ApiResource, Event<DynamicObject>),
-    Refused(Status),
+    Event(ApiResource, Box<Event<DynamicObject>>),
+    Refused(Box<Status>),
 }
 
 /// The interests of all nodes.
@@ -146,40 +146,7 @@ impl Interests {
                 });
                 pending.interests.insert(id.to_owned());
             }
-            Told::Event(_, Event::Init) => interest.found.clear(),
-            Told::Event(resource, Event::InitApply(object) | Event::Apply(object)) => {
-                let key = objects::key_of(&resource, &object);
-                if let Some((object, _)) = objects::read(&resource, object) {
-                    interest.found.insert(key.clone());
-                    interest.objects.insert(key.clone(), Arc::new(object));
-                    pending.objects.insert(key);
-                }
-            }
-            Told::Event(resource, Event::Delete(object)) => {
-                let key = objects::key_of(&resource, &object);
-                interest.objects.remove(&key);
-                pending.objects.insert(key);
-            }
-            Told::Event(_, Event::InitDone) => {
-                interest.listed = true;
-                let found = std::mem::take(&mut interest.found);
-                let gone: Vec<String> = interest
-                    .objects
-                    .keys()
-                    .filter(|key| !found.contains(*key))
-                    .cloned()
-                    .collect();
-                for key in gone {
-                    interest.objects.remove(&key);
-                    pending.objects.insert(key);
-                }
-                interest.state = Some(v1::InterestState {
-                    code: 200,
-                    resource_version: interest.version.clone(),
-                    ..Default::default()
-                });
-                pending.interests.insert(id.to_owned());
-            }
+            Told::Event(resource, event) => interest.take(id, &resource, *event, pending),
         }
     }
 
@@ -228,6 +195,46 @@ impl Interests {
 }
 
 impl Interest {
+    /// Something happened to an object that it takes.
+    fn take(&mut self, id: &str, resource: &ApiResource, event: Event<DynamicObject>, pending: &mut Pending) {
+        match event {
+            Event::Init => self.found.clear(),
+            Event::InitApply(object) | Event::Apply(object) => {
+                let key = objects::key_of(resource, &object);
+                if let Some((object, _)) = objects::read(resource, object) {
+                    self.found.insert(key.clone());
+                    self.objects.insert(key.clone(), Arc::new(object));
+                    pending.objects.insert(key);
+                }
+            }
+            Event::Delete(object) => {
+                let key = objects::key_of(resource, &object);
+                self.objects.remove(&key);
+                pending.objects.insert(key);
+            }
+            Event::InitDone => {
+                self.listed = true;
+                let found = std::mem::take(&mut self.found);
+                let gone: Vec<String> = self
+                    .objects
+                    .keys()
+                    .filter(|key| !found.contains(*key))
+                    .cloned()
+                    .collect();
+                for key in gone {
+                    self.objects.remove(&key);
+                    pending.objects.insert(key);
+                }
+                self.state = Some(v1::InterestState {
+                    code: 200,
+                    resource_version: self.version.clone(),
+                    ..Default::default()
+                });
+                pending.interests.insert(id.to_owned());
+            }
+        }
+    }
+
     /// Whether what it takes is known: the objects, or that there are none for this node.
     fn is_settled(&self) -> bool {
         let refused = |state: &v1::InterestState| GONE.iter().any(|code| u32::from(*code) == state.code);
@@ -259,7 +266,7 @@ async fn follow(
             Err(err) => {
                 tracing::info!(node = %scope, resource = interest.resource, %err, "an interest cannot be followed now; trying again");
                 if let Error::Api(status) = err
-                    && heard.send(tell(Told::Refused(*status))).await.is_err()
+                    && heard.send(tell(Told::Refused(status))).await.is_err()
                 {
                     return;
                 }
@@ -269,8 +276,8 @@ async fn follow(
     };
     let resource = followed.resource.clone();
     let wrap = |event| match event {
-        Ok(event) => tell(Told::Event(resource.clone(), event)),
-        Err(status) => tell(Told::Refused(status)),
+        Ok(event) => tell(Told::Event(resource.clone(), Box::new(event))),
+        Err(status) => tell(Told::Refused(Box::new(status))),
     };
     informer::follow(client, followed, heard, wrap).await;
 }

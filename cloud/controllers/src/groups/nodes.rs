@@ -19,6 +19,7 @@ const MANAGER: &str = "ledge-node-groups";
 /// Pods asked for at once.
 const PAGE: u32 = 500;
 
+#[allow(clippy::large_enum_variant, reason = "one at a time is handled")]
 enum Input {
     Node(Box<Event<v1::Node>>),
     Group(Event<NodeGroup>),

@@ -166,9 +166,9 @@ fn target(path: &str) -> Option<Target> {
     {
         return None;
     }
-    let head = match parts.first()? {
-        &"api" => 2,
-        &"apis" => 3,
+    let head = match *parts.first()? {
+        "api" => 2,
+        "apis" => 3,
         _ => return None,
     };
     let rest = parts.get(head..)?;
