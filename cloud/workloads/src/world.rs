@@ -46,6 +46,7 @@ macro_rules! kinds {
         /// What a watch told.
         #[derive(Debug)]
         #[allow(missing_docs, reason = "each is of the kind of its name")]
+        #[allow(clippy::large_enum_variant, reason = "one at a time is handled")]
         pub enum Input { $($kind(Event<$kind>)),+ }
 
         /// All objects of the kinds that are followed.

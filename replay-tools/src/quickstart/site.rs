@@ -213,9 +213,10 @@ impl Site {
     /// # Errors
     /// When its configuration cannot be written.
     pub fn edgecore(&self, cloud: SocketAddr) -> Result<Launch, SiteError> {
+        // Every reading is a record of its own: the story counts them, and a device of somebody else may not change at all.
         let config = format!(
             "apiVersion: edgecore.config.kubeedge.io/v1alpha2\nkind: EdgeCore\nledge:\n  dataDir: {data}\n  httpAddress: 127.0.0.1:0\n  \
-             reconnect:\n    first: 100ms\n    longest: {reconnect}ms\n  log:\n    segmentBytes: {segment}\n    lingerMs:\n      data: 20\n\
+             reconnect:\n    first: 100ms\n    longest: {reconnect}ms\n  log:\n    segmentBytes: {segment}\n    lingerMs:\n      data: 20\n  unchanged:\n    samples: 0s\n    reports: 0s\n\
              modules:\n  metaManager:\n    metaServer:\n      server: 127.0.0.1:0\n  edged:\n    hostnameOverride: {NODE}\n  edgeHub:\n    heartbeat: {heartbeat}ms\n    tlsCaFile: {pki}/ca.crt\n    \
              tlsCertFile: {pki}/{NODE}.crt\n    tlsPrivateKeyFile: {pki}/{NODE}.key\n    quic:\n      server: {cloud}\n",
             data = self.edge_dir().display(),
