@@ -148,11 +148,9 @@ async fn a_flipped_bit_in_an_old_segment_stops_folding_it() {
         .await;
         launch.start().await.unwrap().stop().await.unwrap();
     }
-    assert_eq!(
-        place.edge_records() - u64::from(APPENDS),
-        3,
-        "Started, NodeState, Stopped"
-    );
+    // Started, NodeState, Stopped; and the status of the Node, unless it was stopped before it had looked.
+    let written = place.edge_records() - u64::from(APPENDS);
+    assert!((3..=4).contains(&written), "{written}");
     place.assert_sound();
 }
 
