@@ -205,7 +205,7 @@ async fn a_gateway_that_boots_in_1970_works_on_and_is_heard_once_and_in_order() 
         "the clock was right by then"
     );
     let state = records(&cloud_dir, Lane::UpState);
-    assert!(state.iter().any(|record| in_1970(record)), "state too");
+    assert!(state.iter().any(in_1970), "state too");
 
     // Nothing was taken for gone because a certificate was not valid yet.
     let state = ledge_proto::fold::view::devices(&theirs.state, &node()).unwrap();

@@ -184,7 +184,10 @@ impl Place {
         self.until("the deletion", async |_| {
             match api.delete(name, &DeleteParams::default()).await {
                 Err(kube::Error::Api(status)) if status.code == 409 => None,
-                outcome => Some(outcome.map(|_| ()).unwrap()),
+                outcome => {
+                    outcome.unwrap();
+                    Some(())
+                }
             }
         })
         .await;
