@@ -14,7 +14,7 @@
 //!
 //! A dev-dependency only: no daemon has it. What goes wrong here is a failed test, so it panics.
 //!
-//! Reading order: this, [`place`], [`real`].
+//! Reading order: this, [`place`], [`mod@real`].
 #![allow(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
