@@ -109,24 +109,7 @@ async fn bind(client: &Client, name: &Name, uid: &str, node: &str) -> kube::Resu
         "metadata": {"name": name.name, "namespace": name.namespace, "uid": uid},
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     });
-    match send(client, "POST", &path(Kind::Pod, name, "binding"), JSON, &binding).await {
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405) => {}
-        other => return other.map(|_| ()),
-    }
-    // An API without that subresource; or the pod is gone, and this says so again. Once it has its node, others write its
-    // status: this comes first.
-    let scheduled = json!({"type": "PodScheduled", "status": "True", "reason": null, "message": null});
-    let body = json!({"metadata": {"uid": uid}, "status": {"conditions": [scheduled]}});
-    send(
-        client,
-        "PATCH",
-        &path(Kind::Pod, name, "status"),
-        STRATEGIC,
-        &body,
-    )
-    .await?;
-    let body = json!({"metadata": {"uid": uid}, "spec": {"nodeName": node}});
-    send(client, "PATCH", &path(Kind::Pod, name, ""), MERGE, &body).await?;
+    send(client, "POST", &path(Kind::Pod, name, "binding"), JSON, &binding).await?;
     Ok(())
 }
 
