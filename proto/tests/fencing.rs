@@ -7,9 +7,11 @@ mod world;
 use std::time::Duration;
 
 use ledge_proto::fence::{self, Resolution};
-use ledge_proto::ids::{Incarnation, Lane, Seq};
+use ledge_proto::ids::{Epoch, Incarnation, Lane, Seq};
 use ledge_proto::v1;
-use world::{CLOUD_INCARNATION, Edge, End, Link, Log, Told, established, key, meet, refusal, was_reset};
+use world::{
+    CLOUD_INCARNATION, Edge, End, Item, Link, Log, Told, established, key, meet, refusal, was_reset,
+};
 
 /// A node that has talked to its cloud: ten samples acknowledged.
 fn acquainted() -> (Edge, Log) {
@@ -391,6 +393,36 @@ fn restored_cloud_with_a_generation() {
     assert!(established(&told) && !was_reset(&told), "{told:?}");
     let (_, mut again) = restored();
     assert_eq!(refusal(&meet(&mut edge, &mut again, 5)), Some("CloudRolledBack"));
+}
+
+/// Two copies of the cloud's data are started as restored, and each begins an epoch of `down` of the same number.
+#[test]
+fn two_restored_clouds_with_an_epoch_of_the_same_number() {
+    let (mut edge, mut cloud) = acquainted();
+    let down = key(Lane::Down, CLOUD_INCARNATION);
+    let (mut first, mut second) = (cloud.clone(), cloud.clone());
+    cloud.append(&down, 940);
+    meet(&mut edge, &mut cloud, 2);
+    first.cloud = fence::raise_restore_generation(fence::begin_leadership(first.cloud), 0);
+    let told = meet(&mut edge, &mut first, 3);
+    assert!(established(&told), "{told:?}");
+    let begun = |log: &Log| log.end(&down).unwrap().position;
+    assert_eq!((begun(&first).epoch.0, begun(&first).seq.0), (2, 3));
+    // The second has gone on in its first epoch before it began the next, for another node.
+    second.append(&down, 950);
+    let mut mark = second.append(&down, 951);
+    let common = Some(mark.position);
+    mark.position.epoch = Epoch(2);
+    second
+        .streams
+        .get_mut(&down)
+        .unwrap()
+        .push(Item::Rebase { mark, common });
+    second.cloud = fence::raise_restore_generation(fence::begin_leadership(first.cloud), 0);
+    let told = meet(&mut edge, &mut second, 4);
+    assert!(established(&told), "{told:?}");
+    assert_eq!(begun(&second).epoch.0, 3);
+    in_step(&edge, &second);
 }
 
 #[test]
