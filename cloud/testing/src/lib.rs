@@ -14,13 +14,14 @@
 //!
 //! A dev-dependency only: no daemon has it. What goes wrong here is a failed test, so it panics.
 //!
-//! Reading order: this, [`place`], [`mod@real`].
+//! Reading order: this, [`place`], [`mod@real`], `manager`.
 #![allow(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
     reason = "for tests only: a panic is how it fails"
 )]
 
+mod manager;
 pub mod place;
 pub mod real;
 
@@ -104,7 +105,8 @@ impl Cluster {
         }
     }
 
-    /// Whether it is a real API server: nothing runs beside it, no controller manager, no scheduler.
+    /// Whether it is a real API server: nothing runs beside it, no scheduler, and no controller manager but by
+    /// [`Cluster::controller_manager`].
     pub fn is_real(&self) -> bool {
         matches!(self.api, Kind::Real(_))
     }

@@ -1,12 +1,9 @@
 //! Definitions in a cluster: what is missing or older is applied, the rest stays.
-#![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
-mod support;
-
+use crate::support::{Place, places};
 use kube::api::{Patch, PatchParams};
 use ledge_controllers::definitions::bring_up_to_date;
 use serde_json::{Value, json};
-use support::Place;
 use tokio_util::sync::CancellationToken;
 
 const KIND: &str = "apiextensions.k8s.io/v1/CustomResourceDefinition/customresourcedefinitions";
@@ -44,13 +41,15 @@ async fn annotate(place: &Place, by: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_or_older_is_applied() {
-    let place = Place::still().await;
-    assert_eq!(after(&place, "first").await, "first");
-    assert_eq!(after(&place, "second").await, "second");
-    annotate(&place, &json!("0.0.1")).await;
-    assert_eq!(after(&place, "third").await, "third");
-    annotate(&place, &json!("99.0.0")).await;
-    assert_eq!(after(&place, "fourth").await, "third");
-    annotate(&place, &Value::Null).await;
-    assert_eq!(after(&place, "fifth").await, "third");
+    for place in places().await {
+        println!("against {}", place.cluster.name());
+        assert_eq!(after(&place, "first").await, "first");
+        assert_eq!(after(&place, "second").await, "second");
+        annotate(&place, &json!("0.0.1")).await;
+        assert_eq!(after(&place, "third").await, "third");
+        annotate(&place, &json!("99.0.0")).await;
+        assert_eq!(after(&place, "fourth").await, "third");
+        annotate(&place, &Value::Null).await;
+        assert_eq!(after(&place, "fifth").await, "third");
+    }
 }
