@@ -144,15 +144,24 @@ impl Objects {
         limit: Option<usize>,
         resume: Option<&Resume>,
     ) -> Result<Page, ApiError> {
+        let (mut first, last) = selection.range();
+        if let Some(resume) = resume {
+            // Where to go on came from a client: another list's place would show what that list is allowed for.
+            if resume.from < first || resume.from >= last {
+                return Err(ApiError::bad_request(
+                    "continue key is not valid: it is not in this list",
+                ));
+            }
+            if resume.version > self.version {
+                return Err(ApiError::expired(format!(
+                    "The provided continue parameter is of version {}, which is not there yet. You can start a new list without the continue parameter.",
+                    resume.version
+                )));
+            }
+            first.clone_from(&resume.from);
+        }
         let version = resume.map_or(self.version, |resume| resume.version);
         let undone = self.undo_to(selection, version)?;
-        let (first, last) = selection.range();
-        let first = resume.map_or(first, |resume| resume.from.clone());
-        if last <= first {
-            return Err(ApiError::bad_request(
-                "continue key is not valid: it is not in this list",
-            ));
-        }
         let now = self.objects.range(first.clone()..last.clone());
         if undone.is_empty() {
             return Ok(page(now.map(|(_, object)| object), version, limit));
@@ -423,6 +432,34 @@ mod tests {
             objects.list(&pods(Some("")), None, None).unwrap().objects.len(),
             0
         );
+    }
+
+    #[test]
+    fn a_list_goes_on_only_where_it_could_have_stopped() {
+        let mut objects = three();
+        objects.apply(pod(4, "a", "four"), false);
+        let code = |namespace: Option<&str>, version: u64, from: &Object| {
+            let resume = Resume {
+                version: Version(version),
+                from: from.key().clone(),
+            };
+            let page = objects.list(&pods(namespace), None, Some(&resume));
+            page.map(|page| names(&page)).map_err(|error| error.reason.code())
+        };
+        let (before, within, after) = (pod(1, "a", "one"), pod(3, "ab", "three"), pod(3, "b", "x"));
+        for version in [3, 4] {
+            assert_eq!(
+                code(Some("ab"), version, &within),
+                Ok(vec!["ab/three@3".to_owned()])
+            );
+            assert_eq!(code(Some("ab"), version, &before), Err(400));
+            assert_eq!(code(Some("ab"), version, &after), Err(400));
+        }
+        assert_eq!(code(Some("ab"), 5, &within), Err(410));
+        let mut key = within.key().clone();
+        key.resource.resource = "nodes".to_owned();
+        let other = Object::new(key, Version(3), json!({}), &[]);
+        assert_eq!(code(None, 3, &other), Err(400));
     }
 
     #[test]

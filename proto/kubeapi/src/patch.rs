@@ -66,6 +66,23 @@ fn not_an_object(before: &str, patch: &Value) -> ApiError {
     ))
 }
 
+/// Whether what a patch left is still an object: a JSON patch may replace all of it.
+///
+/// # Errors
+/// `Invalid`, as upstream says that it cannot decode it.
+pub fn check_object(patched: &Value) -> Result<(), ApiError> {
+    if patched.is_object() {
+        return Ok(());
+    }
+    let shown: String = patched.to_string().chars().take(64).collect();
+    let cause = Cause {
+        reason: "FieldValueInvalid",
+        message: format!("Invalid value: {}: it is no object any more", Value::from(shown)),
+        field: "patch".to_owned(),
+    };
+    Err(ApiError::invalid("", "", "", vec![cause]))
+}
+
 /// A patch that does not fit the object. The message is upstream's, which says nothing of the reason: that is in a cause.
 fn does_not_apply(why: String) -> ApiError {
     let mut error = ApiError::new(

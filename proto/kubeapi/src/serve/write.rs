@@ -62,6 +62,9 @@ impl Call<'_> {
     /// Whether `value` is of the kind, version, name and namespace that the path is about. What it leaves out is filled in.
     pub(super) fn identify(&self, value: &mut Value) -> Result<(), ApiError> {
         let (kind, version) = (self.resource.kind.as_str(), self.resource.api_version());
+        if !value.is_object() {
+            return Err(ApiError::bad_request("the body must be a JSON object"));
+        }
         if !self.resource.custom {
             // A path of a built-in kind says what is meant.
             for (field, known) in [("kind", kind), ("apiVersion", &version)] {
@@ -95,8 +98,15 @@ impl Call<'_> {
                 "the kind in the data ({found_kind}) does not match the expected kind ({kind})"
             )));
         }
-        if !value["metadata"].is_object() {
-            value["metadata"] = json!({});
+        match schema::type_of(&value["metadata"]) {
+            "object" => {}
+            "null" => value["metadata"] = json!({}),
+            other => {
+                return Err(ApiError::bad_request(format!(
+                    "{kind} in version \"{}\" cannot be handled as a {kind}: json: cannot unmarshal {other} into Go struct field {kind}.metadata of type v1.ObjectMeta",
+                    self.resource.gvr.version
+                )));
+            }
         }
         let namespace = self.path.namespace.as_deref().unwrap_or_default();
         let found = text(&value["metadata"]["namespace"]);
@@ -155,6 +165,12 @@ impl Call<'_> {
         let mut new = new;
         let unknown = schema::prune(&self.resource.schema, &mut new);
         self.tell_unknown(&unknown, &mut warnings)?;
+        // Before anything is changed in it: who changes a built-in object need not expect a text where an object should be.
+        if !self.resource.custom
+            && let Some(cause) = schema::mistyped(&self.resource.schema, &new)
+        {
+            return Err(self.undecodable(&cause));
+        }
         let resource = self.api.stored(&self.registry, &self.resource);
         let mut new = self.registry.to_stored(&self.resource, new)?;
         keep_server_fields(old, &mut new);
