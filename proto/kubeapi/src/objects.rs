@@ -6,10 +6,13 @@ use std::collections::{BTreeMap, VecDeque};
 use futures::channel::mpsc;
 use futures::stream::{self, BoxStream, StreamExt};
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Reason};
 use crate::object::{Object, ObjectKey, Version};
 use crate::resource::{GroupResource, Registry};
 use crate::store::{Change, Event, EventKind, Page, Resume, Selection};
+
+/// Largest object, bytes of JSON, as etcd's request limit.
+pub const OBJECT_MAX_BYTES: usize = 1_572_864;
 
 /// What is kept in memory.
 #[derive(Debug, Clone, Copy)]
@@ -249,7 +252,7 @@ impl Objects {
 /// Checks a change against what is there, and gives the object it leaves (of a deletion, what it was last).
 ///
 /// # Errors
-/// As [`Change`] says.
+/// As [`Change`] says; `RequestEntityTooLarge` for an object over [`OBJECT_MAX_BYTES`].
 pub fn outcome(
     change: Change,
     current: Option<&Object>,
@@ -267,16 +270,23 @@ pub fn outcome(
         Some(current) if current.version() != expected => Err(ApiError::modified(&resource, &name)),
         Some(current) => Ok(current),
     };
+    let within = |object: Object| match object.json().len() {
+        found if found > OBJECT_MAX_BYTES => Err(ApiError::new(
+            Reason::RequestEntityTooLarge,
+            format!("Request entity too large: limit is {OBJECT_MAX_BYTES} bytes, the object has {found}"),
+        )),
+        _ => Ok(object),
+    };
     Ok(match change {
         Change::Create { key, value } => {
             if current.is_some() {
                 return Err(ApiError::already_exists(&resource, &name));
             }
-            (Object::new(key, version, value, &selectable), false)
+            (within(Object::new(key, version, value, &selectable))?, false)
         }
         Change::Update { key, expected, value } => {
             expect(expected)?;
-            (Object::new(key, version, value, &selectable), false)
+            (within(Object::new(key, version, value, &selectable))?, false)
         }
         Change::Delete { key, expected } => {
             let last = expect(expected)?.value();

@@ -138,8 +138,7 @@ fn name(path: &str) -> &str {
     if path.is_empty() { NO_FIELD } else { path }
 }
 
-/// JSON's name of its type, with `integer` for a whole number.
-pub fn type_of(value: &Value) -> &'static str {
+fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",

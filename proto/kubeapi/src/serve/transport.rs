@@ -32,30 +32,45 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (parts, body) = request.into_parts();
+    let mut request = head(user, &parts)?;
+    let body = Limited::new(body, BODY_MAX_BYTES)
+        .collect()
+        .await
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                too_large()
+            } else {
+                ApiError::bad_request(format!("the body cannot be read: {error}"))
+            }
+        })?;
+    request.body = body.to_bytes();
+    Ok(request)
+}
+
+/// 413: a body over [`BODY_MAX_BYTES`].
+pub fn too_large() -> ApiError {
+    let told = format!("Request entity too large: limit is {BODY_MAX_BYTES}");
+    ApiError::new(Reason::RequestEntityTooLarge, told)
+}
+
+/// A request of `user` without its body, for [`super::Api::check`].
+///
+/// # Errors
+/// What the client is told: an unknown method, a header that cannot be read.
+pub fn head(user: User, parts: &http::request::Parts) -> Result<Request, ApiError> {
     let method = Method::parse(parts.method.as_str()).ok_or_else(|| {
         ApiError::new(
             Reason::MethodNotAllowed,
             "the server does not allow this method on the requested resource",
         )
     })?;
-    let body = Limited::new(body, BODY_MAX_BYTES)
-        .collect()
-        .await
-        .map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                let told = format!("Request entity too large: limit is {BODY_MAX_BYTES}");
-                ApiError::new(Reason::RequestEntityTooLarge, told)
-            } else {
-                ApiError::bad_request(format!("the body cannot be read: {error}"))
-            }
-        })?;
     let headers = parts.headers.iter().map(header);
     Ok(Request {
         method,
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: headers.collect::<Result<_, _>>()?,
-        body: body.to_bytes(),
+        body: Bytes::new(),
         user,
     })
 }

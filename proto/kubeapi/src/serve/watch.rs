@@ -233,3 +233,6 @@ fn framed(kind: &str, object: &[u8]) -> Bytes {
     out.extend_from_slice(b"}\n");
     out.into()
 }
+
+#[cfg(test)]
+mod tests;
