@@ -100,11 +100,11 @@ const OTHER_WORDS: &[(&str, &str)] = &[
     // Upstream takes them for an empty object.
     (
         "a patch that leaves a text",
-        r#" "" is invalid: patch: Invalid value: "\"x\"": couldn't get version/kind; json parse error: json: cannot unmarshal string into Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#,
+        "the server rejected our request due to an error in our request",
     ),
     (
         "a patch that leaves nothing",
-        r#" "" is invalid: patch: Invalid value: "null": couldn't get version/kind; json parse error: json: cannot unmarshal null into Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#,
+        "the server rejected our request due to an error in our request",
     ),
     // A place in another list is none in this one.
     (
