@@ -11,7 +11,7 @@ use futures::StreamExt;
 use ledge_kubeapi::resource::GroupResource;
 use ledge_kubeapi::serve::Api;
 use ledge_kubeapi::store::{Change, Selection, Store};
-use ledge_kubeapi::{ApiError, Environment, Object, Reason};
+use ledge_kubeapi::{ApiError, Environment, Object, Reason, meta};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -282,12 +282,13 @@ async fn remove(store: &dyn Store, object: &Object, value: &Value) -> Result<boo
         value["spec"]["terminationGracePeriodSeconds"]
             .as_i64()
             .unwrap_or(30)
+            .clamp(0, meta::GRACE_MAX_S)
     } else {
         0
     };
     let mut new = value.clone();
     let now = Environment::now_us(&SystemEnvironment);
-    new["metadata"]["deletionTimestamp"] = ledge_kubeapi::meta::time(now + grace * 1_000_000).into();
+    new["metadata"]["deletionTimestamp"] = meta::time(meta::after(now, grace)).into();
     new["metadata"]["deletionGracePeriodSeconds"] = grace.into();
     replace(store, object, new).await
 }
