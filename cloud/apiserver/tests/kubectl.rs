@@ -1,5 +1,5 @@
 //! The real kubectl, and the `kube` client, against the embedded API. `LEDGE_KUBECTL` names the program; without it its tests
-//! are skipped, with a line that says so.
+//! are skipped, with a line that says so, or fail where `CI` or `LEDGE_REQUIRE_KUBERNETES` is set.
 #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
 #[path = "kubectl/access.rs"]
@@ -10,6 +10,8 @@ mod client;
 mod commands;
 #[path = "kubectl/place.rs"]
 mod place;
+#[path = "../../testing/src/programs.rs"]
+mod programs;
 #[path = "kubectl/subresources.rs"]
 mod subresources;
 

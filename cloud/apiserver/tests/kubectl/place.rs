@@ -10,6 +10,8 @@ use ledge_projection::{Follower, Projection};
 use ledge_proto::ids::ClusterId;
 use tokio_util::sync::CancellationToken;
 
+use crate::programs;
+
 /// An API on a log of its own.
 pub(crate) struct Place {
     pub(crate) dir: tempfile::TempDir,
@@ -26,12 +28,9 @@ pub(crate) struct Ran {
 
 impl Place {
     pub(crate) fn new() -> Option<Place> {
-        let Some(kubectl) = std::env::var_os("LEDGE_KUBECTL") else {
-            println!("SKIPPED kubectl against the embedded API: LEDGE_KUBECTL names no kubectl");
-            return None;
-        };
+        let [kubectl] = programs::or_skip("kubectl against the embedded API", ["LEDGE_KUBECTL"])?;
         Some(Place {
-            kubectl: kubectl.into(),
+            kubectl,
             ..Place::here()
         })
     }
