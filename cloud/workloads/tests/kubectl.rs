@@ -39,7 +39,7 @@ async fn a_manifest_is_rolled_out_scaled_and_rolled_back() {
             .await;
     }
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../apiserver/tests/manifests/deployment-nginx-edge.yaml");
+        .join("../controllers/tests/manifests/deployment-nginx-edge.yaml");
     let manifest = manifest.to_str().unwrap();
     let web = "deployment/nginx-edge";
     let run = async |args: &[&str]| kubectl(&cluster, &program, args).await;

@@ -8,6 +8,7 @@ use ledge_apiserver::embedded::{Config, EVENT_TTL, Embedded, Limits};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{Follower, Projection};
 use ledge_proto::ids::ClusterId;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::programs;
@@ -16,6 +17,8 @@ use crate::programs;
 pub(crate) struct Place {
     pub(crate) dir: tempfile::TempDir,
     kubectl: PathBuf,
+    /// CustomResourceDefinitions that are there from the start.
+    definitions: Vec<Value>,
 }
 
 /// What kubectl said.
@@ -35,11 +38,20 @@ impl Place {
         })
     }
 
+    /// As [`Place::new`], with the kinds that Ledge adds, as cloudcore has them.
+    pub(crate) fn with_ledges_kinds() -> Option<Place> {
+        Some(Place {
+            definitions: ledge_crds::definitions(),
+            ..Place::new()?
+        })
+    }
+
     /// For stories without kubectl.
     pub(crate) fn here() -> Place {
         Place {
             dir: tempfile::tempdir().unwrap(),
             kubectl: "kubectl".into(),
+            definitions: Vec::new(),
         }
     }
 
@@ -63,7 +75,7 @@ impl Place {
             data_dir: dir.to_owned(),
             limits: Limits::default(),
         };
-        let embedded = Embedded::open(config, log.clone(), &projection, &[])
+        let embedded = Embedded::open(config, log.clone(), &projection, &self.definitions)
             .await
             .unwrap()
             .with_event_ttl(event_ttl);
