@@ -8,6 +8,8 @@ mod access;
 mod client;
 #[path = "kubectl/commands.rs"]
 mod commands;
+#[path = "kubectl/deletion.rs"]
+mod deletion;
 #[path = "kubectl/manifests.rs"]
 mod manifests;
 #[path = "kubectl/place.rs"]
