@@ -12,6 +12,8 @@ mod commands;
 mod deletion;
 #[path = "kubectl/manifests.rs"]
 mod manifests;
+#[path = "kubectl/own_kinds.rs"]
+mod own_kinds;
 #[path = "kubectl/place.rs"]
 mod place;
 #[path = "../../testing/src/programs.rs"]
