@@ -1,6 +1,7 @@
 //! Kubernetes APIs for the tests of controllers, so that each test runs against all there are: the embedded API, and a
 //! real kube-apiserver with its etcd where `LEDGE_KUBE_APISERVER` and `LEDGE_ETCD` name the programs (`.ci/run` builds
-//! them). Without them a line says that the real one was skipped; with `LEDGE_REQUIRE_KUBERNETES=1` the test fails.
+//! them). Without them a line says that the real one was skipped; where `CI` or `LEDGE_REQUIRE_KUBERNETES` is set
+//! the test fails.
 //!
 //! ```no_run
 //! # async fn test() {
@@ -14,7 +15,7 @@
 //!
 //! A dev-dependency only: no daemon has it. What goes wrong here is a failed test, so it panics.
 //!
-//! Reading order: this, [`place`], [`mod@real`], `manager`.
+//! Reading order: this, [`place`], [`mod@real`], `manager`, `programs`.
 #![allow(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
@@ -23,6 +24,7 @@
 
 mod manager;
 pub mod place;
+mod programs;
 pub mod real;
 
 use std::path::{Path, PathBuf};

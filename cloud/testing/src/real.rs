@@ -18,6 +18,8 @@ use ledge_apiserver::pki;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use crate::programs;
+
 /// How long the two may take to start on a busy machine.
 const START: Duration = Duration::from_secs(120);
 
@@ -39,23 +41,14 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Those that the environment names.
+    /// Those that the environment names. `None`, and one line that says so, where there are none.
     ///
     /// # Panics
-    /// When there are none though `LEDGE_REQUIRE_KUBERNETES` is `1`.
-    pub fn from_env() -> Option<Programs> {
-        let path = |name| std::env::var_os(name).filter(|path| !path.is_empty());
-        if let (Some(apiserver), Some(etcd)) = (path("LEDGE_KUBE_APISERVER"), path("LEDGE_ETCD")) {
-            return Some(Programs {
-                apiserver: apiserver.into(),
-                etcd: etcd.into(),
-            });
-        }
-        assert!(
-            std::env::var_os("LEDGE_REQUIRE_KUBERNETES").is_none_or(|required| required != "1"),
-            "LEDGE_REQUIRE_KUBERNETES=1, but LEDGE_KUBE_APISERVER and LEDGE_ETCD do not name the programs"
-        );
-        None
+    /// When there are none where they are required: `CI` or `LEDGE_REQUIRE_KUBERNETES` is set.
+    pub fn or_skip() -> Option<Programs> {
+        let names = ["LEDGE_KUBE_APISERVER", "LEDGE_ETCD"];
+        let [apiserver, etcd] = programs::or_skip("a real API server", names)?;
+        Some(Programs { apiserver, etcd })
     }
 }
 
@@ -98,12 +91,7 @@ impl Real {
         static SHARED: OnceCell<Option<Real>> = OnceCell::const_new();
         SHARED
             .get_or_init(async || {
-                let Some(programs) = Programs::from_env() else {
-                    println!(
-                        "SKIPPED a real API server: LEDGE_KUBE_APISERVER and LEDGE_ETCD name no programs (.ci/run builds them)"
-                    );
-                    return None;
-                };
+                let programs = Programs::or_skip()?;
                 Some(Real::start(&programs, Durability::Unsynced).await)
             })
             .await

@@ -1,5 +1,6 @@
 //! Devices by kubectl: what a user applies and patches reaches a device behind real daemons, and what the device says is
-//! seen where the user looks. `LEDGE_KUBECTL` names the program; without it a line says that it was skipped.
+//! seen where the user looks. `LEDGE_KUBECTL` names the program; without it a line says that it was skipped,
+//! or the test fails where `CI` or `LEDGE_REQUIRE_KUBERNETES` is set.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use ledge::quickstart::relay::Relay;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
+use crate::programs;
 use crate::support::place::Place;
 
 const SETPOINT: &str = "alarm_threshold";
@@ -25,12 +27,9 @@ struct Kubectl {
 
 impl Kubectl {
     fn of(place: &Place) -> Option<Kubectl> {
-        let Some(program) = std::env::var_os("LEDGE_KUBECTL") else {
-            println!("SKIPPED devices by kubectl: LEDGE_KUBECTL names no kubectl");
-            return None;
-        };
+        let [program] = programs::or_skip("devices by kubectl", ["LEDGE_KUBECTL"])?;
         Some(Kubectl {
-            program: program.into(),
+            program,
             kubeconfig: place.site.cloud_dir().join("kubeconfig"),
             home: place.path("home"),
         })

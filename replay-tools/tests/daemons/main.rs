@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "../../../cloud/testing/src/programs.rs"]
+mod programs;
 #[path = "../support/mod.rs"]
 mod support;
 
