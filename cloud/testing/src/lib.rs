@@ -13,7 +13,7 @@
 //! # }
 //! ```
 //!
-//! A dev-dependency only: no daemon has it. What goes wrong here is a failed test, so it panics.
+//! For tests and benchmarks only: no daemon has it. What goes wrong here is a failed test, so it panics.
 //!
 //! Reading order: this, [`place`], [`mod@real`], `manager`, `programs`.
 #![allow(
