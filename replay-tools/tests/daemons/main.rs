@@ -15,6 +15,7 @@ mod devices;
 mod fencing;
 mod figures;
 mod full_disk;
+mod kubernetes;
 mod manifests;
 mod peers;
 mod refused_start;
