@@ -17,6 +17,7 @@ mod figures;
 mod full_disk;
 mod kubernetes;
 mod manifests;
+mod metaserver;
 mod peers;
 mod refused_start;
 mod shortened;
