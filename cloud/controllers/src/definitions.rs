@@ -1,5 +1,6 @@
 //! The definitions of Ledge's kinds in a cluster's API server. The embedded API makes its own when it opens.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -22,34 +23,58 @@ enum Outcome {
 }
 
 /// Applies every definition that is missing or was applied by an older version of Ledge. What the API server refuses is
-/// told, with what to do; while it does not answer, it is tried again until `shutdown`.
+/// told, with what to do, and tried again like what it does not answer, until `shutdown`.
 pub async fn bring_up_to_date(client: Client, definitions: Vec<Value>, shutdown: CancellationToken) {
-    for definition in definitions {
-        let name = definition["metadata"]["name"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
-        loop {
+    let name = |definition: &Value| {
+        let name = definition["metadata"]["name"].as_str();
+        name.unwrap_or_default().to_owned()
+    };
+    let mut missing: Vec<(String, Value)> = definitions
+        .into_iter()
+        .map(|definition| (name(&definition), definition))
+        .collect();
+    let mut told = BTreeMap::new();
+    loop {
+        let mut left = Vec::new();
+        for (name, definition) in missing {
             match one(&client, &name, definition.clone(), env!("CARGO_PKG_VERSION")).await {
                 Ok(Outcome::Applied) => tracing::info!(name, "definition applied"),
                 Ok(Outcome::Left(why)) => tracing::info!(name, why, "definition left as it is"),
-                Err(Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
-                    tracing::error!(
-                        name,
-                        why = status.message,
-                        "the API server refuses the definition: let cloudcore's user get and patch customresourcedefinitions, or apply it as an administrator"
-                    );
-                }
                 Err(err) => {
-                    tracing::warn!(name, %err, "definition not applied yet; trying again");
-                    tokio::select! {
-                        () = tokio::time::sleep(AGAIN_AFTER) => continue,
-                        () = shutdown.cancelled() => return,
-                    }
+                    tell(&mut told, &name, &err);
+                    left.push((name, definition));
                 }
             }
-            break;
         }
+        if left.is_empty() {
+            return;
+        }
+        missing = left;
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN_AFTER) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Says why a definition is not there yet, once for as long as it is the same reason.
+fn tell(told: &mut BTreeMap<String, String>, name: &str, err: &Error) {
+    let why = match err {
+        Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    };
+    if told.insert(name.to_owned(), why.clone()).as_ref() == Some(&why) {
+        return;
+    }
+    match err {
+        Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
+            tracing::error!(
+                name,
+                why,
+                "the API server refuses the definition; trying again: let cloudcore's user get, create and patch customresourcedefinitions, or apply it as an administrator"
+            );
+        }
+        _ => tracing::warn!(name, why, "definition not applied yet; trying again"),
     }
 }
 

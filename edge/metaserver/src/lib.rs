@@ -7,7 +7,7 @@
 //!
 //! There is no authentication: it listens on the loopback only, and whoever asks speaks for the node.
 //!
-//! Reading order: [`mod@version`], `kinds`, `ledger`, [`Mirror`], `door`, `interests`, `writes`, `own`, `server`,
+//! Reading order: [`mod@version`], `kinds`, `ledger`, [`Mirror`], `door`, `interests`, `writes`, `own`, `partial`, `server`,
 //! [`MetaServer`] (this file).
 
 mod door;
@@ -18,6 +18,7 @@ mod ledger;
 mod mirror;
 mod outbox;
 mod own;
+mod partial;
 mod server;
 mod version;
 mod writes;
@@ -168,8 +169,9 @@ impl MetaServer {
         let kept = async {
             tokio::join!(interests.take_back_unused(), writes.take_results());
         };
+        let node: Arc<str> = mirror.node().into();
         tokio::select! {
-            () = server.serve(api, shutdown) => {}
+            () = server.serve(api, node, shutdown) => {}
             () = follow(mirror, feed, projection) => {}
             () = kept => {}
         }

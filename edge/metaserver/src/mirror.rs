@@ -15,7 +15,7 @@ use ledge_projection::{Changed, Changes};
 use ledge_proto::fold::{FoldError, Read, Table, folded_stream, view};
 use ledge_proto::ids::{Lane, Scope, StreamId};
 use ledge_proto::v1;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::kinds::{self, crds};
@@ -244,6 +244,9 @@ impl Mirror {
             && let Ok(status) = serde_json::from_slice::<Value>(&status.json)
         {
             value["status"] = status;
+            if key == record_key(&self.own_node()) {
+                say_ready(&mut value["status"]);
+            }
         }
         Ok(Some(value))
     }
@@ -311,6 +314,18 @@ impl Mirror {
         self.shared.node.node_name().unwrap_or_default()
     }
 
+    /// Where this node's Node is.
+    fn own_node(&self) -> ObjectKey {
+        ObjectKey {
+            resource: GroupResource {
+                group: String::new(),
+                resource: "nodes".to_owned(),
+            },
+            namespace: String::new(),
+            name: self.node().to_owned(),
+        }
+    }
+
     /// The object as it is shown now.
     pub(crate) fn object(&self, key: &ObjectKey) -> Option<Object> {
         lock(&self.shared.state).objects.get(key).cloned()
@@ -324,6 +339,28 @@ impl Mirror {
     /// Changes whenever something was taken in.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.shared.taken.subscribe()
+    }
+}
+
+/// A node that says nothing of being ready is ready here as long as it answers, as it is in the cloud as long as its link
+/// is up.
+fn say_ready(status: &mut Value) {
+    let Some(status) = status.as_object_mut() else {
+        return;
+    };
+    let conditions = status
+        .entry("conditions")
+        .or_insert_with(|| Value::Array(Vec::new()));
+    let Some(conditions) = conditions.as_array_mut() else {
+        return;
+    };
+    if !conditions.iter().any(|condition| condition["type"] == "Ready") {
+        conditions.push(json!({
+            "type": "Ready",
+            "status": "True",
+            "reason": "EdgecoreRunning",
+            "message": "edgecore runs; whether the cloud can reach this node, the cloud says",
+        }));
     }
 }
 

@@ -19,6 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::partial;
+
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 128;
 /// Bodies that are read at once, each of at most 3 MiB.
@@ -71,8 +73,8 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves `api` until `shutdown`. Watches end then; clients come back to the next one.
-    pub(crate) async fn serve(self, api: Api, shutdown: CancellationToken) {
+    /// Serves `api`, which is of `node`, until `shutdown`. Watches end then; clients come back to the next one.
+    pub(crate) async fn serve(self, api: Api, node: Arc<str>, shutdown: CancellationToken) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let bodies = Arc::new(Semaphore::new(BODIES_MAX));
         let mut connections = tokio::task::JoinSet::new();
@@ -85,9 +87,14 @@ impl Server {
             let Some((stream, permit)) = accepted else {
                 continue;
             };
-            let (api, bodies, shutdown) = (api.clone(), Arc::clone(&bodies), shutdown.clone());
+            let serving = Serving {
+                api: api.clone(),
+                node: Arc::clone(&node),
+                bodies: Arc::clone(&bodies),
+                shutdown: shutdown.clone(),
+            };
             connections.spawn(async move {
-                serve_connection(stream, api, bodies, shutdown).await;
+                serve_connection(stream, serving).await;
                 drop(permit);
             });
         }
@@ -117,11 +124,20 @@ async fn accept(
     }
 }
 
-async fn serve_connection(stream: TcpStream, api: Api, bodies: Arc<Semaphore>, shutdown: CancellationToken) {
-    let ended = shutdown.clone();
+/// What every connection needs.
+#[derive(Clone)]
+struct Serving {
+    api: Api,
+    node: Arc<str>,
+    bodies: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+async fn serve_connection(stream: TcpStream, serving: Serving) {
+    let ended = serving.shutdown.clone();
     let service = service_fn(move |request| {
-        let (api, bodies, shutdown) = (api.clone(), Arc::clone(&bodies), shutdown.clone());
-        async move { Ok::<_, Infallible>(answer(&api, &bodies, request, &shutdown).await) }
+        let serving = serving.clone();
+        async move { Ok::<_, Infallible>(answer(&serving, request).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -140,18 +156,20 @@ async fn serve_connection(stream: TcpStream, api: Api, bodies: Arc<Semaphore>, s
     }
 }
 
-async fn answer(
-    api: &Api,
-    bodies: &Semaphore,
-    request: hyper::Request<Incoming>,
-    shutdown: &CancellationToken,
-) -> hyper::Response<ResponseBody> {
+async fn answer(serving: &Serving, request: hyper::Request<Incoming>) -> hyper::Response<ResponseBody> {
     let head = request.method() == hyper::Method::HEAD;
-    let response = match read(bodies, request).await {
-        Ok(request) => api.serve(request).await,
+    let response = match read(&serving.bodies, request).await {
+        Ok(request) => {
+            let warning = partial::warning(&request, &serving.node);
+            let response = serving.api.serve(request).await;
+            match warning.filter(|_| response.status == 200) {
+                Some(warning) => response.with_warnings(&[warning]),
+                None => response,
+            }
+        }
         Err(error) => Response::error(&error),
     };
-    let mut out = transport::write(response, shutdown.clone().cancelled_owned());
+    let mut out = transport::write(response, serving.shutdown.clone().cancelled_owned());
     if head {
         *out.body_mut() = Full::default().boxed_unsync();
     }

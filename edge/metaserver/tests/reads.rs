@@ -232,3 +232,46 @@ async fn the_link_going_down_ends_the_waiting() {
     assert_eq!(code, 503);
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn the_node_is_ready_here_and_its_lists_say_that_they_are_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start(dir.path()).await;
+    let mut this = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "edge-1", "uid": "n", "resourceVersion": "5"},
+    });
+    edge.down(node(), vec![object("nodes", &this)]).await;
+    until(&edge, "/api/v1/nodes", 1).await;
+    let ready = |node: &Value| {
+        let all = node["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let found = all.into_iter().find(|condition| condition["type"] == "Ready");
+        found.map(|condition| condition["status"].clone())
+    };
+    let path = "/api/v1/nodes/edge-1/status";
+    let json = [("content-type", "application/json")];
+    // What it says of itself leaves out that it works, until it says something else.
+    this["status"] = json!({"conditions": [{"type": "DiskPressure", "status": "False"}]});
+    edge.http("PUT", path, &json, &this.to_string()).await;
+    let (_, shown) = edge.get("/api/v1/nodes/edge-1").await;
+    assert_eq!(ready(&shown), Some("True".into()), "{shown:#}");
+    this["status"] = json!({"conditions": [{"type": "Ready", "status": "False"}]});
+    edge.http("PUT", path, &json, &this.to_string()).await;
+    let (_, shown) = edge.get("/api/v1/nodes/edge-1").await;
+    assert_eq!(ready(&shown), Some("False".into()), "{shown:#}");
+
+    let warned = async |path: &str| {
+        let answer = support::raw(edge.address, "GET", path, &[], "").await;
+        answer
+            .to_ascii_lowercase()
+            .contains("\r\nwarning: 299 - \"node edge-1 shows")
+    };
+    assert!(warned("/api/v1/nodes").await);
+    assert!(warned("/api/v1/pods").await);
+    assert!(!warned("/api/v1/nodes/edge-1").await);
+    assert!(!warned("/api/v1/pods?fieldSelector=spec.nodeName%3Dedge-1").await);
+    edge.stop().await;
+}

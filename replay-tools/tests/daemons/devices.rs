@@ -3,95 +3,18 @@
 //! or the test fails where `CI` or `LEDGE_REQUIRE_KUBERNETES` is set.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use ledge::quickstart::probe;
 use ledge::quickstart::relay::Relay;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-use crate::programs;
+use crate::support::kubectl::{Kubectl, condition, twin};
 use crate::support::place::Place;
 
 const SETPOINT: &str = "alarm_threshold";
-const SOON: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// kubectl, for the API of a cloudcore.
-struct Kubectl {
-    program: PathBuf,
-    kubeconfig: PathBuf,
-    home: PathBuf,
-}
-
-impl Kubectl {
-    fn of(place: &Place) -> Option<Kubectl> {
-        let [program] = programs::or_skip("devices by kubectl", ["LEDGE_KUBECTL"])?;
-        Some(Kubectl {
-            program,
-            kubeconfig: place.site.cloud_dir().join("kubeconfig"),
-            home: place.path("home"),
-        })
-    }
-
-    async fn run(&self, args: &[&str]) -> Result<String, String> {
-        let output = Command::new(&self.program)
-            .args(args)
-            .env("KUBECONFIG", &self.kubeconfig)
-            .env("HOME", &self.home)
-            .kill_on_drop(true)
-            .output()
-            .await
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        if output.status.success() {
-            Ok(said)
-        } else {
-            Err(said + &String::from_utf8_lossy(&output.stderr))
-        }
-    }
-
-    async fn ok(&self, args: &[&str]) -> String {
-        self.run(args)
-            .await
-            .unwrap_or_else(|err| panic!("kubectl {args:?}: {err}"))
-    }
-
-    /// Looks at an object in the namespace `dev` until `good` says so.
-    async fn sees(&self, kind: &str, what: &str, good: impl Fn(&Value) -> bool) -> Value {
-        let began = Instant::now();
-        loop {
-            let found = self
-                .run(&["get", kind, "boiler", "-n", "dev", "-o", "json"])
-                .await;
-            let object: Value = found
-                .as_deref()
-                .map_or(Value::Null, |text| serde_json::from_str(text).unwrap());
-            if good(&object) {
-                return object;
-            }
-            assert!(began.elapsed() < SOON, "waited for {what}: {found:?}");
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-}
-
-fn twin<'a>(status: &'a Value, property: &str, part: &str) -> Option<&'a str> {
-    let twins = status["status"]["twins"].as_array()?;
-    let twin = twins.iter().find(|twin| twin["propertyName"] == property)?;
-    twin[part]["value"].as_str()
-}
-
-fn condition<'a>(device: &'a Value, kind: &str) -> &'a Value {
-    let all = device["status"]["conditions"].as_array();
-    let mut all = all.into_iter().flatten();
-    all.find(|condition| condition["type"] == kind)
-        .unwrap_or(&Value::Null)
-}
 
 /// The manifests of a site, for another way than its directory: removed from there, in the namespace `dev`.
-fn taken_out(place: &Place, device: SocketAddr) -> Vec<String> {
+pub(super) fn taken_out(place: &Place, device: SocketAddr) -> Vec<String> {
     place.site.write_manifests(device, 30.0).unwrap();
     let take = |name: &str| {
         let path = place.path("manifests").join(name);
@@ -108,15 +31,16 @@ fn taken_out(place: &Place, device: SocketAddr) -> Vec<String> {
 #[tokio::test]
 async fn a_wish_by_kubectl_reaches_the_device_and_is_seen_again() {
     let place = Place::new().await;
-    let Some(kubectl) = Kubectl::of(&place) else {
+    let kubeconfig = place.site.cloud_dir().join("kubeconfig");
+    let Some(kubectl) = Kubectl::new("devices by kubectl", &kubeconfig, &place.path("")) else {
         return;
     };
     let (_simulator, device) = place.site.start_device().await.unwrap();
     let files = taken_out(&place, device);
     let cloud = place.start_cloud().await;
-    kubectl.ok(&["create", "namespace", "dev"]).await;
+    kubectl.ok("create namespace dev").await;
     for file in &files {
-        kubectl.ok(&["apply", "-f", file]).await;
+        kubectl.ok(&format!("apply -f {file}")).await;
     }
     // All of it was written before the node ever connected.
     let relay = Relay::start(cloud.hub).await.unwrap();
@@ -129,12 +53,18 @@ async fn a_wish_by_kubectl_reaches_the_device_and_is_seen_again() {
         }
     };
     let status = kubectl
-        .sees("devicestatus", "the device as it is", as_wished("30"))
+        .sees(
+            "the device as it is",
+            "devicestatus boiler -n dev",
+            as_wished("30"),
+        )
         .await;
     assert!(twin(&status, "temperature", "reported").is_some(), "{status:#}");
     let ready = |device: &Value| condition(device, "Ready")["status"] == "True";
-    kubectl.sees("device", "the device is ready", ready).await;
-    let table = kubectl.ok(&["get", "devices", "-A"]).await;
+    kubectl
+        .sees("the device is ready", "device boiler -n dev", ready)
+        .await;
+    let table = kubectl.ok("get devices -A").await;
     let (head, row) = table.split_once('\n').unwrap();
     let columns: Vec<&str> = head.split_whitespace().collect();
     assert_eq!(
@@ -154,24 +84,17 @@ async fn a_wish_by_kubectl_reaches_the_device_and_is_seen_again() {
 
     // The user wishes for another value.
     let wish = |value: &str| {
-        json!([{"op": "replace", "path": "/spec/properties/1/desired/value", "value": value}]).to_string()
+        let patch = json!([{"op": "replace", "path": "/spec/properties/1/desired/value", "value": value}]);
+        format!("patch device boiler -n dev --type=json -p {patch}")
     };
-    let patch = wish("35.5");
-    kubectl
-        .ok(&[
-            "patch",
-            "device",
-            "boiler",
-            "-n",
-            "dev",
-            "--type=json",
-            "-p",
-            &patch,
-        ])
-        .await;
+    kubectl.ok(&wish("35.5")).await;
     place.edge_writes(device, 355).await;
     kubectl
-        .sees("devicestatus", "the wish carried out", as_wished("35.5"))
+        .sees(
+            "the wish carried out",
+            "devicestatus boiler -n dev",
+            as_wished("35.5"),
+        )
         .await;
 
     // Without a link the wish waits, the device is what it was, and the user sees that this is old.
@@ -180,20 +103,10 @@ async fn a_wish_by_kubectl_reaches_the_device_and_is_seen_again() {
         condition(device, "Ready")["reason"] == "NodeUnreachable"
             && device["status"]["behindSince"].is_string()
     };
-    kubectl.sees("device", "the link is lost", lost).await;
-    let patch = wish("40");
     kubectl
-        .ok(&[
-            "patch",
-            "device",
-            "boiler",
-            "-n",
-            "dev",
-            "--type=json",
-            "-p",
-            &patch,
-        ])
+        .sees("the link is lost", "device boiler -n dev", lost)
         .await;
+    kubectl.ok(&wish("40")).await;
     assert_eq!(
         probe::read_register(device, place.site.registers().setpoint)
             .await
@@ -203,20 +116,26 @@ async fn a_wish_by_kubectl_reaches_the_device_and_is_seen_again() {
     relay.restore();
     place.edge_writes(device, 400).await;
     kubectl
-        .sees("devicestatus", "the wish of meanwhile", as_wished("40"))
+        .sees(
+            "the wish of meanwhile",
+            "devicestatus boiler -n dev",
+            as_wished("40"),
+        )
         .await;
     kubectl
-        .sees("device", "the link is back", |device| {
+        .sees("the link is back", "device boiler -n dev", |device| {
             ready(device) && device["status"].get("behindSince").is_none()
         })
         .await;
 
     // And the device is taken away.
+    kubectl.ok("delete device boiler -n dev --wait=true").await;
     kubectl
-        .ok(&["delete", "device", "boiler", "-n", "dev", "--wait=true"])
-        .await;
-    kubectl
-        .sees("devicestatus", "its status is gone with it", Value::is_null)
+        .sees(
+            "its status is gone with it",
+            "devicestatus boiler -n dev",
+            Value::is_null,
+        )
         .await;
     edge.stop().await.unwrap();
     cloud.daemon.stop().await.unwrap();

@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-#[path = "../../../cloud/testing/src/programs.rs"]
-mod programs;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -17,7 +15,9 @@ mod devices;
 mod fencing;
 mod figures;
 mod full_disk;
+mod kubernetes;
 mod manifests;
+mod metaserver;
 mod peers;
 mod refused_start;
 mod shortened;
