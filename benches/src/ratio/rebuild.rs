@@ -288,7 +288,7 @@ pub(super) fn amplification(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
     }
     give_up(&fleet.log)?;
     let (projection, _) = Projection::open(&context.dir.join("ours"), &fleet.log, &Options::cloud())?;
-    let mut follow = |fleet: &mut Fleet| -> anyhow::Result<()> {
+    let follow = |fleet: &mut Fleet| -> anyhow::Result<()> {
         for from in (0..nodes).step_by(NODES_PER_BATCH) {
             fleet.report(from..from + NODES_PER_BATCH)?;
             Follower::catch_up(&fleet.log, &projection, || false)?;
