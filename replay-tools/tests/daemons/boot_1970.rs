@@ -1,5 +1,5 @@
 //! A gateway without a battery for its clock: the real edgecore started in 1970, when none of its certificates is valid
-//! yet, without a link; then with one; then its clock is set.
+//! yet, without a link; then with one; then its clock is set. And a clock that is set back, and right again, while edgecore runs.
 //!
 //! Its wall clock is that of libfaketime (Debian: `apt-get install faketime`), in a file that the test changes while
 //! edgecore runs; `LEDGE_FAKETIME` names the library where it is elsewhere. Without it the test says that it was skipped,
@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ledge::quickstart::claims::{self, Side};
 use ledge::quickstart::daemons::Launch;
 use ledge::quickstart::probe;
+use ledge::quickstart::relay::Relay;
 use ledge::quickstart::site::{COUNTER, DEVICE};
 use ledge_log::{DiskStorage, LogView};
 use ledge_proto::ids::{Lane, Seq, StreamId, StreamKey};
@@ -35,6 +36,12 @@ struct WallClock {
 impl WallClock {
     /// A clock that shows a minute after midnight, 1 January 1970.
     fn in_1970(place: &Place) -> Option<WallClock> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        WallClock::ahead(place, &format!("-{}", now - 60))
+    }
+
+    /// A clock that is `offset` seconds from the machine's.
+    fn ahead(place: &Place, offset: &str) -> Option<WallClock> {
         let Some(library) = library() else {
             let message = "boot_1970: libfaketime is not installed (apt-get install faketime)";
             assert!(std::env::var_os("CI").is_none(), "{message}");
@@ -46,8 +53,7 @@ impl WallClock {
             library,
             offset: place.path("clock"),
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        clock.shift(&format!("-{}", now - 60));
+        clock.shift(offset);
         Some(clock)
     }
 
@@ -210,5 +216,74 @@ async fn a_gateway_that_boots_in_1970_works_on_and_is_heard_once_and_in_order() 
     // Nothing was taken for gone because a certificate was not valid yet.
     let state = ledge_proto::fold::view::devices(&theirs.state, &node()).unwrap();
     assert!(state[DEVICE].spec.is_some());
+    place.assert_sound();
+}
+
+/// The order never depends on the wall clock, which goes back by an hour and forth again while a device is read.
+#[tokio::test]
+async fn a_clock_that_is_set_back_changes_no_order_and_doubles_nothing() {
+    let place = Place::new().await;
+    let Some(clock) = WallClock::ahead(&place, "+0") else {
+        return;
+    };
+    let (simulator, device) = place.site.start_device().await.unwrap();
+    place.site.write_manifests(device, 30.0).unwrap();
+    let cloud = place.start_cloud().await;
+    let relay = Relay::start(cloud.hub).await.unwrap();
+    let edge = clock.over(place.site.edgecore(relay.address()).unwrap());
+    let edge = edge.start().await.unwrap();
+    place.cloud_holds(20).await;
+    place.edge_writes(device, 300).await;
+
+    let told = || place.edge_said().matches("the wall clock was set").count();
+    clock.shift("-3600");
+    until("the jump back", || told() == 1).await;
+    let back = place.edge_records();
+    // A link that breaks meanwhile is made again, and wishes are carried out.
+    relay.cut();
+    until("readings without a link", || place.edge_records() > back + 20).await;
+    relay.restore();
+    place.site.write_manifests(device, 42.0).unwrap();
+    place.edge_writes(device, 420).await;
+    place.cloud_catches_up().await;
+    clock.set_right();
+    until("the jump forth", || told() == 2).await;
+    let forth = place.edge_records();
+    place.cloud_holds(forth + 20).await;
+    edge.stop().await.unwrap();
+    drop(simulator);
+    cloud.daemon.stop().await.unwrap();
+
+    let of = |dir: &Path| Side::read(dir, &node(), &format!("{DEVICE}/{COUNTER}")).unwrap();
+    let (ours, theirs) = (of(&place.site.edge_dir()), of(&place.site.cloud_dir()));
+    let handed_out = claims::handed_out(&place.site.device_journal()).unwrap();
+    for claim in [
+        claims::nothing_lost_or_doubled(&ours, &theirs),
+        claims::same_hash(&ours, &theirs, &node()),
+        claims::device_agrees(&handed_out, &theirs, 1),
+    ] {
+        assert!(claim.holds, "{}: {}", claim.claim, claim.seen);
+    }
+    let telemetry = records(&place.site.cloud_dir(), Lane::UpData);
+    let counter = format!("{DEVICE}/{COUNTER}");
+    let readings: Vec<&v1::Record> = telemetry.iter().filter(|record| record.key == counter).collect();
+    let went_back = |pair: &[&v1::Record]| pair[1].wall_us < pair[0].wall_us - 3_000_000_000;
+    assert_eq!(readings.windows(2).filter(|pair| went_back(pair)).count(), 1);
+    assert!(
+        readings.windows(2).all(|pair| pair[1].mono_us >= pair[0].mono_us),
+        "by the monotonic clock nothing went back"
+    );
+    let notes = telemetry
+        .iter()
+        .filter_map(|record| match Payload::decode(record).unwrap() {
+            Payload::ClockSync(note) => Some((note.wall_us - note.before_us) / 1_000_000),
+            _ => None,
+        });
+    let jumps: Vec<i64> = notes.collect();
+    let near = |jump: i64, seconds: i64| (jump - seconds).abs() < 60;
+    assert!(
+        matches!(jumps[..], [back, forth] if near(back, -3600) && near(forth, 3600)),
+        "{jumps:?}"
+    );
     place.assert_sound();
 }

@@ -10,9 +10,11 @@ use ledge::quickstart::daemons::Launch;
 use ledge::quickstart::probe;
 use ledge::quickstart::site::NODE;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::support::place::{Cloud, Place, with};
+use crate::support::place::{Cloud, Place, assert_whole, with};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -86,6 +88,19 @@ async fn stopped_edge(place: &Place) -> Cloud {
     until_told(place, cloud.http, "the link", up).await;
     edge.stop().await.unwrap();
     cloud
+}
+
+/// Waits until a daemon whose log is `file` has said `word`.
+async fn until_said(file: &Path, word: &str) {
+    let began = Instant::now();
+    loop {
+        let said = fs::read_to_string(file).unwrap_or_default();
+        if said.contains(word) {
+            return;
+        }
+        assert!(began.elapsed() < SOON, "waited for {word} in:\n{said}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Starts and stops the edge, which writes a few records each time.
@@ -202,21 +217,108 @@ async fn two_copies_of_a_disk_are_both_kept_out_until_an_operator_decides() {
     assert!(code == 1 && said.contains("not in quarantine"), "{code} {said}");
     // The copy that was not chosen stays out, without another quarantine.
     let clone = launch.start().await.unwrap();
-    let began = Instant::now();
-    while !fs::read_to_string(place.path("second.log"))
-        .unwrap()
-        .contains("Superseded")
-    {
-        assert!(
-            began.elapsed() < SOON,
-            "{}",
-            fs::read_to_string(place.path("second.log")).unwrap()
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until_said(&place.path("second.log"), "Superseded").await;
     assert!(up(&told(cloud.http).await), "{:#}", told(cloud.http).await);
     clone.stop().await.unwrap();
     first.stop().await.unwrap();
+    place.assert_sound();
+}
+
+/// What a page of somebody else's, in a browser on the cloud's machine, would ask; and what cloudcore answers.
+async fn post_as(http: SocketAddr, host: &str, path: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(http).await.unwrap();
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn an_operator_decides_for_the_disk_that_was_turned_away_and_nobody_decides_from_elsewhere() {
+    let place = Place::new().await;
+    let cloud = stopped_edge(&place).await;
+    let second = place.path("second");
+    copy(&place.site.edge_dir(), &second);
+    let first = place.start_edge(cloud.hub).await;
+    until_told(&place, cloud.http, "the first copy", up).await;
+    let launch = Launch {
+        log: place.path("second.log"),
+        ..place.site.edgecore(cloud.hub).unwrap()
+    };
+    let second = with(launch, &[("--data-dir", &second)]).start().await.unwrap();
+    let quarantined = until_told(&place, cloud.http, "the quarantine", |node| {
+        node["disk"]["quarantine"].is_object() && node["link"]["connected"] == false
+    })
+    .await;
+    assert_eq!(quarantined["disk"]["quarantine"]["reason"], "Fork");
+
+    // From elsewhere: refused, and nothing is decided.
+    let path = format!("/v1/nodes/{NODE}/resolve");
+    for host in ["ledge.example.com", "192.0.2.7:9600"] {
+        let answer = post_as(cloud.http, host, &path, r#"{"accept":"this-disk"}"#).await;
+        assert!(
+            answer.contains("403 Forbidden") && answer.contains("on the machine cloudcore runs on"),
+            "{answer}"
+        );
+    }
+    assert!(told(cloud.http).await["disk"]["quarantine"].is_object());
+
+    let resolve = ["node", "resolve", NODE, "--accept", "this-disk"];
+    let (code, said) = ledge(&place, Some(cloud.http), &resolve).await;
+    assert_eq!(code, 0, "{said}");
+    until_told(&place, cloud.http, "the disk that was turned away", |node| {
+        up(node) && node["disk"]["quarantine"] == Value::Null
+    })
+    .await;
+    // It is the second; the first is kept out from now on, without another quarantine.
+    place.edge_says(&["Superseded"]).await;
+    assert!(
+        !fs::read_to_string(place.path("second.log"))
+            .unwrap()
+            .contains("Superseded")
+    );
+    second.stop().await.unwrap();
+    first.stop().await.unwrap();
+    place.assert_sound();
+}
+
+#[tokio::test]
+async fn a_disk_that_comes_back_after_another_took_its_place_is_kept_out_until_an_operator_decides() {
+    let place = Place::new().await;
+    let cloud = stopped_edge(&place).await;
+    let before = told(cloud.http).await;
+    let old = place.path("old");
+    copy(&place.site.edge_dir(), &old);
+    fs::remove_dir_all(place.site.edge_dir()).unwrap();
+    live_on(&place, &cloud).await;
+    let new = told(cloud.http).await;
+    assert_eq!(new["disk"]["closedIncarnations"], 1, "{new:#}");
+    assert_ne!(new["disk"]["incarnation"], before["disk"]["incarnation"]);
+
+    put_back(&old, &place.site.edge_dir());
+    let edge = place.start_edge(cloud.hub).await;
+    let node = until_told(&place, cloud.http, "the quarantine", |node| {
+        node["disk"]["quarantine"].is_object()
+    })
+    .await;
+    assert_eq!(node["disk"]["quarantine"]["reason"], "IncarnationClosed");
+    assert_eq!(node["link"]["connected"], false);
+    place.edge_says(&["IncarnationClosed"]).await;
+
+    let resolve = ["node", "resolve", NODE, "--accept", "this-disk"];
+    let (code, said) = ledge(&place, Some(cloud.http), &resolve).await;
+    assert_eq!(code, 0, "{said}");
+    let node = until_told(&place, cloud.http, "the old disk", |node| {
+        up(node) && node["disk"]["quarantine"] == Value::Null
+    })
+    .await;
+    assert_eq!(node["disk"]["incarnation"], before["disk"]["incarnation"]);
+    place.cloud_catches_up().await;
+    edge.stop().await.unwrap();
     place.assert_sound();
 }
 
@@ -269,4 +371,53 @@ async fn an_edge_follows_no_cloudcore_of_an_earlier_leadership() {
     let stale = with(launch, &[("--data-dir", &other)]).start().await.unwrap();
     place.edge_says(&["StaleCloud"]).await;
     stale.stop().await.unwrap();
+}
+
+/// Both run all the time, and an edge that finds its way to either holds to one of them.
+#[tokio::test]
+async fn of_two_cloudcores_that_run_at_once_an_edge_follows_one() {
+    let place = Place::new().await;
+    let cloud = stopped_edge(&place).await;
+    cloud.daemon.stop().await.unwrap();
+    let other_dir = place.path("other-cloud");
+    copy(&place.site.cloud_dir(), &other_dir);
+    let launch = place.cloud();
+    // The one in its place leads for the third time, the other for the second.
+    launch.start().await.unwrap().stop().await.unwrap();
+    let first = launch.start().await.unwrap();
+    let hub = ledge::quickstart::site::address(&first, "edges on ").unwrap();
+    let http = ledge::quickstart::site::address(&first, "health on ").unwrap();
+    let other = Launch {
+        log: place.path("other-cloud.log"),
+        ..place.cloud()
+    };
+    let other = with(other, &[("--data-dir", &other_dir)]);
+    let second = other.start().await.unwrap();
+    let second_hub = ledge::quickstart::site::address(&second, "edges on ").unwrap();
+
+    let edge = place.start_edge(hub).await;
+    until_told(&place, http, "the link", up).await;
+    edge.stop().await.unwrap();
+    let edge = place.start_edge(second_hub).await;
+    place.edge_says(&["StaleCloud"]).await;
+    edge.stop().await.unwrap();
+
+    // The other is started again and again, until it leads by number. It still lacks what the first one has.
+    second.stop().await.unwrap();
+    other.start().await.unwrap().stop().await.unwrap();
+    let second = other.start().await.unwrap();
+    let second_hub = ledge::quickstart::site::address(&second, "edges on ").unwrap();
+    let edge = place.start_edge(second_hub).await;
+    place.edge_says(&["CloudRolledBack"]).await;
+    edge.stop().await.unwrap();
+
+    // Neither took it away from the first, which has everything.
+    let edge = place.start_edge(hub).await;
+    until_told(&place, http, "the link to the first", up).await;
+    place.cloud_catches_up().await;
+    edge.stop().await.unwrap();
+    second.stop().await.unwrap();
+    first.stop().await.unwrap();
+    place.assert_sound();
+    assert_whole(&other_dir);
 }
