@@ -368,3 +368,19 @@ fn i4_a_torn_tail_is_truncated_and_reported() {
     drop(log);
     assert!(verify(&torn).findings.is_empty());
 }
+
+/// What the simulation counts on: syncs of a disk that lies succeed, and nothing of it is there once the power is gone.
+#[test]
+fn a_disk_that_lies_keeps_what_it_had_before() {
+    let disk = SimDisk::new();
+    let (log, _) = open(&disk, 1);
+    let id = stream(ledge_proto::ids::Lane::UpData);
+    let key = log.own_key(&id);
+    let honest = log.append_blocking(&id, vec![record(1)]).unwrap().last;
+    disk.lie();
+    let lied = log.append_blocking(&id, vec![record(2)]).unwrap().last;
+    drop(log);
+    let end = |disk: &SimDisk| open(disk, 2).0.durable(&key).unwrap().position;
+    assert_eq!(end(&disk.after_kill()), lied);
+    assert_eq!(end(&disk.after_crash(&CrashKeeps::Nothing)), honest);
+}

@@ -2,12 +2,12 @@
 
 use std::process::{Command, ExitCode};
 
+#[cfg(feature = "mutants")]
+use ledge_benches::simulate::mutants::CAUGHT_WITHIN;
 use ledge_benches::simulate::mutants::{MUTANTS, UNSEEN};
 use ledge_benches::simulate::plan::{DEFAULT_EDGES, DEFAULT_STEPS};
-use ledge_benches::simulate::runner::Campaign;
+use ledge_benches::simulate::runner::{Campaign, Summary};
 use ledge_benches::simulate::{Outcome, Plan, run};
-#[cfg(feature = "mutants")]
-use ledge_benches::simulate::{mutants::CAUGHT_WITHIN, runner};
 
 const DEFAULT_SEEDS: u64 = 1000;
 
@@ -96,17 +96,12 @@ fn main() -> ExitCode {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect::<String>();
-        if let Some(code) = report(&outcome, args.plan, args.mutant()) {
-            return code;
-        }
-        println!(
-            "{}",
-            serde_json::json!({
-                "seeds": 1, "seed": outcome.seed, "steps": outcome.steps, "faults": outcome.faults,
-                "violations": {}, "hash": hash,
-            })
+        let code = report(&outcome, args.plan, args.mutant());
+        last_line(
+            &Summary::of(&outcome),
+            serde_json::json!({ "seed": outcome.seed, "hash": hash }),
         );
-        return ExitCode::SUCCESS;
+        return code.unwrap_or(ExitCode::SUCCESS);
     }
     let campaign = Campaign {
         first: args.plan,
@@ -119,8 +114,17 @@ fn main() -> ExitCode {
     let code = violation
         .as_ref()
         .and_then(|outcome| report(outcome, args.plan, None));
-    println!("{}", serde_json::json!(summary));
+    last_line(&summary, serde_json::json!({}));
     code.unwrap_or(ExitCode::SUCCESS)
+}
+
+/// The last line of every run: the summary, and what else there is to say of this one.
+fn last_line(summary: &Summary, more: serde_json::Value) {
+    let mut line = serde_json::json!(summary);
+    if let (Some(line), serde_json::Value::Object(more)) = (line.as_object_mut(), more) {
+        line.extend(more);
+    }
+    println!("{line}");
 }
 
 /// Planted bugs are in no build but one made for them: this program makes it, and runs it in its place.
@@ -146,7 +150,7 @@ fn with_mutants() -> ExitCode {
 }
 
 #[cfg(feature = "mutants")]
-fn hunt(args: &Args, name: &str) -> (runner::Summary, Option<Outcome>) {
+fn hunt(args: &Args, name: &str) -> (Summary, Option<Outcome>) {
     ledge_proto::mutants::activate(Some(name));
     let campaign = Campaign {
         first: args.plan,
@@ -166,9 +170,9 @@ fn hunt_one(args: &Args, name: &str) -> ExitCode {
     if let Some(outcome) = &caught {
         report(outcome, args.plan, Some(name));
     }
-    println!(
-        "{}",
-        serde_json::json!({ "mutant": name, "caught": caught.is_some(), "summary": summary })
+    last_line(
+        &summary,
+        serde_json::json!({ "mutant": name, "caught": caught.is_some() }),
     );
     if caught.is_some() {
         ExitCode::SUCCESS
@@ -181,11 +185,10 @@ fn hunt_one(args: &Args, name: &str) -> ExitCode {
 fn hunt_all(args: &Args) -> ExitCode {
     let mut escaped = Vec::new();
     let mut caught = serde_json::Map::new();
-    let (mut seeds, mut steps) = (0, 0);
+    let mut total = Summary::default();
     for mutant in MUTANTS {
         let (summary, found) = hunt(args, mutant.name);
-        seeds += summary.seeds;
-        steps += summary.steps;
+        total.extend(&summary);
         match found
             .as_ref()
             .and_then(|outcome| Some((outcome.seed, outcome.violation.as_ref()?)))
@@ -214,9 +217,9 @@ fn hunt_all(args: &Args) -> ExitCode {
             }
         }
     }
-    println!(
-        "{}",
-        serde_json::json!({ "seeds": seeds, "steps": steps, "caught": caught, "escaped": escaped })
+    last_line(
+        &total,
+        serde_json::json!({ "caught": caught, "escaped": escaped }),
     );
     if escaped.is_empty() {
         ExitCode::SUCCESS

@@ -53,7 +53,8 @@ impl World {
             *duty = mark;
         }
         // Opening a copy of the disk costs more than a step: now and then is enough over many seeds.
-        if self.looks.below(32) == 0 && !self.machines[id].disk.has_crashed() {
+        let honest = !self.machines[id].disk.has_crashed() && self.machines[id].lie.is_none();
+        if self.looks.below(32) == 0 && honest {
             self.probe_crash(id, key, mark)?;
         }
         Ok(())
@@ -178,6 +179,7 @@ impl World {
         }
         for Reset { key, .. } in resets {
             let machine = &mut self.machines[id];
+            self.oracle.go_on(key, id, machine.disks);
             let end = machine
                 .process
                 .as_ref()

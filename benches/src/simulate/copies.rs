@@ -45,6 +45,7 @@ impl World {
         let empty = Machine::new(machine.name.clone(), machine.scope.clone(), machine.clock.clone());
         machine.put(&empty.image());
         machine.images.clear();
+        machine.gap_lost = false;
         machine.projection = Projection::default();
         Ok(())
     }
@@ -71,6 +72,7 @@ impl World {
         copy.segment_bytes = original.segment_bytes;
         copy.put(&image);
         copy.is_copy = true;
+        copy.gap_lost = original.gap_lost;
         copy.backoff = Backoff::default();
         let new = self.machines.len();
         copy.label = format!("{}-copy-{new}", original.name);

@@ -36,6 +36,8 @@ pub(super) enum Event {
     Mend(LinkId),
     /// A full disk has room again.
     Room(MachineId),
+    /// The power goes at a machine whose disk lies.
+    Lied(MachineId),
     /// Upkeep of a machine: retention, folding, archive.
     Upkeep(MachineId),
 }

@@ -13,6 +13,10 @@ use super::world::{World, note};
 const STALL_US: u64 = 15_000_000;
 /// How long a disk stays full, at most.
 const FULL_US: u64 = 5_000_000;
+/// How long a disk lies before the power goes, at most.
+const LIES_US: u64 = 4_000_000;
+/// Frames of a line that arrive twice, at most.
+const MOST_TWICE: u64 = 6;
 /// Writes and syncs ahead among which one is chosen to fail.
 const AHEAD_OPS: u64 = 12;
 /// Year 2100: where a clock may jump to.
@@ -49,6 +53,7 @@ impl World {
             | FaultKind::Stop
             | FaultKind::IoError
             | FaultKind::DiskFull
+            | FaultKind::LyingSync
             | FaultKind::LoseProjection
                 if !running =>
             {
@@ -86,6 +91,17 @@ impl World {
                 self.events.add(at, Event::Room(id));
                 Ok(())
             }
+            FaultKind::LyingSync => {
+                // What it has kept up to now is all that is certain.
+                let machine = &mut self.machines[id];
+                if machine.lie.is_none() {
+                    machine.lie = Some(machine.image());
+                    machine.disk.lie();
+                    let at = self.now_us + around(&mut self.rng, LIES_US / 2);
+                    self.events.add(at, Event::Lied(id));
+                }
+                Ok(())
+            }
             FaultKind::LoseProjection => {
                 self.machines[id].projection = Projection::default();
                 self.fold(id)
@@ -96,7 +112,9 @@ impl World {
                 self.machines[id].clock.jump_to(wall, now);
                 Ok(())
             }
-            FaultKind::Break | FaultKind::HalfOpen | FaultKind::Stall => self.network_fault(kind, id),
+            FaultKind::Break | FaultKind::HalfOpen | FaultKind::Stall | FaultKind::Duplicate => {
+                self.network_fault(kind, id)
+            }
             FaultKind::Image => {
                 let image = self.machines[id].image();
                 let images = &mut self.machines[id].images;
@@ -142,6 +160,14 @@ impl World {
                         }
                     }
                     self.events.add(until, Event::Mend(link));
+                }
+                FaultKind::Duplicate => {
+                    let twice = 1 + self.rng.below(MOST_TWICE);
+                    if let Some(found) = self.links.get_mut(&link) {
+                        for side in [Side::Edge, Side::Cloud] {
+                            found.line(side).twice += twice;
+                        }
+                    }
                 }
                 FaultKind::HalfOpen => {
                     let side = if self.rng.below(2) == 0 {

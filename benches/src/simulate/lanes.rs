@@ -20,6 +20,9 @@ use super::violation::{Checked, Violation};
 use super::workload::ids;
 use super::world::{World, note};
 
+/// How much later a frame comes that arrives twice, at most.
+const AGAIN_US: u64 = 30_000;
+
 type Parts = Vec<v1::Snapshot>;
 
 impl World {
@@ -43,6 +46,12 @@ impl World {
         }
         self.check_confirmed(id, &key, end)?;
         let (first, mark, kept) = (frame.first_seq(), frame.mark(), frame.clone());
+        if log
+            .durable(&key)
+            .is_some_and(|held| held.position >= mark.position)
+        {
+            self.count("duplication");
+        }
         let appended = match end.received.get(&key) {
             Some(before) if first == before.position.seq.next() => {
                 match CheckedFrame::check(frame, before.chain) {
@@ -227,6 +236,8 @@ impl World {
         let sent_us = 1 + item.len() as u64 * 1000 / self.mix.bytes_per_ms;
         let free_at = self.now_us + sent_us;
         let travel = self.travel();
+        // The second time it may come behind what was sent after it.
+        let again = self.rng.below(AGAIN_US);
         let lane = LaneKey::of(&item);
         let Some(found) = self.links.get_mut(&link) else {
             return Ok(());
@@ -234,10 +245,20 @@ impl World {
         let line = found.line(from);
         let before = line.last_arrival.get(&lane).copied().unwrap_or(open_at);
         let at = (free_at + travel).max(before + 1);
+        let overtakes = line.last_arrival.values().any(|last| *last > at);
         line.last_arrival.insert(lane, at);
         line.busy = true;
+        let twice = line.twice > 0 && matches!(item, Item::Frame(..));
+        line.twice -= u64::from(twice);
+        if overtakes {
+            self.count("reorder");
+        }
         self.events.add(free_at, Event::LineFree { link, from });
         let to = from.other();
+        if twice {
+            let item = item.clone();
+            self.events.add(at + 1 + again, Event::Deliver { link, to, item });
+        }
         self.events.add(at, Event::Deliver { link, to, item });
         Ok(())
     }
@@ -337,6 +358,7 @@ impl World {
                     mark.position
                 );
                 self.count_event("gaps-declared-to-peer");
+                self.gap_declared(id);
                 self.harvest(id, &key.id, true)?;
             }
             Err(RetentionError::Append(err)) => {

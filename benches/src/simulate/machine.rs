@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ledge_log::storage::sim::CrashKeeps;
-use ledge_log::{BlockChain, BlockNo, Log, OpenError, Options, Recovery, SimDisk};
+use ledge_log::{BlockChain, BlockNo, Log, OnDamage, OpenError, Options, Recovery, SimDisk};
 use ledge_proto::fence::FenceUpdate;
 use ledge_proto::fold::State;
 use ledge_proto::ids::{ClusterId, Lane, Mark, Scope, Seq, StreamId, StreamKey};
@@ -32,12 +32,22 @@ pub(super) struct Machine {
     pub(super) label: String,
     /// Cloud: the next start says that its data is an older copy.
     pub(super) raise_generation: bool,
+    /// Counts the disks it had, copies put back among them.
+    pub(super) disks: u32,
     /// There is another machine that is meant to have this disk.
     pub(super) is_copy: bool,
     /// It was switched off for good.
     pub(super) retired: bool,
     /// Older copies of its disk, with what was promised then.
     pub(super) images: Vec<Image>,
+    /// While its disk makes nothing durable: the last it did.
+    pub(super) lie: Option<Image>,
+    /// The same, from when the power went until its log was opened and read.
+    pub(super) lied: Option<Image>,
+    /// Edge: while its disk lied it declared a gap; it lost one that way. What the gap told of is in no gap any more,
+    /// and the cloud may have gone on behind it (docs/simulation.md, open findings).
+    pub(super) gap_in_lie: bool,
+    pub(super) gap_lost: bool,
     /// Edge: highest restore generation and leadership it followed with this disk.
     pub(super) followed: (u64, u64),
     /// Records of telemetry acknowledged to devices with this disk.
@@ -114,8 +124,13 @@ impl Machine {
             label: name.clone(),
             raise_generation: false,
             is_copy: false,
+            disks: 0,
             retired: false,
             images: Vec::new(),
+            lie: None,
+            lied: None,
+            gap_in_lie: false,
+            gap_lost: false,
             followed: (0, 0),
             acked: BTreeSet::new(),
             arrived: BTreeSet::new(),
@@ -138,6 +153,9 @@ impl Machine {
 
     /// A copy of its disk as the power going now would leave it.
     pub(super) fn image(&self) -> Image {
+        if let Some(kept) = self.lie.as_ref().or(self.lied.as_ref()) {
+            return kept.clone();
+        }
         Image {
             disk: self.disk.after_crash(&CrashKeeps::Nothing),
             ever_archived: self.ever_archived.clone(),
@@ -153,6 +171,13 @@ impl Machine {
     pub(super) fn put(&mut self, image: &Image) {
         self.disk = image.disk.after_crash(&CrashKeeps::Nothing);
         self.disk.heal();
+        self.expect(image);
+    }
+
+    /// Its disk has to hold what a copy of it held.
+    pub(super) fn expect(&mut self, image: &Image) {
+        (self.lie, self.lied) = (None, None);
+        self.disks += 1;
         self.ever_archived.clone_from(&image.ever_archived);
         self.harvested.clone_from(&image.harvested);
         self.duties.clone_from(&image.duties);
@@ -173,13 +198,26 @@ impl Machine {
 
     /// Opens the log on a copy of its disk.
     pub(super) fn open_copy(&self, disk: &SimDisk, seed: u64) -> Result<(Log, Recovery), OpenError> {
+        let options = self.options(seed);
+        Log::open(Arc::new(disk.clone()), Path::new(&Machine::dir()), options)
+    }
+
+    /// As [`Machine::open_copy`]; what is damaged is put aside.
+    pub(super) fn open_in_quarantine(&self, disk: &SimDisk) -> Result<(Log, Recovery), OpenError> {
         let options = Options {
+            on_damage: OnDamage::Quarantine,
+            ..self.options(0)
+        };
+        Log::open(Arc::new(disk.clone()), Path::new(&Machine::dir()), options)
+    }
+
+    fn options(&self, seed: u64) -> Options {
+        Options {
             segment_bytes: self.segment_bytes,
             max_bytes: self.limit,
             reserve_bytes: self.segment_bytes / 4,
             ..Options::deterministic(CLUSTER, self.name.as_str(), seed)
-        };
-        Log::open(Arc::new(disk.clone()), Path::new(&Machine::dir()), options)
+        }
     }
 
     /// The streams of an edge that it writes itself.

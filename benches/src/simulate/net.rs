@@ -104,6 +104,8 @@ pub(super) struct Line {
     pub(super) busy: bool,
     /// When the last item sent on each lane arrives.
     pub(super) last_arrival: BTreeMap<LaneKey, u64>,
+    /// So many of the next frames arrive twice.
+    pub(super) twice: u64,
     /// Nothing gets through until this time.
     pub(super) stalled_until: u64,
 }

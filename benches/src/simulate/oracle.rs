@@ -6,6 +6,7 @@ use ledge_log::{Log, ReadError};
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Chain, Epoch, Mark, Position, Seq, StreamKey};
 
+use super::machine::MachineId;
 use super::violation::{Checked, Violation, ensure};
 
 /// Everything that was ever written, by whom it follows. A chain stands for all that came before it, so that a
@@ -13,6 +14,10 @@ use super::violation::{Checked, Violation, ensure};
 #[derive(Default)]
 pub(super) struct Oracle {
     written: BTreeMap<Chain, Written>,
+    /// Where in which stream each record of telemetry was written, more than once where an epoch began anew.
+    places: BTreeMap<u64, Vec<(StreamKey, Seq)>>,
+    /// Disks that went on with each stream under a new epoch.
+    went_on: BTreeMap<StreamKey, BTreeSet<(MachineId, u32)>>,
     /// Where writers went on under a new epoch.
     begun: BTreeSet<(StreamKey, Position, Chain)>,
 }
@@ -38,6 +43,30 @@ impl Oracle {
             last: frame.mark().position,
             after,
         });
+    }
+
+    /// A disk went on with `key` under a new epoch.
+    pub(super) fn go_on(&mut self, key: &StreamKey, machine: MachineId, disk: u32) {
+        self.went_on
+            .entry(key.clone())
+            .or_default()
+            .insert((machine, disk));
+    }
+
+    /// Whether more than one disk went on with `key`, each under an epoch of its own.
+    pub(super) fn went_on_twice(&self, key: &StreamKey) -> bool {
+        self.went_on.get(key).is_some_and(|disks| disks.len() > 1)
+    }
+
+    /// Record `id` was written in `key`.
+    pub(super) fn place(&mut self, id: u64, key: &StreamKey, seq: Seq) {
+        self.places.entry(id).or_default().push((key.clone(), seq));
+    }
+
+    /// Where record `id` was written in `key`.
+    pub(super) fn places<'a>(&'a self, id: u64, key: &'a StreamKey) -> impl Iterator<Item = Seq> + 'a {
+        let places = self.places.get(&id).into_iter().flatten();
+        places.filter(move |(of, _)| of == key).map(|(_, seq)| *seq)
     }
 
     /// A writer went on under a new epoch at `mark`.

@@ -54,10 +54,14 @@ pub(super) enum FaultKind {
     HalfOpen,
     /// Nothing passes for a while; then it does again.
     Stall,
+    /// Some frames arrive twice.
+    Duplicate,
     /// A write or sync fails.
     IoError,
     /// A disk is full for a while.
     DiskFull,
+    /// Syncs succeed and make nothing durable, until the power goes.
+    LyingSync,
     /// A projection is lost.
     LoseProjection,
     /// A wall clock jumps.
@@ -75,7 +79,7 @@ pub(super) enum FaultKind {
 }
 
 impl FaultKind {
-    pub(super) const ALL: [FaultKind; 16] = [
+    pub(super) const ALL: [FaultKind; 18] = [
         FaultKind::PowerLoss,
         FaultKind::PowerLossInWrite,
         FaultKind::Kill,
@@ -83,8 +87,10 @@ impl FaultKind {
         FaultKind::Break,
         FaultKind::HalfOpen,
         FaultKind::Stall,
+        FaultKind::Duplicate,
         FaultKind::IoError,
         FaultKind::DiskFull,
+        FaultKind::LyingSync,
         FaultKind::LoseProjection,
         FaultKind::ClockJump,
         FaultKind::Image,
@@ -103,8 +109,10 @@ impl FaultKind {
             FaultKind::Break => "break",
             FaultKind::HalfOpen => "half-open",
             FaultKind::Stall => "stall",
+            FaultKind::Duplicate => "duplicate",
             FaultKind::IoError => "io-error",
             FaultKind::DiskFull => "disk-full",
+            FaultKind::LyingSync => "lying-sync",
             FaultKind::LoseProjection => "lose-projection",
             FaultKind::ClockJump => "clock-jump",
             FaultKind::Image => "image",

@@ -1,9 +1,10 @@
 //! Looks at a copy of a disk: what would happen if.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
-use ledge_log::storage::sim::CrashKeeps;
-use ledge_log::{Log, ReadError, Storage};
+use ledge_log::storage::sim::{CrashKeeps, Rng};
+use ledge_log::{Log, ReadError, RefillError, SimDisk, Storage};
 use ledge_proto::ids::{Mark, Seq, StreamKey};
 
 use super::machine::{Machine, MachineId};
@@ -41,25 +42,10 @@ impl World {
         drop(log);
         let rotten = machine.disk.after_kill();
         rotten.heal();
-        let dir = Machine::dir();
-        let names: Vec<String> = rotten.list(&dir).unwrap_or_default();
-        let segments: Vec<&String> = names.iter().filter(|name| name.starts_with("seg-")).collect();
-        if segments.is_empty() {
+        let Some((path, at)) = flip(&rotten, &mut self.looks) else {
             return Ok(());
-        }
-        let path = dir.join(segments[self.looks.index(segments.len())]);
-        let looks = &mut self.looks;
-        let mut at = 0;
-        rotten.corrupt(&path, |bytes| {
-            // Where something is written: zeros tell nothing.
-            for _ in 0..8 {
-                at = looks.index(bytes.len());
-                if bytes[at] != 0 {
-                    break;
-                }
-            }
-            bytes[at] ^= 1 << looks.below(8);
-        });
+        };
+        let machine = &self.machines[id];
         let place = format!("{} byte {at} of {}", machine.label, path.display());
         let Ok((log, recovery)) = machine.open_copy(&rotten, 0) else {
             return Ok(());
@@ -83,6 +69,72 @@ impl World {
         for (key, duty) in &machine.duties {
             self.check_rotten(&log, key, *duty, (&there[key], &place))?;
         }
+        Ok(())
+    }
+
+    /// A bit of a stopped machine's log flips, and the log is opened all the same, with what it cannot read in quarantine.
+    /// Whoever else holds those frames gives them: what comes back is what was there, whatever is offered.
+    pub(super) fn probe_refill(&mut self, id: MachineId) -> Checked {
+        let machine = &self.machines[id];
+        let sound = machine.disk.after_kill();
+        sound.heal();
+        let Ok((log, _)) = machine.open_copy(&sound, 0) else {
+            return Ok(()); // Opening it in earnest says why.
+        };
+        let there: HashMap<StreamKey, Vec<Mark>> = log
+            .streams()
+            .into_iter()
+            .map(|info| (info.key.clone(), marks_of(&log, &info.key)))
+            .collect();
+        drop(log);
+        let rotten = machine.disk.after_kill();
+        rotten.heal();
+        let Some((path, at)) = flip(&rotten, &mut self.looks) else {
+            return Ok(());
+        };
+        let machine = &self.machines[id];
+        let place = format!("{} byte {at} of {}", machine.label, path.display());
+        let Ok((log, recovery)) = machine.open_in_quarantine(&rotten) else {
+            return Ok(());
+        };
+        if recovery.torn_at.is_some() {
+            return Ok(());
+        }
+        // Readers find what opening does not look at.
+        for key in there.keys() {
+            marks_of(&log, key);
+        }
+        let missing = log.quarantined();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for lost in &missing {
+            for peer in &self.machines {
+                let Some(process) = &peer.process else { continue };
+                let mut reader = process
+                    .log
+                    .read_stream(&lost.key, Seq(lost.first.0.saturating_sub(1)));
+                while let Ok(Some(frame)) = reader.next() {
+                    let whole = frame.last_seq() >= lost.last;
+                    // Of a copy that went its own way it may be another history, which is refused.
+                    if let Err(RefillError::Append(err)) = log.refill(frame) {
+                        return Err(Violation::new("refill", format!("{place}: {err}")));
+                    }
+                    if whole {
+                        break;
+                    }
+                }
+            }
+        }
+        let whole = log.quarantined().is_empty() && log.stats().damaged == 0;
+        for (key, marks) in &there {
+            let read = marks_of(&log, key);
+            let as_it_was = read == *marks || !whole && read.iter().all(|mark| marks.contains(mark));
+            ensure(as_it_was, "refill", || {
+                format!("{place}: {key} has {read:?} after {missing:?} came back, and had {marks:?}")
+            })?;
+        }
+        self.count_event(if whole { "rot-refilled" } else { "rot-not-held" });
         Ok(())
     }
 
@@ -128,6 +180,29 @@ impl World {
             },
         )
     }
+}
+
+/// Flips a bit of a log, and says where.
+fn flip(disk: &SimDisk, looks: &mut Rng) -> Option<(PathBuf, usize)> {
+    let dir = Machine::dir();
+    let names: Vec<String> = disk.list(&dir).unwrap_or_default();
+    let segments: Vec<&String> = names.iter().filter(|name| name.starts_with("seg-")).collect();
+    if segments.is_empty() {
+        return None;
+    }
+    let path = dir.join(segments[looks.index(segments.len())]);
+    let mut at = 0;
+    disk.corrupt(&path, |bytes| {
+        // Where something is written: zeros tell nothing.
+        for _ in 0..8 {
+            at = looks.index(bytes.len());
+            if bytes[at] != 0 {
+                break;
+            }
+        }
+        bytes[at] ^= 1 << looks.below(8);
+    });
+    Some((path, at))
 }
 
 /// Where the frames of a stream end, as far as it can be read.

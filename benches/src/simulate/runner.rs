@@ -157,14 +157,44 @@ impl Campaign {
         });
         let (mut summary, violation) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
         summary.seconds = begun.elapsed().as_secs_f64();
-        #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
-        let seeds = summary.seeds as f64;
-        summary.seeds_per_minute = (seeds * 60.0 / summary.seconds.max(1e-9)).round();
+        summary.rate();
         (summary, violation)
     }
 }
 
 impl Summary {
+    /// The summary of one run.
+    pub fn of(outcome: &Outcome) -> Self {
+        let mut summary = Summary::default();
+        summary.add(outcome);
+        summary
+    }
+
+    /// Adds the runs of another summary.
+    pub fn extend(&mut self, other: &Summary) {
+        self.seeds += other.seeds;
+        self.steps += other.steps;
+        self.simulated_s += other.simulated_s;
+        self.seconds += other.seconds;
+        let sums = [
+            (&mut self.faults, &other.faults),
+            (&mut self.reached, &other.reached),
+            (&mut self.violations, &other.violations),
+        ];
+        for (into, from) in sums {
+            for (name, count) in from {
+                *into.entry(name).or_default() += count;
+            }
+        }
+        self.rate();
+    }
+
+    fn rate(&mut self) {
+        #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+        let seeds = self.seeds as f64;
+        self.seeds_per_minute = (seeds * 60.0 / self.seconds.max(1e-9)).round();
+    }
+
     fn add(&mut self, outcome: &Outcome) {
         self.seeds += 1;
         self.steps += outcome.steps;

@@ -199,6 +199,7 @@ impl World {
     /// Something arrives.
     pub(super) fn deliver(&mut self, link: LinkId, to: Side, item: Item) -> Checked {
         let Some(found) = self.links.get_mut(&link) else {
+            self.count("loss");
             return Ok(());
         };
         // A connection that is stalled delivers later, in the same order.
@@ -209,6 +210,7 @@ impl World {
         }
         let id = found.machine(to);
         let Some(mut end) = found.end_mut(to).take() else {
+            self.count("loss");
             return Ok(());
         };
         let result = match item {

@@ -22,6 +22,11 @@ impl World {
         Ok(())
     }
 
+    /// A gap was written down, as far as the machine knows.
+    pub(super) fn gap_declared(&mut self, id: MachineId) {
+        self.machines[id].gap_in_lie |= self.machines[id].lie.is_some();
+    }
+
     /// Whether others fill the machine's disk.
     fn crowded(&self, id: MachineId) -> bool {
         let disk = &self.machines[id].disk;
@@ -50,6 +55,7 @@ impl World {
                 Ok(Outcome::GaveUp(gone)) => {
                     note!(self, "{} gives up {gone:?}", self.machines[id].label);
                     self.count_event("segments-given-up");
+                    self.gap_declared(id);
                     for stream in self.written_by(id) {
                         self.harvest(id, &stream, true)?;
                     }

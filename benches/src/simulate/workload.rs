@@ -2,7 +2,7 @@
 
 use ledge_log::storage::sim::Rng;
 use ledge_proto::frame::Frame;
-use ledge_proto::ids::Lane;
+use ledge_proto::ids::{Lane, Seq};
 use ledge_proto::record::Payload;
 use ledge_proto::v1;
 
@@ -109,19 +109,24 @@ pub(super) fn check_summaries(frame: &Frame) -> Checked {
 
 /// Which records a frame of telemetry holds; what daemons note for themselves is not among them.
 pub(super) fn ids(frame: &Frame) -> Checked<Vec<u64>> {
+    Ok(places(frame)?.into_iter().map(|(id, _)| id).collect())
+}
+
+/// The same, and where in the stream each is.
+pub(super) fn places(frame: &Frame) -> Checked<Vec<(u64, Seq)>> {
     let bad =
         |err: &dyn std::fmt::Display| Violation::new("wire", format!("a frame cannot be decoded: {err}"));
     let mut ids = Vec::new();
     for item in frame.records().map_err(|err| bad(&err))? {
-        let (_, record) = item.map_err(|err| bad(&err))?;
+        let (at, record) = item.map_err(|err| bad(&err))?;
         match Payload::decode(&record).map_err(|err| bad(&err))? {
             Payload::Sample(v1::Sample {
                 value:
                     Some(v1::Value {
                         value: Some(v1::value::Value::Int(id)),
                     }),
-            }) => ids.push(u64::try_from(id).unwrap_or(0)),
-            Payload::DeviceEvent(event) => ids.extend(event.reason.parse::<u64>()),
+            }) => ids.push((u64::try_from(id).unwrap_or(0), at.seq)),
+            Payload::DeviceEvent(event) => ids.extend(event.reason.parse::<u64>().map(|id| (id, at.seq))),
             _ => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ledge_log::storage::sim::{CrashKeeps, Rng};
-use ledge_log::{AppendError, ReadError};
+use ledge_log::{AppendError, BlockNo, Log, ReadError};
 use ledge_proto::fence::{self, FenceUpdate};
 use ledge_proto::fold::view;
 use ledge_proto::ids::{Lane, Scope, Seq};
@@ -11,12 +11,13 @@ use ledge_proto::ids::{Lane, Scope, Seq};
 use super::clock::Clock;
 use super::events::{Event, Events};
 use super::link::{Fences, Link, LinkId, Side};
-use super::machine::{CLOUD, Machine, MachineId, Process};
+use super::machine::{CLOUD, Image, Machine, MachineId, Process};
 use super::oracle::Oracle;
-use super::plan::{CLOUD_SEGMENT, Mix, Plan, around};
+use super::plan::{CLOUD_SEGMENT, FaultKind, Mix, Plan, around};
 use super::trace::Trace;
 use super::violation::{Checked, Violation};
 use super::workload::ids;
+use ledge_retention::replay::first_held;
 use ledge_retention::{Keeper, Policy, Retention};
 
 /// Adds a line to the trace.
@@ -171,6 +172,8 @@ impl World {
                 note!(self, "{} has room again", self.machines[machine].label);
                 Ok(())
             }
+            Event::Lied(machine) if self.machines[machine].lie.is_some() => self.power_loss(machine),
+            Event::Lied(_) => Ok(()),
             Event::Upkeep(machine) => self.upkeep(machine),
         }
     }
@@ -196,6 +199,9 @@ impl World {
         if self.looks.below(4) == 0 {
             self.probe_rot(id)?;
         }
+        if self.looks.below(8) == 0 {
+            self.probe_refill(id)?;
+        }
         let machine = &mut self.machines[id];
         machine.life += 1;
         machine.clock.boot(self.now_us);
@@ -208,6 +214,11 @@ impl World {
             Ok(opened) => opened,
             Err(err) => return self.cannot_open(id, &err),
         };
+        if let Some(lied) = self.machines[id].lied.take()
+            && let Err(err) = read_all(&log)
+        {
+            return self.found_out(id, &lied, &err);
+        }
         note!(
             self,
             "{} starts: {}boot {} blocks {} to {}{}",
@@ -344,6 +355,9 @@ impl World {
     /// Opening failed without a power loss. An error of the device may pass; anything else may not happen.
     fn cannot_open(&mut self, id: MachineId, err: &ledge_log::OpenError) -> Checked {
         note!(self, "{} cannot open its log: {err}", self.machines[id].label);
+        if let Some(lied) = self.machines[id].lied.take() {
+            return self.found_out(id, &lied, err);
+        }
         if matches!(err, ledge_log::OpenError::Io { .. }) {
             self.restart_later(id);
             return Ok(());
@@ -352,6 +366,18 @@ impl World {
             "opens-again",
             format!("{}: {err}", self.machines[id].label),
         ))
+    }
+
+    /// A log does not go on after its disk lied: a node gets an empty disk, the cloud a copy of its own from before.
+    fn found_out(&mut self, id: MachineId, lied: &Image, err: &dyn std::fmt::Display) -> Checked {
+        note!(self, "{}: its disk lied: {err}", self.machines[id].label);
+        self.count_event("lies-found-out");
+        if self.machines[id].scope.is_some() {
+            return self.reimage(id);
+        }
+        self.machines[id].put(lied);
+        self.restart_later(id);
+        Ok(())
     }
 
     /// The daemon ends, whatever the reason; nothing is said to anybody.
@@ -378,8 +404,13 @@ impl World {
     /// The machine loses power: what survives on its disk is drawn.
     pub(super) fn power_loss(&mut self, id: MachineId) -> Checked {
         let seed = self.rng.next_u64();
+        let lie = self.machines[id].lie.take();
+        // A disk that lied about a segment that was given up and written again may have lost what it held before, and
+        // the gap that tells of it: nobody could know. So it keeps nothing where that can be.
+        let gives_up = self.machines[id].limit.is_some() || self.mix.faults.contains(&FaultKind::DiskFull);
         let keeps = match seed % 4 {
             0 => CrashKeeps::Nothing,
+            _ if lie.is_some() && gives_up => CrashKeeps::Nothing,
             1 => CrashKeeps::Everything,
             _ => CrashKeeps::Random(seed),
         };
@@ -391,6 +422,14 @@ impl World {
             self.machines[id].disk.pending(),
         );
         self.machines[id].disk = disk;
+        if let Some(lie) = lie {
+            let machine = &mut self.machines[id];
+            machine.expect(&lie);
+            machine.lied = Some(lie);
+            machine.gap_lost |= std::mem::take(&mut machine.gap_in_lie);
+            // Of the cloud's data some is gone, as if it had been put back.
+            self.restored |= id == CLOUD;
+        }
         self.end_process(id);
         self.restart_later(id);
         Ok(())
@@ -489,5 +528,17 @@ impl World {
         projection
             .catch_up(&process.log)
             .map_err(|err| Violation::new(err.invariant, format!("{name}: {}", err.detail)))
+    }
+}
+
+/// Reads every block a log holds.
+fn read_all(log: &Log) -> Result<(), ReadError> {
+    let mut reader = log.read_blocks(BlockNo::ZERO);
+    loop {
+        match reader.next_block() {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(()),
+            Err(err) => reader = first_held(log, &err).ok_or(err)?,
+        }
     }
 }

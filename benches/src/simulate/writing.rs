@@ -8,7 +8,7 @@ use super::events::Event;
 use super::machine::{CLOUD, MachineId};
 use super::plan::around;
 use super::violation::{Checked, Violation, ensure};
-use super::workload::{Moment, check_summaries, record};
+use super::workload::{Moment, check_summaries, places, record};
 use super::world::{World, note};
 
 impl World {
@@ -176,6 +176,11 @@ impl World {
                 .map_err(|err| Violation::new("I1-dense", format!("{key} {}: {err}", frame.first_seq())))?;
             if summarized && key.id.lane == Lane::UpData {
                 check_summaries(&frame)?;
+            }
+            if key.id.lane == Lane::UpData {
+                for (id, seq) in places(&frame)? {
+                    self.oracle.place(id, &key, seq);
+                }
             }
             self.oracle.write(&frame, last.chain);
             last = frame.mark();

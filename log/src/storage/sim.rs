@@ -45,6 +45,8 @@ struct Disk {
     crash_at: Option<u64>,
     crashed: bool,
     capacity: Option<u64>,
+    /// Syncs succeed and make nothing durable.
+    lying: bool,
     syncs: u64,
 }
 
@@ -91,6 +93,12 @@ impl SimDisk {
         self.disk().capacity = bytes;
     }
 
+    /// From now on syncs succeed and make nothing durable, until the power goes: a disk with a cache of its own that it
+    /// does not admit to.
+    pub fn lie(&self) {
+        self.disk().lying = true;
+    }
+
     /// Sum of the lengths of all files, bytes.
     pub fn used(&self) -> u64 {
         self.disk().used()
@@ -102,6 +110,7 @@ impl SimDisk {
         disk.faults.clear();
         disk.crash_at = None;
         disk.capacity = None;
+        disk.lying = false;
     }
 
     /// What a crash now could keep or lose.
@@ -306,6 +315,9 @@ impl Storage for SimDisk {
         let mut disk = self.disk();
         if let Some(fault) = disk.op(Op::Sync)? {
             return Err(fault.error());
+        }
+        if disk.lying {
+            return Ok(());
         }
         let (synced, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut disk.pending_names)
             .into_iter()

@@ -126,6 +126,7 @@ pub(super) fn killed(disk: &Disk) -> Disk {
     let mut after = fresh(disk, disk.inodes.clone(), disk.durable_names.clone());
     after.names.clone_from(&disk.names);
     after.pending_names.clone_from(&disk.pending_names);
+    after.lying = disk.lying;
     after
 }
 
