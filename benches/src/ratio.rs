@@ -66,8 +66,12 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         id: "B1d",
-        about: "write amplification of the log at 64 KiB groups",
-        run: append::amplification,
+        about: "write amplification of the log at 64 KiB groups, and of the log with a projection that follows it",
+        run: |context| {
+            let mut rows = append::amplification(context)?;
+            rows.extend(rebuild::amplification(context)?);
+            Ok(rows)
+        },
     },
     Bench {
         id: "B2a",

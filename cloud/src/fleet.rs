@@ -4,6 +4,8 @@
 //! empty with the daemon. So does what a node says of its state while older history is still on its way (`ahead`).
 
 mod ahead;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,6 +63,19 @@ struct NodeLink {
     ahead: Ahead,
     /// Whether the lag is one for people to see.
     lagging: bool,
+    /// What the node had told of its state when this link began.
+    returned: Returned,
+}
+
+/// How far what a node had told of its state when its link began is folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Returned {
+    /// The first heartbeat, which says how much there is, has not come.
+    NotKnown,
+    /// It ends here.
+    UpTo(Seq),
+    /// All of it.
+    Folded,
 }
 
 /// Where a stream ended at its writer, as of a heartbeat.
@@ -249,6 +264,29 @@ impl Reports for Fleet {
         }
     }
 
+    fn is_catching_up(&self, node: &Scope) -> bool {
+        let mut links = self.lock();
+        let Some(link) = links.get_mut(node).filter(|link| link.connected) else {
+            return false;
+        };
+        let last = match link.returned {
+            Returned::NotKnown => return true,
+            Returned::UpTo(last) => last,
+            Returned::Folded => return false,
+        };
+        let id = StreamId::new(node.clone(), Lane::UpState);
+        let folded = match folded_stream(&self.projection.view(), &id) {
+            Ok(folded) => folded.filter(|folded| folded.incarnation == link.peer.incarnation.0.as_slice()),
+            // It says so itself, and the daemon ends.
+            Err(_) => return false,
+        };
+        if folded.map_or(0, |folded| folded.seq) < last.0 {
+            return true;
+        }
+        link.returned = Returned::Folded;
+        false
+    }
+
     fn changes(&self) -> broadcast::Receiver<Scope> {
         self.told.subscribe()
     }
@@ -314,6 +352,7 @@ impl LinkObserver for FleetObserver {
                 down_acked: Seq::ZERO,
                 ahead: Ahead::default(),
                 lagging: false,
+                returned: Returned::NotKnown,
             },
         );
         self.fleet.links_changed();
@@ -342,6 +381,10 @@ impl LinkObserver for FleetObserver {
                     };
                     link.heads.insert(lane, head);
                 }
+            }
+            if link.returned == Returned::NotKnown {
+                let state = link.heads.get(&Lane::UpState);
+                link.returned = Returned::UpTo(state.map_or(Seq::ZERO, |head| head.seq));
             }
         });
         self.fleet.look_at_lag(&self.node);

@@ -19,7 +19,7 @@ mod dictionary;
 mod writer;
 
 pub use dictionary::{DICTIONARY_V1, DictionaryId, known_dictionaries};
-pub use writer::{Effort, FrameWriter};
+pub use writer::FrameWriter;
 
 /// Length of the two closing fields of a header: chain (tag, length, 16 bytes) and CRC (tag, 4 bytes).
 const TAIL: usize = 2 + 16 + 1 + 4;

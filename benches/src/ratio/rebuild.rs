@@ -1,5 +1,5 @@
 //! B4a: a projection folded again from the log, against fjall's bulk load of the same final entries. B4b: the projection
-//! of a log that grows, against fjall batches of the same entries.
+//! of a log that grows, against fjall batches of the same entries. B1d-projection: what both write for what is reported.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use ledge_log::Log;
+use ledge_log::storage::sim::Rng;
 use ledge_projection::{Follower, Options, Projection};
 use ledge_proto::fold::{Read as _, State};
 use ledge_proto::frame::{FrameWriter, push_record};
@@ -15,9 +16,9 @@ use ledge_proto::record::{Payload, property_key};
 use ledge_proto::v1;
 
 use super::Context;
-use super::harness::{Comparison, Plan, Row, Slice, compare};
+use super::harness::{Comparison, Plan, Row, Slice, compare, median, round};
 use super::usage::Usage;
-use super::workload::{key, open};
+use super::workload::{give_up, key, open, payload};
 
 const DEVICES: usize = 40;
 const PROPERTIES: [&str; 10] = [
@@ -44,6 +45,8 @@ struct Fleet {
     log: Log,
     writers: Vec<FrameWriter>,
     n: u32,
+    /// Of all records so far, encoded, before compression.
+    record_bytes: u64,
 }
 
 impl Fleet {
@@ -59,6 +62,7 @@ impl Fleet {
             log: open(dir)?,
             writers: (0..nodes).map(writer).collect(),
             n: 0,
+            record_bytes: 0,
         })
     }
 
@@ -74,6 +78,7 @@ impl Fleet {
                 }
             }
             let count = DEVICES * PROPERTIES.len();
+            self.record_bytes += payload.len() as u64;
             self.log
                 .append_frame_blocking(writer.frame(u32::try_from(count)?, &payload)?)?;
             records += count;
@@ -266,4 +271,69 @@ pub(super) fn apply(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
     )?;
     let note = format!("{per_batch} entries a batch, {} in all", entries.len());
     Ok(vec![Row { note, ..row }])
+}
+
+/// Bytes written to the device by a log and the projection that follows it, for each byte of records.
+pub(super) fn amplification(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
+    if !context.wants("B1d-projection") {
+        return Ok(Vec::new());
+    }
+    let nodes = 250;
+    let mut fleet = Fleet::new(&context.dir.join("log"), nodes)?;
+    // Segments to write over, as a log has that has run for a while: a new one is written twice, once with zeros.
+    let mut other = FrameWriter::new(key(nodes));
+    let noise = payload(&mut Rng::new(7), 1024, 208);
+    for _ in 0..(600 << 20) / noise.len() {
+        fleet.log.append_frame_blocking(other.frame(1024, &noise)?)?;
+    }
+    give_up(&fleet.log)?;
+    let (projection, _) = Projection::open(&context.dir.join("ours"), &fleet.log, &Options::cloud())?;
+    let mut follow = |fleet: &mut Fleet| -> anyhow::Result<()> {
+        for from in (0..nodes).step_by(NODES_PER_BATCH) {
+            fleet.report(from..from + NODES_PER_BATCH)?;
+            Follower::catch_up(&fleet.log, &projection, || false)?;
+        }
+        Ok(())
+    };
+    // Of 10 MB each: a round is long enough for tables to be written and merged.
+    let (rounds, reports) = if context.plan.quick { (2, 2) } else { (6, 5) };
+    follow(&mut fleet)?;
+    let started = Usage::now();
+    let (mut amplifications, mut record_bytes, before_syncs) = (Vec::new(), 0, fleet.log.stats().syncs);
+    for _ in 0..rounds {
+        let (before, records) = (Usage::now(), fleet.record_bytes);
+        for _ in 0..reports {
+            follow(&mut fleet)?;
+        }
+        let records = fleet.record_bytes - records;
+        let written = (Usage::now() - before).device_write_bytes;
+        #[allow(clippy::cast_precision_loss, reason = "a ratio of byte counts")]
+        amplifications.push(written as f64 / records as f64);
+        record_bytes += records;
+    }
+    let used = Usage::now() - started;
+    let amplification = median(&mut amplifications);
+    let stats = fleet.log.stats();
+    #[allow(clippy::cast_precision_loss, reason = "a rate")]
+    let gb = record_bytes as f64 / 1e9;
+    let what = Comparison {
+        id: "B1d-projection".to_owned(),
+        unit: "device bytes per byte of records, log and projection (lower is better)",
+        flush: "fdatasync of the log; the projection is not synced",
+        target: 2.2,
+    };
+    Ok(vec![Row {
+        raw: 1.0,
+        ours: round(amplification),
+        ratio: round(amplification),
+        ratio_min: round(amplifications.last().copied().unwrap_or(f64::NAN)),
+        met: amplification <= 2.2,
+        slices: rounds,
+        ours_cpu_s_per_gb: Some(round(used.cpu.as_secs_f64() / gb)),
+        raw_device_write_bytes: record_bytes,
+        ours_device_write_bytes: used.device_write_bytes,
+        ours_syncs: Some(stats.syncs - before_syncs),
+        note: "records as they are before compression; ratio_min is the worst round".to_owned(),
+        ..Row::empty(what)
+    }])
 }

@@ -1,7 +1,8 @@
-//! Ends what is marked for deletion: empties namespaces that go, removes the objects of definitions that go, and lets go of
-//! dependents whose owners are gone (background deletion; `foregroundDeletion` and `orphan` finalizers too). Forgets events.
+//! Ends what is marked for deletion: empties namespaces that go, removes the objects of definitions that go, and what is owned
+//! only by owners that are gone or wait for it ([`owners`]; finalizers `foregroundDeletion` and `orphan`). Forgets events.
 
 mod events;
+mod owners;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use futures::StreamExt;
 use ledge_kubeapi::resource::GroupResource;
 use ledge_kubeapi::serve::Api;
 use ledge_kubeapi::store::{Change, Selection, Store};
-use ledge_kubeapi::{ApiError, Environment, Object, Reason};
+use ledge_kubeapi::{ApiError, Environment, Object, Reason, meta};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::CRD_FINALIZER;
 use crate::environment::SystemEnvironment;
+use owners::{FOREGROUND, ORPHAN, Owned, Owners, Verdict};
 
 /// After a change the janitor waits this long for more, so that a burst is one round.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -109,37 +111,35 @@ async fn all(
 async fn round(store: &dyn Store) -> Result<bool, ApiError> {
     let registry = store.registry();
     let kinds = resources(&registry);
-    let mut uids = BTreeSet::new();
-    let mut owned = Vec::new();
+    let mut owners = Owners::default();
     let mut marked = Vec::new();
     for resource in &kinds {
         for object in all(store, resource.clone(), None).await? {
-            uids.insert(object.uid().to_owned());
             let value = object.value();
+            owners.add(&object, &value);
             if value["metadata"]["deletionTimestamp"].is_string() {
-                marked.push((object.clone(), value.clone()));
+                marked.push((object, value));
             }
-            if value["metadata"]["ownerReferences"]
-                .as_array()
-                .is_some_and(|owners| !owners.is_empty())
-            {
-                owned.push((object, value));
+        }
+    }
+    if owners.some_are_missing() {
+        // An owner that was made after its kind was looked at, and before that of its dependents, is there now.
+        for resource in &kinds {
+            for object in all(store, resource.clone(), None).await? {
+                owners.is_there(object.uid());
             }
         }
     }
     let mut changed = false;
     for (object, value) in &marked {
-        changed |= finish(store, &kinds, object, value, &owned).await?;
+        changed |= finish(store, &kinds, object, value, &owners).await?;
     }
-    for (object, value) in &owned {
-        let owners = value["metadata"]["ownerReferences"]
-            .as_array()
-            .into_iter()
-            .flatten();
-        let mut owners = owners.filter_map(|owner| owner["uid"].as_str());
-        if owners.all(|uid| !uids.contains(uid)) {
-            changed |= remove(store, object, value).await?;
-        }
+    for Owned { object, value } in owners.owned() {
+        changed |= match owners.judge(object, value) {
+            Verdict::Stays => false,
+            Verdict::Changes(new) => replace(store, object, new).await?,
+            Verdict::Goes(new) => remove(store, object, &new).await?,
+        };
     }
     Ok(changed)
 }
@@ -150,7 +150,7 @@ async fn finish(
     kinds: &BTreeSet<GroupResource>,
     object: &Object,
     value: &Value,
-    owned: &[(Object, Value)],
+    owners: &Owners,
 ) -> Result<bool, ApiError> {
     let finalizers = |value: &Value| {
         value["metadata"]["finalizers"]
@@ -194,32 +194,27 @@ async fn finish(
         }
         return Ok(changed);
     }
-    let dependents = owned.iter().filter(|(_, value)| {
-        let owners = value["metadata"]["ownerReferences"]
-            .as_array()
-            .into_iter()
-            .flatten();
-        owners.into_iter().any(|owner| owner["uid"] == object.uid())
-    });
-    if has("orphan") {
-        for (dependent, dependent_value) in dependents {
-            let mut new = dependent_value.clone();
+    if has(ORPHAN) {
+        let mut orphans = owners.dependents(object.uid()).peekable();
+        if orphans.peek().is_none() {
+            return end(store, object, without(value, ORPHAN)).await;
+        }
+        // It goes when none is seen any more: one that somebody else changed at this moment is not let go of yet.
+        for Owned {
+            object: orphan,
+            value,
+        } in orphans
+        {
+            let mut new = value.clone();
             if let Some(owners) = new["metadata"]["ownerReferences"].as_array_mut() {
                 owners.retain(|owner| owner["uid"] != object.uid());
             }
-            replace(store, dependent, new).await?;
+            changed |= replace(store, orphan, new).await?;
         }
-        return end(store, object, without(value, "orphan")).await;
+        return Ok(changed);
     }
-    if has("foregroundDeletion") {
-        let mut waiting = false;
-        for (dependent, dependent_value) in dependents {
-            waiting = true;
-            changed |= remove(store, dependent, dependent_value).await?;
-        }
-        if !waiting {
-            return end(store, object, without(value, "foregroundDeletion")).await;
-        }
+    if has(FOREGROUND) && !owners.is_blocked(object.uid()) {
+        return end(store, object, without(value, FOREGROUND)).await;
     }
     Ok(changed)
 }
@@ -236,6 +231,8 @@ fn without(value: &Value, finalizer: &str) -> Value {
 async fn end(store: &dyn Store, object: &Object, new: Value) -> Result<bool, ApiError> {
     let list = |value: &Value| value.as_array().is_some_and(|list| !list.is_empty());
     let kept = list(&new["metadata"]["finalizers"])
+        // A pod whose node has not ended it yet.
+        || new["metadata"]["deletionGracePeriodSeconds"].as_i64() > Some(0)
         || (new["kind"] == "Namespace" && list(&new["spec"]["finalizers"]));
     if kept {
         return replace(store, object, new).await;
@@ -282,12 +279,13 @@ async fn remove(store: &dyn Store, object: &Object, value: &Value) -> Result<boo
         value["spec"]["terminationGracePeriodSeconds"]
             .as_i64()
             .unwrap_or(30)
+            .clamp(0, meta::GRACE_MAX_S)
     } else {
         0
     };
     let mut new = value.clone();
     let now = Environment::now_us(&SystemEnvironment);
-    new["metadata"]["deletionTimestamp"] = ledge_kubeapi::meta::time(now + grace * 1_000_000).into();
+    new["metadata"]["deletionTimestamp"] = meta::time(meta::after(now, grace)).into();
     new["metadata"]["deletionGracePeriodSeconds"] = grace.into();
     replace(store, object, new).await
 }

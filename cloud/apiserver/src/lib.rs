@@ -2,11 +2,12 @@
 //! a resource version is a sequence number, a watch is a replay.
 //!
 //! Reading order: [`store`], [`environment`], [`pki`], [`tokens`], [`accounts`], [`rbac`], [`node`], [`access`], [`reviews`],
-//! [`escalation`], [`admission`], [`bootstrap`], [`janitor`], [`server`], [`local`], [`embedded`].
+//! [`escalation`], [`admission`], [`bootstrap`], [`janitor`], [`bodies`], [`server`], [`local`], [`embedded`].
 
 pub mod access;
 pub mod accounts;
 pub mod admission;
+mod bodies;
 pub mod bootstrap;
 pub mod embedded;
 pub mod environment;

@@ -95,6 +95,9 @@ impl Reviews {
         let spec = Spec::read(&review["spec"]);
         let decision = self.access.decide(user, &spec.question()).await?;
         if about == About::LocalSubject {
+            if !review["metadata"].is_object() {
+                review["metadata"] = json!({});
+            }
             review["metadata"]["namespace"] = namespace.into();
         }
         review["status"] = json!({ "allowed": decision.allowed });

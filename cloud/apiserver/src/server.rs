@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use ledge_kubeapi::ApiError;
 use ledge_kubeapi::serve::Api;
-use ledge_kubeapi::serve::request::{AUTHENTICATED, Request, User};
+use ledge_kubeapi::serve::request::{AUTHENTICATED, User};
 use ledge_kubeapi::serve::respond::Response;
 use ledge_kubeapi::serve::transport::{self, ResponseBody};
+use ledge_kubeapi::{ApiError, Reason};
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Accounts;
+use crate::bodies::{self, Bodies};
 use crate::pki::Pki;
 
 /// Connections at once; more wait to be accepted.
@@ -33,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Most headers of a request.
 const HEADERS_MAX: usize = 100;
+/// Most bytes of a request that wait to be taken up, of its head above all.
+const BUFFER_MAX_BYTES: usize = 64 * 1024;
 
 /// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +91,7 @@ impl Server {
     /// Serves `served` until `shutdown`. Watches end then; clients come back to the next one.
     pub async fn serve(self, served: Served, acceptor: TlsAcceptor, shutdown: CancellationToken) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let bodies = Bodies::new(bodies::ALL_BYTES);
         let mut connections = tokio::task::JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -98,9 +102,10 @@ impl Server {
             let Some((stream, permit)) = accepted else {
                 continue;
             };
-            let (served, acceptor, shutdown) = (served.clone(), acceptor.clone(), shutdown.clone());
+            let (served, bodies) = (served.clone(), bodies.clone());
+            let (acceptor, shutdown) = (acceptor.clone(), shutdown.clone());
             connections.spawn(async move {
-                serve_connection(stream, served, acceptor, shutdown).await;
+                serve_connection(stream, served, bodies, acceptor, shutdown).await;
                 drop(permit);
             });
         }
@@ -156,6 +161,7 @@ pub fn acceptor(pki: &Pki) -> Result<TlsAcceptor, ServeError> {
 async fn serve_connection(
     stream: TcpStream,
     served: Served,
+    bodies: Bodies,
     acceptor: TlsAcceptor,
     shutdown: CancellationToken,
 ) {
@@ -166,13 +172,15 @@ async fn serve_connection(
     let user = certificates.and_then(|certificates| user_of(certificates.first()?));
     let ended = shutdown.clone();
     let service = service_fn(move |request| {
-        let (served, user, shutdown) = (served.clone(), user.clone(), shutdown.clone());
-        async move { Ok::<_, Infallible>(answer(&served, user, request, &shutdown).await) }
+        let (served, bodies) = (served.clone(), bodies.clone());
+        let (user, shutdown) = (user.clone(), shutdown.clone());
+        async move { Ok::<_, Infallible>(answer(&served, &bodies, user, request, &shutdown).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
         .max_headers(HEADERS_MAX)
+        .max_buf_size(BUFFER_MAX_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
@@ -199,16 +207,20 @@ fn user_of(certificate: &[u8]) -> Option<User> {
     Some(User::new(name, groups))
 }
 
-async fn answer(
+async fn answer<B>(
     served: &Served,
+    bodies: &Bodies,
     user: Option<User>,
-    request: hyper::Request<Incoming>,
+    request: hyper::Request<B>,
     shutdown: &CancellationToken,
-) -> hyper::Response<ResponseBody> {
+) -> hyper::Response<ResponseBody>
+where
+    B: Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let head = request.method() == hyper::Method::HEAD;
-    let response = match read(served, user, request).await {
-        Ok(request) => served.api.serve(request).await,
-        Err(error) => Response::error(&error),
+    let response = match respond(served, bodies, user, request).await {
+        Ok(response) | Err(response) => response,
     };
     let mut out = transport::write(response, shutdown.clone().cancelled_owned());
     if head {
@@ -217,19 +229,45 @@ async fn answer(
     out
 }
 
-/// Reads a request, once its sender is known: nobody else makes the server hold a body.
-async fn read(
+/// Answers a request. Its body is read once it is known that its sender may make it: nobody else makes the server hold one.
+async fn respond<B>(
+    served: &Served,
+    bodies: &Bodies,
+    certificate: Option<User>,
+    request: hyper::Request<B>,
+) -> Result<Response, Response>
+where
+    B: Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let refuse = |error: ApiError| Response::error(&error);
+    let (mut parts, body) = request.into_parts();
+    let user = sender(served, certificate, &mut parts).await.map_err(refuse)?;
+    let head = transport::head(user, &parts).map_err(refuse)?;
+    let checked = served.api.check(head).await?;
+    let body = bodies.read(body).await.map_err(refuse)?;
+    let response = served.api.carry_out(checked, body.bytes.clone()).await;
+    drop(body);
+    Ok(response)
+}
+
+async fn sender(
     served: &Served,
     certificate: Option<User>,
-    mut request: hyper::Request<Incoming>,
-) -> Result<Request, ApiError> {
-    let authorization = request.headers_mut().remove(hyper::header::AUTHORIZATION);
-    let authorization = authorization.as_ref().and_then(|value| value.to_str().ok());
-    let sender = served
-        .accounts
-        .sender(certificate, authorization.unwrap_or_default());
-    let user = sender.await?.unwrap_or_else(transport::anonymous);
-    transport::read(user, request).await
+    parts: &mut hyper::http::request::Parts,
+) -> Result<User, ApiError> {
+    let authorization = parts.headers.remove(hyper::header::AUTHORIZATION);
+    let text = match authorization.as_ref().map(|value| value.to_str()) {
+        None => "",
+        Some(Ok(text)) => text,
+        // Who shows what cannot be read is not nobody.
+        Some(Err(_)) if certificate.is_none() => {
+            return Err(ApiError::new(Reason::Unauthorized, "Unauthorized"));
+        }
+        Some(Err(_)) => "",
+    };
+    let sender = served.accounts.sender(certificate, text).await?;
+    Ok(sender.unwrap_or_else(transport::anonymous))
 }
 
 impl std::fmt::Debug for Server {
@@ -239,3 +277,6 @@ impl std::fmt::Debug for Server {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,9 +26,6 @@ use serde_json::Value;
 
 use crate::environment::SystemEnvironment;
 
-/// Largest object, bytes of JSON, as etcd's request limit.
-pub const OBJECT_MAX_BYTES: usize = 1_572_864;
-
 /// Why the objects cannot be read from the projection.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -224,15 +221,6 @@ impl Shared {
             metadata.remove("resourceVersion");
         }
         let json = serde_json::to_vec(&value).map_err(ApiError::internal)?;
-        if json.len() > OBJECT_MAX_BYTES {
-            return Err(ApiError::new(
-                Reason::RequestEntityTooLarge,
-                format!(
-                    "Request entity too large: limit is {OBJECT_MAX_BYTES} bytes, the object has {}",
-                    json.len()
-                ),
-            ));
-        }
         let content = v1::ApiObject {
             json: json.into(),
             previous: before.map(|before| v1::Selectable {

@@ -1,5 +1,5 @@
 //! The real kubectl, and the `kube` client, against the embedded API. `LEDGE_KUBECTL` names the program; without it its tests
-//! are skipped, with a line that says so.
+//! are skipped, with a line that says so, or fail where `CI` or `LEDGE_REQUIRE_KUBERNETES` is set.
 #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
 #[path = "kubectl/access.rs"]
@@ -8,27 +8,22 @@ mod access;
 mod client;
 #[path = "kubectl/commands.rs"]
 mod commands;
+#[path = "kubectl/deletion.rs"]
+mod deletion;
+#[path = "kubectl/manifests.rs"]
+mod manifests;
+#[path = "kubectl/own_kinds.rs"]
+mod own_kinds;
 #[path = "kubectl/place.rs"]
 mod place;
+#[path = "../../testing/src/programs.rs"]
+mod programs;
 #[path = "kubectl/subresources.rs"]
 mod subresources;
 
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use place::Place;
-
-fn manifests() -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests");
-    let mut files: Vec<PathBuf> = dir
-        .read_dir()
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    files.sort();
-    assert!(files.len() >= 9, "{files:?}");
-    files
-}
 
 const WIDGETS: &str = "
 apiVersion: apiextensions.k8s.io/v1
@@ -63,45 +58,83 @@ const WIDGET: &str =
 
 #[tokio::test(flavor = "multi_thread")]
 async fn manifests_apply_as_they_are_and_stay_over_a_restart() {
-    let Some(place) = Place::new() else { return };
-    let files = manifests();
+    let Some(place) = Place::with_ledges_kinds() else {
+        return;
+    };
+    let (files, all) = (manifests::files(), manifests::directory());
     let before = place
         .serve(async {
             for file in &files {
-                place.ok(&["apply", "-f", file.to_str().unwrap()]).await;
+                let ran = place.run(&["apply", "-f", file]).await;
+                assert!(ran.code == 0 && ran.err.is_empty(), "{file}: {ran:?}");
             }
-            for file in &files {
-                let told = place.ok(&["apply", "-f", file.to_str().unwrap()]).await;
-                assert!(told.lines().all(|line| line.ends_with("unchanged")), "{told}");
-                place.ok(&["diff", "-f", file.to_str().unwrap()]).await;
-            }
+            let told = place.ok(&["apply", "-f", &all]).await;
+            assert!(told.lines().all(|line| line.ends_with("unchanged")), "{told}");
+            assert_eq!(place.ok(&["diff", "-f", &all]).await, "");
             let wide = place.ok(&["get", "deployments", "-A", "-o", "wide"]).await;
             assert!(wide.contains("nginx:1.25-alpine"), "{wide}");
             let described = place.ok(&["describe", "deployment", "nginx-edge"]).await;
             assert!(described.contains("nginx:1.25-alpine"), "{described}");
-            place
-                .ok(&["get", "all,cm,secret,pvc,sc,sa", "-A", "-o", "yaml"])
-                .await
+            place.ok(&["get", manifests::KINDS, "-A", "-o", "yaml"]).await
         })
         .await;
+    for kind in [
+        "Device",
+        "DeviceModel",
+        "EdgeApplication",
+        "NodeGroup",
+        "ClusterRole",
+    ] {
+        assert!(before.contains(&format!("  kind: {kind}\n")), "{kind}: {before}");
+    }
     let after = place
         .serve(async {
-            place
-                .ok(&["get", "all,cm,secret,pvc,sc,sa", "-A", "-o", "yaml"])
-                .await
+            let after = place.ok(&["get", manifests::KINDS, "-A", "-o", "yaml"]).await;
+            // Who goes over to the other way of applying owns what was applied before: there is nobody to conflict with.
+            place.ok(&["apply", "--server-side", "-f", &all]).await;
+            after
         })
         .await;
     assert_eq!(before, after);
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn manifests_apply_as_they_are_on_the_servers_side() {
+    let Some(place) = Place::with_ledges_kinds() else {
+        return;
+    };
+    let (files, directory) = (manifests::files(), manifests::directory());
+    let all = [
+        "get",
+        manifests::KINDS,
+        "-A",
+        "-o",
+        "yaml",
+        "--show-managed-fields",
+    ];
+    let before = place
+        .serve(async {
+            for file in &files {
+                let ran = place.run(&["apply", "--server-side", "-f", file]).await;
+                assert!(ran.code == 0 && ran.err.is_empty(), "{file}: {ran:?}");
+            }
+            let before = place.ok(&all).await;
+            place.ok(&["apply", "--server-side", "-f", &directory]).await;
+            let differs = place.ok(&["diff", "--server-side", "-f", &directory]).await;
+            assert_eq!(differs, "");
+            // kubectl says `serverside-applied` each time: that nothing was changed is seen in the versions.
+            assert_eq!(place.ok(&all).await, before);
+            before
+        })
+        .await;
+    let after = place.serve(async { place.ok(&all).await }).await;
+    assert_eq!(before, after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_way_of_changing_a_deployment() {
     let Some(place) = Place::new() else { return };
-    let file = manifests()
-        .into_iter()
-        .find(|file| file.ends_with("deployment-nginx-edge.yaml"))
-        .unwrap();
-    let file = file.to_str().unwrap().to_owned();
+    let file = manifests::file("deployment-nginx-edge.yaml");
     place
         .serve(async {
             place.ok(&["apply", "--server-side", "-f", &file]).await;

@@ -1,35 +1,13 @@
 //! The definitions, as an API server reads them.
 #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
+mod support;
+
 use std::collections::BTreeSet;
 
-use ledge_kubeapi::{Resource, crd, schema};
+use ledge_kubeapi::{Resource, crd};
 use serde_json::{Value, json};
-
-fn resource(kind: &str, version: &str) -> Resource {
-    let definitions = ledge_crds::definitions();
-    let mut all = definitions
-        .iter()
-        .flat_map(|definition| crd::resources(definition).unwrap());
-    all.find(|resource| resource.kind == kind && resource.gvr.version == version)
-        .unwrap()
-}
-
-/// What is wrong with an object: field and message of each cause.
-fn faults(kind: &str, version: &str, object: &Value) -> Vec<String> {
-    let schema = resource(kind, version).schema;
-    let mut object = object.clone();
-    let unknown = schema::prune(&schema, &mut object);
-    let unknown = unknown.into_iter().map(|path| format!("unknown {path}"));
-    let wrong = schema::check(&schema, &object, None);
-    unknown
-        .chain(
-            wrong
-                .into_iter()
-                .map(|cause| format!("{}: {}", cause.field, cause.message)),
-        )
-        .collect()
-}
+use support::faults;
 
 fn device(spec: Value) -> Value {
     json!({"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device", "metadata": {"name": "d"}, "spec": spec})
@@ -150,6 +128,6 @@ fn what_cannot_be_meant_is_refused() {
     assert!(faults(json!({"properties": [{}]}))[0].starts_with("spec.properties[0].name: Required value"));
     let endpoint = json!({"apiVersion": "rules.kubeedge.io/v1", "kind": "RuleEndpoint", "metadata": {"name": "e"},
         "spec": {"ruleEndpointType": "servicebus"}});
-    let told = self::faults("RuleEndpoint", "v1", &endpoint);
+    let told = support::faults("RuleEndpoint", "v1", &endpoint);
     assert!(told[0].contains("needs the property service_port"), "{told:?}");
 }

@@ -1,6 +1,7 @@
 //! Kubernetes APIs for the tests of controllers, so that each test runs against all there are: the embedded API, and a
 //! real kube-apiserver with its etcd where `LEDGE_KUBE_APISERVER` and `LEDGE_ETCD` name the programs (`.ci/run` builds
-//! them). Without them a line says that the real one was skipped; with `LEDGE_REQUIRE_KUBERNETES=1` the test fails.
+//! them). Without them a line says that the real one was skipped; where `CI` or `LEDGE_REQUIRE_KUBERNETES` is set
+//! the test fails.
 //!
 //! ```no_run
 //! # async fn test() {
@@ -12,16 +13,18 @@
 //! # }
 //! ```
 //!
-//! A dev-dependency only: no daemon has it. What goes wrong here is a failed test, so it panics.
+//! For tests and benchmarks only: no daemon has it. What goes wrong here is a failed test, so it panics.
 //!
-//! Reading order: this, [`place`], [`mod@real`].
+//! Reading order: this, [`place`], [`mod@real`], `manager`, `programs`.
 #![allow(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
     reason = "for tests only: a panic is how it fails"
 )]
 
+mod manager;
 pub mod place;
+mod programs;
 pub mod real;
 
 use std::path::{Path, PathBuf};
@@ -104,7 +107,8 @@ impl Cluster {
         }
     }
 
-    /// Whether it is a real API server: nothing runs beside it, no controller manager, no scheduler.
+    /// Whether it is a real API server: nothing runs beside it, no scheduler, and no controller manager but by
+    /// [`Cluster::controller_manager`].
     pub fn is_real(&self) -> bool {
         matches!(self.api, Kind::Real(_))
     }

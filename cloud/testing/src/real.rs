@@ -9,7 +9,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -17,6 +17,8 @@ use kube::{Client, Config};
 use ledge_apiserver::pki;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
+
+use crate::programs;
 
 /// How long the two may take to start on a busy machine.
 const START: Duration = Duration::from_secs(120);
@@ -39,23 +41,14 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Those that the environment names.
+    /// Those that the environment names. `None`, and one line that says so, where there are none.
     ///
     /// # Panics
-    /// When there are none though `LEDGE_REQUIRE_KUBERNETES` is `1`.
-    pub fn from_env() -> Option<Programs> {
-        let path = |name| std::env::var_os(name).filter(|path| !path.is_empty());
-        if let (Some(apiserver), Some(etcd)) = (path("LEDGE_KUBE_APISERVER"), path("LEDGE_ETCD")) {
-            return Some(Programs {
-                apiserver: apiserver.into(),
-                etcd: etcd.into(),
-            });
-        }
-        assert!(
-            std::env::var_os("LEDGE_REQUIRE_KUBERNETES").is_none_or(|required| required != "1"),
-            "LEDGE_REQUIRE_KUBERNETES=1, but LEDGE_KUBE_APISERVER and LEDGE_ETCD do not name the programs"
-        );
-        None
+    /// When there are none where they are required: `CI` or `LEDGE_REQUIRE_KUBERNETES` is set.
+    pub fn or_skip() -> Option<Programs> {
+        let names = ["LEDGE_KUBE_APISERVER", "LEDGE_ETCD"];
+        let [apiserver, etcd] = programs::or_skip("a real API server", names)?;
+        Some(Programs { apiserver, etcd })
     }
 }
 
@@ -77,8 +70,7 @@ struct Running {
     kubeconfig: PathBuf,
     config: Config,
     pids: Pids,
-    /// Its standard input is closed with it.
-    _watchman: Child,
+    processes: Mutex<Processes>,
 }
 
 /// Processes, for those who measure them.
@@ -99,12 +91,7 @@ impl Real {
         static SHARED: OnceCell<Option<Real>> = OnceCell::const_new();
         SHARED
             .get_or_init(async || {
-                let Some(programs) = Programs::from_env() else {
-                    println!(
-                        "SKIPPED a real API server: LEDGE_KUBE_APISERVER and LEDGE_ETCD name no programs (.ci/run builds them)"
-                    );
-                    return None;
-                };
+                let programs = Programs::or_skip()?;
                 Some(Real::start(&programs, Durability::Unsynced).await)
             })
             .await
@@ -147,11 +134,59 @@ impl Real {
     pub fn pids(&self) -> Pids {
         self.0.pids
     }
+
+    /// Runs a controller manager on it with `settings`, and waits until it is ready. They end together.
+    pub(crate) async fn manage(&self, program: &Path, settings: &[&str]) {
+        let deadline = Instant::now() + START;
+        loop {
+            match self.attempt_to_manage(program, settings, deadline).await {
+                Ok(()) => return,
+                Err(why) if Instant::now() < deadline && why.contains("address already in use") => {}
+                Err(why) => panic!("the real controller manager does not start: {why}"),
+            }
+        }
+    }
+
+    async fn attempt_to_manage(
+        &self,
+        program: &Path,
+        settings: &[&str],
+        deadline: Instant,
+    ) -> Result<(), String> {
+        let [port] = free_ports();
+        let dir = self.0.processes.lock().unwrap().dir.clone();
+        let pki = dir.join("pki");
+        let mut args: Vec<OsString> = settings.iter().map(OsString::from).collect();
+        args.extend(
+            [
+                // There is no other one.
+                "--leader-elect=false".to_owned(),
+                "--bind-address=127.0.0.1".to_owned(),
+                format!("--secure-port={port}"),
+            ]
+            .map(OsString::from),
+        );
+        for (name, file) in [
+            ("--kubeconfig=", self.0.kubeconfig.clone()),
+            ("--tls-cert-file=", pki.join("server.crt")),
+            ("--tls-private-key-file=", pki.join("server.key")),
+            ("--root-ca-file=", pki.join("ca.crt")),
+            ("--service-account-private-key-file=", pki.join("server.key")),
+        ] {
+            args.push(flag(name, &file));
+        }
+        let mut manager = self.0.processes.lock().unwrap().spawn(program, &args);
+        let mut config = self.0.config.clone();
+        config.cluster_url = format!("https://127.0.0.1:{port}").parse().unwrap();
+        manager.until_ready(config, "/healthz", deadline, || None).await
+    }
 }
 
-/// The processes of an attempt: unless it succeeds they end with it.
+/// The processes of an attempt: they end with it.
+#[derive(Debug)]
 struct Processes {
     dir: PathBuf,
+    /// Its standard input is closed with it.
     watchman: Child,
 }
 
@@ -202,6 +237,29 @@ impl Process {
             self.name,
             self.last_words()
         ))
+    }
+
+    /// Waits until it answers at `path`, or it or what it stands on has ended.
+    async fn until_ready(
+        &mut self,
+        config: Config,
+        path: &str,
+        deadline: Instant,
+        mut below: impl FnMut() -> Option<String>,
+    ) -> Result<(), String> {
+        let client = Client::try_from(config).unwrap();
+        loop {
+            if let Some(why) = below().or_else(|| self.ended()) {
+                return Err(why);
+            }
+            if is_ready(&client, path).await {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("not ready in {START:?}: {}", self.last_words()));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     fn last_words(&self) -> String {
@@ -270,19 +328,10 @@ async fn attempt(programs: &Programs, durability: Durability, deadline: Instant)
     let config = Config::from_custom_kubeconfig(text, &KubeConfigOptions::default())
         .await
         .unwrap();
-    let ready = Client::try_from(config.clone()).unwrap();
-    loop {
-        if let Some(why) = etcd.ended().or_else(|| apiserver.ended()) {
-            return Err(why);
-        }
-        if is_ready(&ready).await {
-            break;
-        }
-        if Instant::now() > deadline {
-            return Err(format!("not ready in {START:?}: {}", apiserver.last_words()));
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let ended = || etcd.ended();
+    apiserver
+        .until_ready(config.clone(), "/readyz", deadline, ended)
+        .await?;
     Ok(Real(Arc::new(Running {
         kubeconfig,
         config,
@@ -290,7 +339,7 @@ async fn attempt(programs: &Programs, durability: Durability, deadline: Instant)
             apiserver: apiserver.child.id(),
             etcd: etcd.child.id(),
         },
-        _watchman: processes.watchman,
+        processes: Mutex::new(processes),
     })))
 }
 
@@ -300,8 +349,8 @@ fn flag(name: &str, path: &Path) -> OsString {
     flag
 }
 
-async fn is_ready(client: &Client) -> bool {
-    let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
+async fn is_ready(client: &Client, path: &str) -> bool {
+    let request = http::Request::get(path).body(Vec::new()).unwrap();
     let asked = tokio::time::timeout(Duration::from_secs(5), client.request_text(request));
     matches!(asked.await, Ok(Ok(text)) if text == "ok")
 }

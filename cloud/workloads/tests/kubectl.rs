@@ -1,7 +1,9 @@
 //! The real kubectl follows a rollout. `LEDGE_KUBECTL` names the program; without it this test is skipped, with a line that
-//! says so.
+//! says so, or fails where `CI` or `LEDGE_REQUIRE_KUBERNETES` is set.
 #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
+#[path = "../../testing/src/programs.rs"]
+mod programs;
 mod support;
 
 use std::path::Path;
@@ -10,7 +12,7 @@ use serde_json::json;
 use support::Cluster;
 
 /// Runs kubectl, which has to succeed, and gives what it printed.
-async fn kubectl(cluster: &Cluster, program: &std::ffi::OsStr, args: &[&str]) -> String {
+async fn kubectl(cluster: &Cluster, program: &Path, args: &[&str]) -> String {
     let output = tokio::process::Command::new(program)
         .args(args)
         .env("KUBECONFIG", &cluster.kubeconfig)
@@ -27,8 +29,7 @@ async fn kubectl(cluster: &Cluster, program: &std::ffi::OsStr, args: &[&str]) ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_is_rolled_out_scaled_and_rolled_back() {
-    let Some(program) = std::env::var_os("LEDGE_KUBECTL") else {
-        println!("SKIPPED kubectl on workloads: LEDGE_KUBECTL names no kubectl");
+    let Some([program]) = programs::or_skip("kubectl on workloads", ["LEDGE_KUBECTL"]) else {
         return;
     };
     let mut cluster = Cluster::start().await;
@@ -37,8 +38,8 @@ async fn a_manifest_is_rolled_out_scaled_and_rolled_back() {
             .node(node, json!({"node-role.kubernetes.io/edge": ""}), json!([]))
             .await;
     }
-    let manifest =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../apiserver/tests/manifests/deployment-nginx-edge.yaml");
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../controllers/tests/manifests/deployment-nginx-edge.yaml");
     let manifest = manifest.to_str().unwrap();
     let web = "deployment/nginx-edge";
     let run = async |args: &[&str]| kubectl(&cluster, &program, args).await;

@@ -1,7 +1,9 @@
 //! The real kubectl against MetaServer. `LEDGE_KUBECTL` names the program; without it these tests are skipped, with a line
-//! that says so.
+//! that says so, or fail where `CI` or `LEDGE_REQUIRE_KUBERNETES` is set.
 #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
+#[path = "../../../cloud/testing/src/programs.rs"]
+mod programs;
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -28,12 +30,9 @@ struct Ran {
 
 impl Kubectl {
     fn new(edge: &Edge, home: &Path) -> Option<Kubectl> {
-        let Some(program) = std::env::var_os("LEDGE_KUBECTL") else {
-            println!("SKIPPED kubectl against MetaServer: LEDGE_KUBECTL names no kubectl");
-            return None;
-        };
+        let [program] = programs::or_skip("kubectl against MetaServer", ["LEDGE_KUBECTL"])?;
         Some(Kubectl {
-            program: program.into(),
+            program,
             home: home.to_owned(),
             server: format!("http://{}", edge.address),
         })

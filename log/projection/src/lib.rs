@@ -121,8 +121,8 @@ impl Applied {
         }
     }
 
-    /// fold version u32 | incarnation 16 | block u64 | chain 16, big-endian.
-    fn encode(self) -> Vec<u8> {
+    /// As it is kept beside the state: fold version u32 | incarnation 16 | block u64 | chain 16, big-endian.
+    pub fn encode(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(44);
         out.extend_from_slice(&fold::FOLD_VERSION.to_be_bytes());
         out.extend_from_slice(&self.incarnation.0);
@@ -131,7 +131,8 @@ impl Applied {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads what [`Applied::encode`] wrote; `None` for anything else, and for what another fold version wrote.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         if bytes.len() != 44 || bytes[..4] != fold::FOLD_VERSION.to_be_bytes() {
             return None;
         }

@@ -1,5 +1,5 @@
-//! Fresh before old, over real QUIC on a simulated line: after a week offline, state is current in the cloud about as
-//! soon as without a backlog, commands do not wait, and telemetry drains within its bucket.
+//! Fresh before old, over real QUIC on a simulated line: after a week offline, state is current in the cloud within a round
+//! trip, commands do not wait for the backlog, and telemetry drains within its bucket and its hours.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,7 +8,7 @@ mod net;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ledge_log::{Log, Options, SimDisk};
 use ledge_proto::fold::snapshot::{self, SnapshotSource};
@@ -32,6 +32,7 @@ const LINE: net::Line = net::Line {
     loss: 0.2,
 };
 const ONE_WAY: Duration = Duration::from_millis(300);
+const ROUND_TRIP: Duration = Duration::from_millis(600);
 const RATE: Rate = Rate {
     bytes_per_second: 2000,
     burst: 4000,
@@ -307,7 +308,7 @@ impl Site {
     }
 
     /// Connects an edge that was alone to an empty cloud, and sends it commands one after the other.
-    fn run(&self, (disk, state): &(SimDisk, State), seed: u64) -> Story {
+    fn run(&self, (disk, state): &(SimDisk, State), drain: Drain, seed: u64) -> Story {
         let edge_log = open(&disk.after_kill(), self.cluster, "edge-1", seed);
         let cloud_log = open(&SimDisk::new(), self.cluster, "cloud", seed + 1000);
         let edge_folded = Folded::new(&edge_log, state.clone());
@@ -348,7 +349,7 @@ impl Site {
             }
         });
         let edge = LinkParts {
-            drain: Drain::new(Some(RATE), Vec::new()),
+            drain,
             observer: Arc::new(Edge {
                 log: edge_log.clone(),
                 story: story.clone(),
@@ -399,27 +400,37 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
+/// How long after the session began the state was current, in the median.
+fn current(stories: &[Story]) -> Duration {
+    let times = stories
+        .iter()
+        .map(|story| story.current.unwrap() - story.up.unwrap());
+    median(times.collect())
+}
+
+/// How long a command took to be answered, in the median.
+fn answer(stories: &[Story]) -> Duration {
+    let times = stories.iter().flat_map(|story| {
+        let pairs = story.answered.iter().zip(&story.commanded);
+        pairs.map(|(answered, commanded)| *answered - *commanded)
+    });
+    median(times.collect())
+}
+
+/// 20 values changed once a minute for a week, and a million samples.
+fn week(site: &Site) -> (SimDisk, State) {
+    alone(site.cluster, 7 * 24 * 60 * KEYS, 1_000_000)
+}
+
 #[test]
-fn after_a_week_offline_state_is_current_as_soon_as_without_a_backlog() {
+fn after_a_week_offline_state_is_current_in_a_round_trip_and_commands_do_not_wait() {
     let site = Site::new();
-    // 20 values changed once a minute for a week, and a million samples.
-    let backlog = alone(site.cluster, 7 * 24 * 60 * KEYS, 1_000_000);
-    let nothing = alone(site.cluster, KEYS, 0);
-    let run = |disk| -> Vec<Story> { (1..=SEEDS).map(|seed| site.run(disk, seed)).collect() };
+    let (backlog, nothing) = (week(&site), alone(site.cluster, KEYS, 0));
+    let run = |disk| -> Vec<Story> {
+        let drain = || Drain::new(Some(RATE), Vec::new());
+        (1..=SEEDS).map(|seed| site.run(disk, drain(), seed)).collect()
+    };
     let (after, before) = (run(&backlog), run(&nothing));
-    let current = |stories: &[Story]| {
-        let times = stories
-            .iter()
-            .map(|story| story.current.unwrap() - story.up.unwrap());
-        median(times.collect())
-    };
-    let answer = |stories: &[Story]| {
-        let times = stories.iter().flat_map(|story| {
-            let pairs = story.answered.iter().zip(&story.commanded);
-            pairs.map(|(answered, commanded)| *answered - *commanded)
-        });
-        median(times.collect())
-    };
     println!(
         "state current after {:?} with a backlog, {:?} without; a command answered after {:?}, {:?}",
         current(&after),
@@ -427,12 +438,15 @@ fn after_a_week_offline_state_is_current_as_soon_as_without_a_backlog() {
         answer(&after),
         answer(&before),
     );
-    let ratio = current(&after).as_secs_f64() / current(&before).as_secs_f64();
-    assert!(ratio <= 1.2, "{ratio}");
+    // Which packets are lost depends on which are sent, so that the two cannot be compared seed by seed, and their medians
+    // only roughly (see B3b for that). A round trip has 300 ms to spare for what is on the line before: two packets of 1200 bytes,
+    // not a backlog.
+    assert!(current(&after) <= ROUND_TRIP, "{:?}", current(&after));
+    assert!(current(&before) <= ROUND_TRIP, "{:?}", current(&before));
     // The line is full, so that a lost packet is noticed later and the next one waits for its turn among those in
     // flight; it does not wait for the backlog, which takes hours.
     let ratio = answer(&after).as_secs_f64() / answer(&before).as_secs_f64();
-    assert!(ratio <= 8.0, "{ratio}");
+    assert!(ratio <= 3.0, "{ratio}");
     for story in &after {
         let began = story.up.unwrap();
         let mut sent = 0;
@@ -443,5 +457,18 @@ fn after_a_week_offline_state_is_current_as_soon_as_without_a_backlog() {
             assert!(sent as f64 <= allowed + 1.0, "{sent} bytes at {at:?}");
         }
         assert!(sent > 0, "no telemetry left");
+    }
+}
+
+#[test]
+fn outside_its_hours_telemetry_waits_and_nothing_else_does() {
+    let site = Site::new();
+    let noon = || SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_014_400); // 12:00 UTC
+    let drain = || Drain::new(None, vec!["01:00-02:00".parse().unwrap()]).with_clock(noon);
+    let backlog = week(&site);
+    for seed in 1..=3 {
+        let story = site.run(&backlog, drain(), seed);
+        assert_eq!(story.answered.len(), COMMANDS);
+        assert_eq!(story.telemetry, [], "seed {seed}");
     }
 }

@@ -29,6 +29,14 @@ pub fn time(us: i64) -> String {
     time.format("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// Longest grace period, seconds; a longer one is taken for it. Times stay within what can be written.
+pub const GRACE_MAX_S: i64 = i32::MAX as i64;
+
+/// The moment so many seconds after `now_us`, at most [`GRACE_MAX_S`]; both ends are microseconds since 1970.
+pub fn after(now_us: i64, seconds: i64) -> i64 {
+    now_us.saturating_add(seconds.clamp(0, GRACE_MAX_S) * 1_000_000)
+}
+
 /// Microseconds since 1970 of a moment in RFC 3339; `None` when it is none.
 pub fn time_us(text: &str) -> Option<i64> {
     let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;

@@ -6,10 +6,13 @@ use std::collections::{BTreeMap, VecDeque};
 use futures::channel::mpsc;
 use futures::stream::{self, BoxStream, StreamExt};
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Reason};
 use crate::object::{Object, ObjectKey, Version};
 use crate::resource::{GroupResource, Registry};
 use crate::store::{Change, Event, EventKind, Page, Resume, Selection};
+
+/// Largest object, bytes of JSON, as etcd's request limit.
+pub const OBJECT_MAX_BYTES: usize = 1_572_864;
 
 /// What is kept in memory.
 #[derive(Debug, Clone, Copy)]
@@ -144,15 +147,24 @@ impl Objects {
         limit: Option<usize>,
         resume: Option<&Resume>,
     ) -> Result<Page, ApiError> {
+        let (mut first, last) = selection.range();
+        if let Some(resume) = resume {
+            // Where to go on came from a client: another list's place would show what that list is allowed for.
+            if resume.from < first || resume.from >= last {
+                return Err(ApiError::bad_request(
+                    "continue key is not valid: it is not in this list",
+                ));
+            }
+            if resume.version > self.version {
+                return Err(ApiError::expired(format!(
+                    "The provided continue parameter is of version {}, which is not there yet. You can start a new list without the continue parameter.",
+                    resume.version
+                )));
+            }
+            first.clone_from(&resume.from);
+        }
         let version = resume.map_or(self.version, |resume| resume.version);
         let undone = self.undo_to(selection, version)?;
-        let (first, last) = selection.range();
-        let first = resume.map_or(first, |resume| resume.from.clone());
-        if last <= first {
-            return Err(ApiError::bad_request(
-                "continue key is not valid: it is not in this list",
-            ));
-        }
         let now = self.objects.range(first.clone()..last.clone());
         if undone.is_empty() {
             return Ok(page(now.map(|(_, object)| object), version, limit));
@@ -240,7 +252,7 @@ impl Objects {
 /// Checks a change against what is there, and gives the object it leaves (of a deletion, what it was last).
 ///
 /// # Errors
-/// As [`Change`] says.
+/// As [`Change`] says; `RequestEntityTooLarge` for an object over [`OBJECT_MAX_BYTES`].
 pub fn outcome(
     change: Change,
     current: Option<&Object>,
@@ -258,16 +270,23 @@ pub fn outcome(
         Some(current) if current.version() != expected => Err(ApiError::modified(&resource, &name)),
         Some(current) => Ok(current),
     };
+    let within = |object: Object| match object.json().len() {
+        found if found > OBJECT_MAX_BYTES => Err(ApiError::new(
+            Reason::RequestEntityTooLarge,
+            format!("Request entity too large: limit is {OBJECT_MAX_BYTES} bytes, the object has {found}"),
+        )),
+        _ => Ok(object),
+    };
     Ok(match change {
         Change::Create { key, value } => {
             if current.is_some() {
                 return Err(ApiError::already_exists(&resource, &name));
             }
-            (Object::new(key, version, value, &selectable), false)
+            (within(Object::new(key, version, value, &selectable))?, false)
         }
         Change::Update { key, expected, value } => {
             expect(expected)?;
-            (Object::new(key, version, value, &selectable), false)
+            (within(Object::new(key, version, value, &selectable))?, false)
         }
         Change::Delete { key, expected } => {
             let last = expect(expected)?.value();
@@ -423,6 +442,34 @@ mod tests {
             objects.list(&pods(Some("")), None, None).unwrap().objects.len(),
             0
         );
+    }
+
+    #[test]
+    fn a_list_goes_on_only_where_it_could_have_stopped() {
+        let mut objects = three();
+        objects.apply(pod(4, "a", "four"), false);
+        let code = |namespace: Option<&str>, version: u64, from: &Object| {
+            let resume = Resume {
+                version: Version(version),
+                from: from.key().clone(),
+            };
+            let page = objects.list(&pods(namespace), None, Some(&resume));
+            page.map(|page| names(&page)).map_err(|error| error.reason.code())
+        };
+        let (before, within, after) = (pod(1, "a", "one"), pod(3, "ab", "three"), pod(3, "b", "x"));
+        for version in [3, 4] {
+            assert_eq!(
+                code(Some("ab"), version, &within),
+                Ok(vec!["ab/three@3".to_owned()])
+            );
+            assert_eq!(code(Some("ab"), version, &before), Err(400));
+            assert_eq!(code(Some("ab"), version, &after), Err(400));
+        }
+        assert_eq!(code(Some("ab"), 5, &within), Err(410));
+        let mut key = within.key().clone();
+        key.resource.resource = "nodes".to_owned();
+        let other = Object::new(key, Version(3), json!({}), &[]);
+        assert_eq!(code(None, 3, &other), Err(400));
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub use json::{MAX_OPERATIONS, json};
 pub use strategic::strategic;
 
 use crate::error::{ApiError, Cause, Details, Reason};
-use crate::schema::MAX_DEPTH;
+use crate::schema::{MAX_DEPTH, cause};
 
 /// Applies a JSON merge patch (RFC 7386): null takes a field away, objects are merged, all else is replaced.
 ///
@@ -53,17 +53,45 @@ fn merge_into(target: &mut Value, patch: &Value, depth: usize) {
 
 /// A patch that is not of the shape its kind asks for.
 fn not_an_object(before: &str, patch: &Value) -> ApiError {
-    let what = match patch {
+    let what = go_type(patch);
+    ApiError::bad_request(format!(
+        "{before}json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+    ))
+}
+
+/// Whether what a patch left is still an object: a JSON patch may replace all of it.
+///
+/// # Errors
+/// `Invalid`, as upstream says that it cannot decode it.
+pub fn check_object(patched: &Value) -> Result<(), ApiError> {
+    if patched.is_object() {
+        return Ok(());
+    }
+    Err(invalid(
+        &patched.to_string(),
+        &format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            go_type(patched)
+        ),
+    ))
+}
+
+/// 422 of a patch, or of what it leaves, with the beginning of it.
+pub(crate) fn invalid(shown: &str, why: &str) -> ApiError {
+    let cause = cause::invalid("patch", &shown.into(), why);
+    ApiError::invalid("", "", "", vec![cause])
+}
+
+/// What Go calls the type of a JSON value.
+pub(crate) fn go_type(value: &Value) -> &'static str {
+    match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
         Value::Number(_) => "number",
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",
-    };
-    ApiError::bad_request(format!(
-        "{before}json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
-    ))
+    }
 }
 
 /// A patch that does not fit the object. The message is upstream's, which says nothing of the reason: that is in a cause.

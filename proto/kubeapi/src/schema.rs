@@ -32,7 +32,7 @@ pub use duplicates::duplicates;
 pub use meta::object_meta;
 pub use prune::{MAX_UNKNOWN, prune};
 pub use rules::{CompiledRules, check, check_rules};
-pub use validate::validate;
+pub use validate::{mistyped, validate};
 
 /// Deepest nesting of schemas and of objects: what the JSON decoder reads back.
 pub const MAX_DEPTH: usize = 127;

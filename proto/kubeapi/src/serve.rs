@@ -1,6 +1,7 @@
 //! Requests in, responses out: the protocol over a [`Store`].
 //!
-//! The shell reads a request (its body bounded by [`BODY_MAX_BYTES`]), says who sent it, and writes the [`Response`].
+//! The shell reads a request (its body bounded by [`BODY_MAX_BYTES`]), says who sent it, and writes the [`Response`]. One that
+//! strangers reach asks [`Api::check`] before it reads a body.
 //!
 //! Reading order: [`request`], [`options`], this file, `impersonate`, `read`, `watch`, `write` (what every write has in common),
 //! `create`, `update`, `patching`, `delete`, `subresource`, `scale`, `certificates`, [`respond`], [`transport`].
@@ -21,9 +22,12 @@ mod update;
 mod watch;
 mod write;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::FutureExt;
 
 use crate::Environment;
 use crate::error::{ApiError, Reason};
@@ -103,6 +107,27 @@ pub struct Api {
     extension: Arc<dyn Extension>,
 }
 
+/// A request that its sender may make, see [`Api::check`].
+#[derive(Debug)]
+pub struct Checked {
+    request: Request,
+    about: About,
+}
+
+#[derive(Debug)]
+enum About {
+    /// Objects of a resource that is served.
+    Resource {
+        registry: Arc<Registry>,
+        resource: Arc<Resource>,
+        path: ResourcePath,
+        options: Box<Options>,
+        verb: &'static str,
+    },
+    /// Discovery, OpenAPI, version and health.
+    Other(Target),
+}
+
 /// A request for a resource that is served, taken apart.
 struct Call<'a> {
     api: &'a Api,
@@ -137,35 +162,77 @@ impl Api {
 
     /// Answers a request. Whatever is wrong with it is told in the response.
     pub async fn serve(&self, mut request: Request) -> Response {
-        match impersonate::impersonated(self, &request).await {
-            Ok(None) => {}
-            Ok(Some(user)) => request.user = user,
-            Err(Refused::Status(error)) => return Response::error(&error),
-            Err(Refused::Senseless(response)) => return response,
-        }
-        if let Err(error) = request.decode_body() {
-            return Response::error(&error);
-        }
-        match self.answer(&request).await {
-            Ok(response) => response,
-            Err(error) => Response::error(&error),
+        let body = std::mem::take(&mut request.body);
+        match self.check(request).await {
+            Ok(checked) => self.carry_out(checked, body).await,
+            Err(response) => response,
         }
     }
 
-    async fn answer(&self, request: &Request) -> Result<Response, ApiError> {
+    /// Whether the sender of `request`, whose body need not be read yet, may make it at all.
+    ///
+    /// # Errors
+    /// The response that says why not.
+    pub async fn check(&self, request: Request) -> Result<Checked, Response> {
+        unless_it_panics(self.checked(request)).await.flatten()
+    }
+
+    /// Does what was checked, and answers.
+    pub async fn carry_out(&self, checked: Checked, body: Bytes) -> Response {
+        let Checked { mut request, about } = checked;
+        request.body = body;
+        let answer = async {
+            request.decode_body()?;
+            self.answer(&request, about).await
+        };
+        match unless_it_panics(answer).await {
+            Ok(Ok(response)) | Err(response) => response,
+            Ok(Err(error)) => Response::error(&error),
+        }
+    }
+
+    async fn checked(&self, mut request: Request) -> Result<Checked, Response> {
+        match impersonate::impersonated(self, &request).await {
+            Ok(None) => {}
+            Ok(Some(user)) => request.user = user,
+            Err(Refused::Status(error)) => return Err(Response::error(&error)),
+            Err(Refused::Senseless(response)) => return Err(response),
+        }
+        match self.about(&request).await {
+            Ok(about) => Ok(Checked { request, about }),
+            Err(error) => Err(Response::error(&error)),
+        }
+    }
+
+    /// What `request` is about, when its sender may ask for it.
+    async fn about(&self, request: &Request) -> Result<About, ApiError> {
         let target = crate::path::parse(&request.path)
             .ok_or_else(|| ApiError::bad_request("the path is too long or has a broken escape"))?;
         let path = match target {
             Target::Resource(path) => path,
-            other => return self.describe(request, &other).await,
+            other => {
+                let attributes = Attributes {
+                    user: request.user.clone(),
+                    verb: request.method.as_verb(),
+                    resource: None,
+                    path: request.path.clone(),
+                    fields: String::new(),
+                };
+                self.allow(&attributes).await?;
+                return Ok(About::Other(other));
+            }
         };
-        let options = Options::parse(&request.query)?;
+        let options = Box::new(Options::parse(&request.query)?);
         let registry = self.store.registry();
         let Some(resource) = registry.get(&path.gvr).cloned() else {
             return Err(ApiError::no_such_path());
         };
         let verb = verb(request.method, &path, &options)?;
         let mut asked = path.clone();
+        if asked.gvr.group.is_empty() && asked.gvr.resource == "namespaces" {
+            // As upstream: a role in a namespace may be about the namespace itself.
+            asked.namespace.clone_from(&asked.name);
+        }
         if asked.name.is_none() && verb != "create" {
             // Who may read one object may list and watch it alone.
             asked.name = crate::selector::exact_match(&options.fields, "metadata.name");
@@ -178,6 +245,26 @@ impl Api {
             fields: options.fields.clone(),
         };
         self.allow(&attributes).await?;
+        Ok(About::Resource {
+            registry,
+            resource,
+            path,
+            options,
+            verb,
+        })
+    }
+
+    async fn answer(&self, request: &Request, about: About) -> Result<Response, ApiError> {
+        let (registry, resource, path, options, verb) = match about {
+            About::Resource {
+                registry,
+                resource,
+                path,
+                options,
+                verb,
+            } => (registry, resource, path, options, verb),
+            About::Other(target) => return self.describe(request, &target),
+        };
         if let Some(response) = self.extension.call(request, &path).await {
             return Ok(response);
         }
@@ -190,7 +277,7 @@ impl Api {
             registry,
             resource,
             path,
-            options,
+            options: *options,
             format,
         };
         match (call.path.subresource.as_deref(), verb) {
@@ -260,23 +347,22 @@ impl Api {
         Ok(())
     }
 
-    /// Discovery, OpenAPI, version and health.
-    async fn describe(&self, request: &Request, target: &Target) -> Result<Response, ApiError> {
-        let verb = request.method.as_verb();
-        let attributes = Attributes {
-            user: request.user.clone(),
-            verb,
-            resource: None,
-            path: request.path.clone(),
-            fields: String::new(),
-        };
-        self.allow(&attributes).await?;
+    fn describe(&self, request: &Request, target: &Target) -> Result<Response, ApiError> {
         if !matches!(request.method, Method::Get | Method::Head) {
             return Err(method_not_allowed());
         }
         let registry = self.store.registry();
         respond::describe(&registry, request, target).ok_or_else(ApiError::no_such_path)
     }
+}
+
+/// A mistake of ours in one request costs that request only.
+async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Result<T, Response> {
+    let outcome = AssertUnwindSafe(Box::pin(work)).catch_unwind().await;
+    outcome.map_err(|_| {
+        let told = "this request made the server panic: its log says where";
+        Response::error(&ApiError::internal(told))
+    })
 }
 
 fn method_not_allowed() -> ApiError {
@@ -349,3 +435,6 @@ impl Extension for NoExtension {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

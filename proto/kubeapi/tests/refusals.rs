@@ -6,19 +6,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::FutureExt;
+use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use http_body_util::Full;
 use ledge_kubeapi::memory::MemoryStore;
 use ledge_kubeapi::objects::Limits;
 use ledge_kubeapi::path::ResourcePath;
-use ledge_kubeapi::serve::request::{Method, Request, User};
+use ledge_kubeapi::serve::request::{Request, User};
 use ledge_kubeapi::serve::respond::{Body, Response};
-use ledge_kubeapi::serve::{AllowAll, Api, Extension, Write};
+use ledge_kubeapi::serve::transport;
+use ledge_kubeapi::serve::{Api, Attributes, Authorizer, Extension, Write};
 use ledge_kubeapi::{ApiError, Environment, Registry, builtin, crd};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Where upstream's words are those of a library it is made with, or of its own source files; code and reason are the same.
-const OTHER_WORDS: [(&str, &str); 8] = [
+const OTHER_WORDS: &[(&str, &str)] = &[
     (
         "no JSON",
         "couldn't parse the body as JSON: EOF while parsing an object at line 1 column 1",
@@ -48,10 +51,105 @@ const OTHER_WORDS: [(&str, &str); 8] = [
         "a continue that is none",
         "invalid continue token: continue key is not valid: it was not given out by this server",
     ),
+    (
+        "labels that are a text",
+        "Namespace in version \"v1\" cannot be handled as a Namespace: json: \"string\": metadata.labels in body must be of type object: \"string\"",
+    ),
+    (
+        "a spec that is a text",
+        "Namespace in version \"v1\" cannot be handled as a Namespace: json: \"string\": spec in body must be of type object: \"string\"",
+    ),
+    (
+        "a condition that is a text",
+        "CertificateSigningRequest in version \"v1\" cannot be handled as a CertificateSigningRequest: json: \"string\": status.conditions[0] in body must be of type object: \"string\"",
+    ),
+    (
+        "a condition that is a text, of a signer",
+        "CertificateSigningRequest in version \"v1\" cannot be handled as a CertificateSigningRequest: json: \"string\": status.conditions[0] in body must be of type object: \"string\"",
+    ),
+    // Upstream shows the whole object.
+    (
+        "a field twice in a merge patch, strictly",
+        r#" "" is invalid: patch: Invalid value: "{\"data\": {\"b\": \"1\", \"b\": \"2\"}}": strict decoding error: duplicate field "data.b""#,
+    ),
+    (
+        "a field twice in a JSON patch, strictly",
+        r#" "" is invalid: patch: Invalid value: "[{\"op\": \"add\", \"op\": \"add\", \"path\": \"/data/b\", \"value\": \"1\"}]": strict decoding error: json patch duplicate field "[0].op""#,
+    ),
+    (
+        "an unknown field in a merge patch, strictly",
+        r#" "" is invalid: patch: Invalid value: "{\"datum\":{\"b\":\"1\"}}": strict decoding error: unknown field "datum""#,
+    ),
+    // Upstream makes YAML of it first, and tells lines.
+    (
+        "a field twice in an apply, strictly",
+        "error strict decoding YAML: duplicate field \"data.a\"",
+    ),
+    (
+        "a field twice in an apply",
+        "299 - \"duplicate field \\\"data.a\\\"\"",
+    ),
+    (
+        "a field twice in YAML, strictly",
+        "error decoding YAML: line 6: the key `a` is there twice",
+    ),
+    (
+        "a field twice in YAML",
+        "error decoding YAML: line 6: the key `a` is there twice",
+    ),
+    // Upstream takes them for an empty object.
+    (
+        "a patch that leaves a text",
+        "the server rejected our request due to an error in our request",
+    ),
+    (
+        "a patch that leaves nothing",
+        "the server rejected our request due to an error in our request",
+    ),
+    // A place in another list is none in this one.
+    (
+        "another namespace's continue",
+        "continue key is not valid: it is not in this list",
+    ),
+    (
+        "an object that is too large",
+        "Request entity too large: limit is 1572864 bytes, the object has N",
+    ),
+    // No token is given to go on in a list of another moment.
+    (
+        "a continue of the past",
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
+    ),
+    // Upstream's words where it keeps a copy of the past, which it does of all but events.
+    ("a watch of the past", "too old resource version: 1 (N)"),
 ];
 
-/// Upstream answers 500 without a reason: the mistake is the client's.
-const OTHER_CODE: [(&str, u64, &str); 1] = [("a version on creation", 400, "BadRequest")];
+/// Where upstream answers 500 without a reason, though the mistake is the client's, or lets pass what is none.
+const OTHER_CODE: &[(&str, u64, &str)] = &[
+    ("a version on creation", 400, "BadRequest"),
+    ("an object that is too large", 413, "RequestEntityTooLarge"),
+    ("a patch that leaves a text", 422, "Invalid"),
+    ("a patch that leaves nothing", 422, "Invalid"),
+    ("a field twice in YAML", 400, "BadRequest"),
+    ("another namespace's continue", 400, "BadRequest"),
+];
+
+/// Nobody gave him a role.
+const BOB: &str = "bob";
+
+/// Bob may nothing, all others everything.
+struct Roles;
+
+#[async_trait]
+impl Authorizer for Roles {
+    async fn authorize(&self, attributes: &Attributes) -> Result<(), String> {
+        if attributes.user.name == BOB {
+            Err(attributes.denied())
+        } else {
+            Ok(())
+        }
+    }
+}
 
 struct Still;
 
@@ -103,9 +201,9 @@ fn registry() -> Registry {
     registry
 }
 
-fn request(step: &Value) -> Request {
-    let path = step["path"].as_str().unwrap();
-    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+/// As the server reads it; `token` is where the list before goes on.
+fn request(step: &Value, token: &str) -> Result<Request, ApiError> {
+    let path = step["path"].as_str().unwrap().replace("{continue}", token);
     let mut headers: BTreeMap<String, String> =
         [("content-type", "application/json"), ("user-agent", "record")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -113,49 +211,119 @@ fn request(step: &Value) -> Request {
     for (name, value) in step["headers"].as_object().unwrap() {
         headers.insert(name.to_ascii_lowercase(), value.as_str().unwrap().to_owned());
     }
-    let body = match &step["body"] {
+    let mut body = match &step["body"] {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         body => body.to_string(),
     };
-    Request {
-        method: Method::parse(step["method"].as_str().unwrap()).unwrap(),
-        path: path.to_owned(),
-        query: query.to_owned(),
-        headers: headers.into_iter().collect(),
-        body: body.into(),
-        user: User::new("admin", ["system:masters"]),
+    if let Some(pad) = step["pad"].as_u64() {
+        body = body.replace("PAD", &"x".repeat(usize::try_from(pad).unwrap()));
     }
+    let mut request = http::Request::builder()
+        .method(step["method"].as_str().unwrap())
+        .uri(path)
+        .body(Full::<Bytes>::from(body))
+        .unwrap();
+    for (name, value) in headers {
+        let name = http::HeaderName::try_from(name).unwrap();
+        request.headers_mut().insert(name, value.try_into().unwrap());
+    }
+    let user = User::new("admin", ["system:masters"]);
+    transport::read(user, request).now_or_never().unwrap()
 }
 
-/// Without the ids of objects, which are different every time.
+/// Without what is different every time: ids of objects, versions of the store.
 fn without_ids(text: &str) -> String {
     let id = regex::Regex::new("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").unwrap();
-    id.replace_all(text, "ID").into_owned()
+    let text = id.replace_all(text, "ID");
+    let version = regex::Regex::new(r"(current: |\(|the object has )[0-9]+").unwrap();
+    version.replace_all(&text, "${1}N").into_owned()
+}
+
+/// Changes more than the store remembers.
+fn forget(api: &Api) {
+    let step = |method: &str, body: Value| {
+        let path = "/api/v1/namespaces/refusals/configmaps";
+        let path = if method == "POST" {
+            path.to_owned()
+        } else {
+            format!("{path}/forget")
+        };
+        let step = json!({"method": method, "path": path, "body": body, "headers": {}});
+        let response = api.serve(request(&step, "").unwrap()).now_or_never().unwrap();
+        assert!(response.status < 300, "{response:?}");
+    };
+    let map = |n: usize| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "forget"}, "data": {"a": n.to_string().repeat(500_000)}});
+    step("POST", map(0));
+    for n in 1..10 {
+        step("PUT", map(n));
+    }
+    step("DELETE", Value::Null);
+}
+
+/// What was answered: of a watch, how it begins.
+fn read(response: Response) -> (Value, Vec<String>) {
+    let warnings = response.headers.iter().filter(|(name, _)| *name == "warning");
+    let warnings = warnings.map(|(_, value)| value.clone()).collect();
+    let answer = match response.body {
+        Body::Whole(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+        Body::Stream(mut lines) => {
+            let line = lines.next().now_or_never().flatten().unwrap();
+            serde_json::from_slice(&line).unwrap()
+        }
+    };
+    (answer, warnings)
 }
 
 #[test]
 fn as_kube_apiserver_refuses() {
-    let store = Arc::new(MemoryStore::new(registry(), Limits::default()));
+    let limits = Limits {
+        window_bytes: 4 * 1024 * 1024,
+        ..Limits::default()
+    };
+    let store = Arc::new(MemoryStore::new(registry(), limits));
     let definitions = Definitions(Arc::clone(&store));
-    let api = Api::new(store, Arc::new(Still), Arc::new(AllowAll), Arc::new(definitions));
+    let api = Api::new(store, Arc::new(Still), Arc::new(Roles), Arc::new(definitions));
     let steps: Vec<Value> = serde_json::from_str(include_str!("refusals/refusals.json")).unwrap();
-    assert!(steps.len() > 60);
+    assert!(steps.len() > 160);
+    let mut token = String::new();
     let mut wrong = Vec::new();
     for step in &steps {
-        let response = api.serve(request(step)).now_or_never().unwrap();
-        let status = response.status;
-        let about = step["about"].as_str().unwrap();
-        let answer: Value = match response.body {
-            Body::Whole(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
-            Body::Stream(_) => Value::Null,
+        if step["method"] == "COMPACT" {
+            forget(&api);
+            continue;
+        }
+        let response = match request(step, &token) {
+            Ok(request) => api.serve(request).now_or_never().unwrap(),
+            Err(error) => Response::error(&error),
         };
+        let mut status = u64::from(response.status);
+        let about = step["about"].as_str().unwrap();
+        let (mut answer, warnings) = read(response);
         let mut theirs = (step["code"].as_u64().unwrap(), step["reason"].as_str());
+        if let Some(code) = step["event"].as_u64() {
+            theirs.0 = code;
+        }
+        if answer["type"] == "ERROR" {
+            answer = answer["object"].take();
+            status = answer["code"].as_u64().unwrap();
+        }
         if let Some((_, code, reason)) = OTHER_CODE.iter().find(|(name, ..)| *name == about) {
             theirs = (*code, Some(reason));
         }
-        let ours = (u64::from(status), answer["reason"].as_str());
+        let ours = (status, answer["reason"].as_str());
         if theirs.0 < 400 && ours.0 < 400 {
+            if let Some(next) = answer["metadata"]["continue"].as_str() {
+                next.clone_into(&mut token);
+            }
+            let told = step["warnings"].as_array().into_iter().flatten();
+            let mut told: Vec<&str> = told.map(|told| told.as_str().unwrap()).collect();
+            if let Some((_, other)) = OTHER_WORDS.iter().find(|(name, _)| *name == about) {
+                told = vec![other];
+            }
+            if warnings != told {
+                wrong.push(format!("{about}\n  ours   {warnings:?}\n  theirs {told:?}"));
+            }
             continue;
         }
         let words = without_ids(answer["message"].as_str().unwrap_or_default());

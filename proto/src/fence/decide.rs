@@ -82,13 +82,26 @@ enum Relation {
     Behind { common: Position },
     /// As `Behind`, and it does not hold our end.
     Shorter { common: Position },
-    /// Where it ended when it was opened is not held here.
+    /// Where it ended when it was opened is not held here, and no receipt proves it.
     TooOld,
     /// It is not on our chain.
     Foreign,
 }
 
-fn relation(stream: &StreamFacts, ours: &dyn Ours) -> Relation {
+/// Whether this cloud acknowledged exactly `theirs` in the history that ends with `end`: our receipt says so, and no epoch
+/// has begun since. It stands in for records that are no longer held, unless we were put back meanwhile (`raised`): what
+/// was acknowledged before that may have been followed by another history here.
+fn acknowledged(stream: &StreamFacts, theirs: Mark, end: Mark, raised: bool) -> bool {
+    let receipt = stream
+        .acked
+        .filter(|acked| acked.verified == Some(true) && acked.durable == theirs);
+    receipt.is_some()
+        && theirs.position.epoch == end.position.epoch
+        && theirs.position <= end.position
+        && !raised
+}
+
+fn relation(stream: &StreamFacts, ours: &dyn Ours, raised: bool) -> Relation {
     let Some(end) = ours.durable(&stream.key) else {
         return Relation::Whole;
     };
@@ -110,6 +123,7 @@ fn relation(stream: &StreamFacts, ours: &dyn Ours) -> Relation {
     let common = match (stream.opened, ours.mark_at(&stream.key, opened.seq)) {
         (None, _) => Position::ZERO,
         (Some(theirs), Some(here)) if same_chain(theirs, here) => opened,
+        (Some(theirs), None) if acknowledged(stream, theirs, end, raised) => opened,
         // Not held any more, or never, where a snapshot took the place of records.
         (Some(_), None) => return Relation::TooOld,
         (Some(_), Some(_)) => return Relation::Foreign,
@@ -292,7 +306,7 @@ impl Case<'_> {
         let mut streams = Vec::new();
         let mut lost = Vec::new();
         for stream in &self.hello.streams {
-            match action(stream, relation(stream, self.ours)) {
+            match action(stream, relation(stream, self.ours, self.raised)) {
                 Ok(action) => streams.push((stream.key.clone(), action)),
                 Err(decision) => return decision,
             }
@@ -374,7 +388,7 @@ impl Case<'_> {
                     stream.key.id
                 ));
             }
-            match relation(stream, self.ours) {
+            match relation(stream, self.ours, self.raised) {
                 Relation::Behind { .. } | Relation::Shorter { .. } => any_lost = true,
                 Relation::Whole | Relation::Ahead => {}
                 Relation::TooOld | Relation::Foreign => {

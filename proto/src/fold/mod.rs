@@ -81,7 +81,7 @@ pub fn apply_frame<S: Store>(store: &mut S, frame: &Frame) -> Result<(), FoldErr
             if folded_before {
                 return Ok(());
             }
-            if frame.first_seq().0 != folded.seq + 1 {
+            if folded.seq.checked_add(1) != Some(frame.first_seq().0) {
                 return Err(FoldError::Gap {
                     stream: frame.key().id.clone(),
                     folded: Seq(folded.seq),
@@ -108,7 +108,8 @@ pub fn apply_frame<S: Store>(store: &mut S, frame: &Frame) -> Result<(), FoldErr
     folded.epoch = frame.epoch().0;
     folded.seq = frame.last_seq().0;
     folded.chain = frame.chain().0.to_vec();
-    folded.records += u64::from(frame.count());
+    // A snapshot from a peer may say any number.
+    folded.records = folded.records.saturating_add(u64::from(frame.count()));
     store.put(
         table::key(scope, Table::stream_of(*lane), b""),
         folded.encode_to_vec(),

@@ -9,11 +9,8 @@ use zstd::bulk::{Compressor, Decompressor};
 
 use super::dictionary::{Dictionary, DictionaryId};
 
-/// Level of frames as they are appended.
-pub(super) const LEVEL_APPEND: i32 = 1;
-/// Level of frames that are written again: there is time, and they stay.
-pub(super) const LEVEL_REWRITE: i32 = 3;
-
+/// Level without a dictionary.
+const LEVEL: i32 = 1;
 /// Level with a dictionary: 5 % smaller than level 1, for a fifth more time on frames that are small anyway.
 pub(super) const LEVEL_DICTIONARY: i32 = 3;
 
@@ -23,17 +20,17 @@ const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// A buffer larger than this is not kept.
 const KEEP_BYTES: usize = 512 * 1024;
 
-/// A context, and what it was last set up for.
-struct Kept<C, S> {
+/// A context, and the dictionary it was last set up for.
+struct Kept<C> {
     context: C,
-    setting: S,
+    dictionary: DictionaryId,
 }
 
 thread_local! {
-    static PLAIN: RefCell<Option<Kept<Compressor<'static>, i32>>> = const { RefCell::new(None) };
-    static WITH: RefCell<Option<Kept<Compressor<'static>, DictionaryId>>> = const { RefCell::new(None) };
+    static PLAIN: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static WITH: RefCell<Option<Kept<Compressor<'static>>>> = const { RefCell::new(None) };
     static UNPACK: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
-    static UNPACK_WITH: RefCell<Option<Kept<Decompressor<'static>, DictionaryId>>> = const { RefCell::new(None) };
+    static UNPACK_WITH: RefCell<Option<Kept<Decompressor<'static>>>> = const { RefCell::new(None) };
     /// Where frames are compressed to, and put together again before they are decompressed.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -56,20 +53,13 @@ fn in_buffer<T>(
 }
 
 /// Compresses `payload` without a dictionary, and hands the result to `with`.
-pub(super) fn pack<T>(level: i32, payload: &[u8], with: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
-    PLAIN.with_borrow_mut(|kept| {
-        let kept = match kept {
-            Some(kept) => kept,
-            None => kept.insert(Kept {
-                context: Compressor::new(level)?,
-                setting: level,
-            }),
+pub(super) fn pack<T>(payload: &[u8], with: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    PLAIN.with_borrow_mut(|context| {
+        let context = match context {
+            Some(context) => context,
+            None => context.insert(Compressor::new(LEVEL)?),
         };
-        if kept.setting != level {
-            kept.context.set_compression_level(level)?;
-            kept.setting = level;
-        }
-        in_buffer(payload, |out| kept.context.compress_to_buffer(payload, out), with)
+        in_buffer(payload, |out| context.compress_to_buffer(payload, out), with)
     })
 }
 
@@ -88,13 +78,13 @@ pub(super) fn pack_with<T>(
                 context.include_dictid(false)?;
                 kept.insert(Kept {
                     context,
-                    setting: dictionary.id(),
+                    dictionary: dictionary.id(),
                 })
             }
         };
-        if kept.setting != dictionary.id() {
+        if kept.dictionary != dictionary.id() {
             kept.context.set_prepared_dictionary(dictionary.encoder())?;
-            kept.setting = dictionary.id();
+            kept.dictionary = dictionary.id();
         }
         in_buffer(
             payload,
@@ -123,12 +113,12 @@ pub(super) fn unpack_with(
             Some(kept) => kept,
             None => kept.insert(Kept {
                 context: Decompressor::with_prepared_dictionary(dictionary.decoder())?,
-                setting: dictionary.id(),
+                dictionary: dictionary.id(),
             }),
         };
-        if kept.setting != dictionary.id() {
+        if kept.dictionary != dictionary.id() {
             kept.context.set_prepared_dictionary(dictionary.decoder())?;
-            kept.setting = dictionary.id();
+            kept.dictionary = dictionary.id();
         }
         BUFFER.with_borrow_mut(|buffer| {
             buffer.clear();

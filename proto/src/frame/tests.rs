@@ -56,10 +56,9 @@ proptest! {
             prop::collection::vec(a_record(), 16..100),
             prop::collection::vec(Just(v1::Record::default()), 1..300),
         ],
-        effort in prop_oneof![Just(Effort::Append), Just(Effort::Rewrite)],
         dictionary in prop_oneof![Just(Some(DictionaryId::V1)), Just(None), Just(Some(DictionaryId::of(b"other")))],
     ) {
-        let mut writer = FrameWriter::new(key()).with_effort(effort).with_dictionary(dictionary);
+        let mut writer = FrameWriter::new(key()).with_dictionary(dictionary);
         let frame = frame_of(&mut writer, &records);
         let plain: usize = records.iter().map(|record| record.encode_length_delimited_to_vec().len()).sum();
         prop_assert_eq!(frame.raw_len(), plain);

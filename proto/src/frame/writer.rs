@@ -21,16 +21,6 @@ const COMPRESS_FROM_BYTES: usize = 1024;
 /// What naming a dictionary takes in the header, bytes.
 const DICTIONARY_FIELD: usize = 6;
 
-/// How much work goes into making a frame small.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Effort {
-    /// As records are appended: level 1.
-    #[default]
-    Append,
-    /// When frames are written again to stay, in an archive or a backlog: level 3 where no dictionary is used.
-    Rewrite,
-}
-
 /// Turns records of one stream into frames, each chained to the one before.
 #[derive(Debug, Clone)]
 pub struct FrameWriter {
@@ -38,7 +28,6 @@ pub struct FrameWriter {
     epoch: Epoch,
     next_seq: Seq,
     chain: Chain,
-    effort: Effort,
     dictionary: Option<DictionaryId>,
 }
 
@@ -51,7 +40,6 @@ impl FrameWriter {
             epoch: Epoch::FIRST,
             next_seq: Seq(1),
             chain,
-            effort: Effort::default(),
             dictionary: Some(DictionaryId::V1),
         }
     }
@@ -63,16 +51,8 @@ impl FrameWriter {
             epoch: mark.position.epoch,
             next_seq: mark.position.seq.next(),
             chain: mark.chain,
-            effort: Effort::default(),
             dictionary: Some(DictionaryId::V1),
         }
-    }
-
-    /// Spends `effort` on making frames small.
-    #[must_use]
-    pub fn with_effort(mut self, effort: Effort) -> Self {
-        self.effort = effort;
-        self
     }
 
     /// Compresses small frames with another dictionary than [`DictionaryId::V1`], or with none. Everyone who will read
@@ -117,10 +97,6 @@ impl FrameWriter {
             .dictionary
             .filter(|_| count < DICTIONARY_BELOW_RECORDS && payload.len() <= DICTIONARY_MAX_BYTES)
             .and_then(dictionary::find);
-        let level = match self.effort {
-            Effort::Rewrite => compress::LEVEL_REWRITE,
-            Effort::Append => compress::LEVEL_APPEND,
-        };
         let smaller = |codec, id: Option<DictionaryId>, packed: &[u8]| {
             let named = if id.is_some() { DICTIONARY_FIELD } else { 0 };
             (packed.len() + named < payload.len()).then(|| self.assemble(count, raw_len, codec, id, packed))
@@ -130,7 +106,7 @@ impl FrameWriter {
                 smaller(Codec::ZstdDictionary, Some(dictionary.id()), packed)
             }),
             None if count >= COMPRESS_FROM_RECORDS || payload.len() >= COMPRESS_FROM_BYTES => {
-                compress::pack(level, payload, |packed| smaller(Codec::Zstd, None, packed))
+                compress::pack(payload, |packed| smaller(Codec::Zstd, None, packed))
             }
             None => Ok(None),
         };

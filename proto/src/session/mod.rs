@@ -1,7 +1,8 @@
 //! The replication session as a state machine without I/O.
 //!
 //! `handle_*` takes what happened, `poll_*` gives what to do, and `now` (time since any fixed moment) is an
-//! argument. Transports move bytes: control messages as in [`wire`], frames on one stream per lane.
+//! argument. Transports move bytes: control messages as in [`wire`], frames on one stream per lane as in
+//! [`items`].
 //!
 //! An edge dials and says HELLO with what it holds; the cloud answers WELCOME with what it holds and a token, or
 //! REFUSE; the edge keeps the token and says CONFIRM. Then each end sends the streams it writes, from just after what
@@ -18,13 +19,14 @@
 //! - [`Event::Reset`]: begin the new epoch, all of them durably, and call [`Session::handle_reset_done`].
 //! - Cloud: after [`Event::Established`] or [`Event::Quarantine`], end every other session of the node.
 //!
-//! Reading order: [`owner`], this file, [`handshake`], [`acks`], [`heartbeat`], [`fetch`], [`wire`].
+//! Reading order: [`owner`], this file, [`handshake`], [`acks`], [`heartbeat`], [`fetch`], [`wire`], [`items`].
 
 mod acks;
 mod backoff;
 mod fetch;
 mod handshake;
 mod heartbeat;
+pub mod items;
 mod owner;
 pub mod wire;
 

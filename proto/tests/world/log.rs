@@ -217,10 +217,11 @@ pub fn begin_epoch(log: &mut Log, key: &StreamKey, epoch: Epoch, base: Mark, com
         chain: base.chain,
     };
     let common = Some(common.unwrap_or(Position::ZERO));
+    let held_after = log.held_after(key);
     let again: Vec<u64> = log
         .standing(key)
         .into_iter()
-        .filter(|item| Some(item.mark().position) > common)
+        .filter(|item| Some(item.mark().position) > common && item.mark().position.seq > held_after)
         .filter_map(says)
         .collect();
     log.streams

@@ -122,6 +122,8 @@ pub struct Link {
     reset: [Vec<StreamKey>; 2],
     sending: [BTreeMap<StreamKey, Seq>; 2],
     pub told: Vec<Told>,
+    /// Every control message so far, of both ends.
+    pub sent: Vec<Message>,
     over: [bool; 2],
     /// Frames stored though the session had not been confirmed.
     pub stored_early: usize,
@@ -195,6 +197,7 @@ impl Link {
             reset: Default::default(),
             sending: Default::default(),
             told: Vec::new(),
+            sent: Vec::new(),
             over: [false; 2],
             stored_early: 0,
         }
@@ -224,6 +227,7 @@ impl Link {
         for end in [End::Edge, End::Cloud] {
             let now = self.now;
             while let Some(message) = self.session(end).poll_transmit(now) {
+                self.sent.push(message.clone());
                 self.control[index(other(end))].push_back(message);
             }
         }

@@ -1,5 +1,6 @@
 //! Devices by kubectl: what a user applies and patches reaches a device behind real daemons, and what the device says is
-//! seen where the user looks. `LEDGE_KUBECTL` names the program; without it a line says that it was skipped.
+//! seen where the user looks. `LEDGE_KUBECTL` names the program; without it a line says that it was skipped,
+//! or the test fails where `CI` or `LEDGE_REQUIRE_KUBERNETES` is set.
 
 use std::net::SocketAddr;
 

@@ -1,6 +1,5 @@
 //! The real kubectl, as a user has it. `LEDGE_KUBECTL` names the program.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,6 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
+
+use super::programs;
 
 /// Nothing takes this long unless it fails: the machine may be slow and busy.
 const SOON: Duration = Duration::from_secs(90);
@@ -30,25 +31,10 @@ pub(crate) struct Ran {
     pub(crate) err: String,
 }
 
-/// The programs that `variables` name; without one of them, a line says that `what` was skipped. It fails where they have
-/// to be there: in CI, and with `LEDGE_REQUIRE_KUBERNETES=1`.
-pub(crate) fn programs<const N: usize>(what: &str, variables: [&str; N]) -> Option<[PathBuf; N]> {
-    let found = variables.map(|name| std::env::var_os(name).filter(|path| !path.is_empty()));
-    if found.iter().all(Option::is_some) {
-        return Some(found.map(|path| path.unwrap().into()));
-    }
-    let message = format!("{what}: {} do not name programs", variables.join(", "));
-    let required = std::env::var_os("LEDGE_REQUIRE_KUBERNETES").is_some_and(|required| required == "1");
-    assert!(!required && std::env::var_os("CI").is_none(), "{message}");
-    // Past the test harness, which keeps what a passing test prints.
-    writeln!(std::io::stderr(), "SKIPPED {message}").ok();
-    None
-}
-
 impl Kubectl {
     /// For the API that `kubeconfig` names, with a home in `dir`; `None`: `what` is skipped.
     pub(crate) fn new(what: &str, kubeconfig: &Path, dir: &Path) -> Option<Kubectl> {
-        let [program] = programs(what, ["LEDGE_KUBECTL"])?;
+        let [program] = programs::or_skip(what, ["LEDGE_KUBECTL"])?;
         Some(Kubectl {
             program,
             home: dir.join("home"),

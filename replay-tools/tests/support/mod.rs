@@ -5,4 +5,6 @@
 pub(crate) mod cluster;
 pub(crate) mod kubectl;
 pub(crate) mod place;
+#[path = "../../../cloud/testing/src/programs.rs"]
+pub(crate) mod programs;
 pub(crate) mod story;

@@ -8,12 +8,17 @@ use ledge_apiserver::embedded::{Config, EVENT_TTL, Embedded, Limits};
 use ledge_log::{DiskStorage, Log, Options};
 use ledge_projection::{Follower, Projection};
 use ledge_proto::ids::ClusterId;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+
+use crate::programs;
 
 /// An API on a log of its own.
 pub(crate) struct Place {
     pub(crate) dir: tempfile::TempDir,
     kubectl: PathBuf,
+    /// CustomResourceDefinitions that are there from the start.
+    definitions: Vec<Value>,
 }
 
 /// What kubectl said.
@@ -26,13 +31,18 @@ pub(crate) struct Ran {
 
 impl Place {
     pub(crate) fn new() -> Option<Place> {
-        let Some(kubectl) = std::env::var_os("LEDGE_KUBECTL") else {
-            println!("SKIPPED kubectl against the embedded API: LEDGE_KUBECTL names no kubectl");
-            return None;
-        };
+        let [kubectl] = programs::or_skip("kubectl against the embedded API", ["LEDGE_KUBECTL"])?;
         Some(Place {
-            kubectl: kubectl.into(),
+            kubectl,
             ..Place::here()
+        })
+    }
+
+    /// As [`Place::new`], with the kinds that Ledge adds, as cloudcore has them.
+    pub(crate) fn with_ledges_kinds() -> Option<Place> {
+        Some(Place {
+            definitions: ledge_crds::definitions(),
+            ..Place::new()?
         })
     }
 
@@ -41,6 +51,7 @@ impl Place {
         Place {
             dir: tempfile::tempdir().unwrap(),
             kubectl: "kubectl".into(),
+            definitions: Vec::new(),
         }
     }
 
@@ -64,7 +75,7 @@ impl Place {
             data_dir: dir.to_owned(),
             limits: Limits::default(),
         };
-        let embedded = Embedded::open(config, log.clone(), &projection, &[])
+        let embedded = Embedded::open(config, log.clone(), &projection, &self.definitions)
             .await
             .unwrap()
             .with_event_ttl(event_ttl);

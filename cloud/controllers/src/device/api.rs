@@ -269,6 +269,8 @@ impl Saying {
                 }
                 true
             }
+            // Word of it comes after the answer to a write of ours.
+            Event::Apply(object) if held.has_later(which, &object) => false,
             Event::Apply(object) => self.apply(&mut held, which, object),
             Event::Delete(object) => {
                 key_of(which, &object).is_some_and(|key| self.remove(&mut held, which, &key))
@@ -369,6 +371,25 @@ impl Held {
             Which::Model => &mut self.models,
             _ => &mut self.devices,
         }
+    }
+
+    /// Whether a later version of the same object is known.
+    fn has_later(&self, which: Which, object: &DynamicObject) -> bool {
+        let Some(key) = key_of(which, object) else {
+            return false;
+        };
+        let known = match which {
+            Which::Device => self.devices.get(&key).map(|known| &known.raw),
+            Which::Status => self.statuses.get(&key),
+            Which::Model | Which::Node => None,
+        };
+        let version = |object: &DynamicObject| object.metadata.resource_version.as_ref()?.parse::<u64>().ok();
+        known.is_some_and(|known| {
+            known.metadata.uid == object.metadata.uid
+                && version(known)
+                    .zip(version(object))
+                    .is_some_and(|(known, it)| it < known)
+        })
     }
 
     fn is_whole(&self) -> bool {

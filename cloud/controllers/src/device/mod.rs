@@ -57,6 +57,9 @@ pub trait Reports: Send + Sync + Debug {
     /// How far the cloud is behind `node`.
     fn behind(&self, node: &Scope) -> Behind;
 
+    /// Whether `node` is connected, and had told more of its state when it connected than is known here yet.
+    fn is_catching_up(&self, node: &Scope) -> bool;
+
     /// Nodes about which [`Reports::behind`] says something else, or that said something ahead of their history.
     fn changes(&self) -> broadcast::Receiver<Scope>;
 }

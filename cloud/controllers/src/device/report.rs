@@ -1,5 +1,6 @@
 //! Up: what is known of devices, written to the API on change only. The first change is written at once, further ones
-//! together once in the device's report cycle; a loss of the link and its return do not wait.
+//! together once in the device's report cycle; a loss of the link and its return do not wait. What a node told while it
+//! was away does not wait either: when all of it is known, its devices are written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,6 +40,9 @@ const TIMES_EVERY: Duration = Duration::from_secs(30);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// What fails again and again is tried more and more rarely, down to this.
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(64);
+/// What a node told while it was away is known within this time, as a rule: one write then says that the link is back, and
+/// what there is. While it is not, it is looked at again after this time.
+const CATCHES_UP: Duration = Duration::from_millis(100);
 /// By then every node had the time to connect to a cloudcore that just started.
 const EVERYBODY_AFTER: Duration = Duration::from_secs(65);
 
@@ -57,6 +61,10 @@ struct Plan {
     started: Instant,
     due: BTreeSet<(Instant, String)>,
     devices: BTreeMap<String, Planned>,
+    /// Nodes that are back, and of which not all is known yet that they told meanwhile.
+    catching_up: BTreeSet<Scope>,
+    /// When these are looked at again.
+    look: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -114,13 +122,11 @@ impl Report {
                     }
                 },
                 event = links.recv() => match event {
-                    Ok(node) => match drained(&mut links, node) {
-                        Some(nodes) => {
-                            of_nodes(&outcome, &nodes).into_iter().for_each(|key| plan.touch(key, true));
-                        }
-                        None => self.touch_all(&mut plan),
-                    },
-                    Err(RecvError::Lagged(_)) => self.touch_all(&mut plan),
+                    Ok(node) => {
+                        let nodes = drained(&mut links, node).unwrap_or_else(|| all_nodes(&outcome));
+                        self.links_changed(nodes, &outcome, &mut plan);
+                    }
+                    Err(RecvError::Lagged(_)) => self.links_changed(all_nodes(&outcome), &outcome, &mut plan),
                     Err(RecvError::Closed) => return,
                 },
                 changed = self.outcomes.changed() => {
@@ -128,9 +134,13 @@ impl Report {
                         return;
                     }
                     let now = self.outcomes.borrow_and_update().clone();
-                    differing(&outcome, &now).into_iter().for_each(|key| plan.touch(key, true));
+                    let differing = differing(&outcome, &now);
+                    let nodes = differing.iter().filter_map(|key| now.nodes.get(key).cloned());
+                    self.links_changed(nodes.collect(), &now, &mut plan);
+                    differing.into_iter().for_each(|key| plan.touch(key, true));
                     outcome = now;
                 }
+                () = until(plan.look) => self.look_at_returned(&outcome, &mut plan),
                 () = sleep_until(everybody), if !waited_for_everybody => {
                     waited_for_everybody = true;
                     self.touch_all(&mut plan);
@@ -145,6 +155,37 @@ impl Report {
             .devices()
             .into_iter()
             .for_each(|key| plan.touch(key, false));
+    }
+
+    /// These nodes are connected, or no longer, or told something ahead of their history.
+    fn links_changed(&self, nodes: BTreeSet<Scope>, outcome: &Outcome, plan: &mut Plan) {
+        let now = Instant::now();
+        let (back, others): (BTreeSet<Scope>, _) = nodes
+            .into_iter()
+            .partition(|node| self.reports.is_catching_up(node));
+        plan.catching_up.retain(|node| !others.contains(node));
+        for (nodes, due) in [(&back, now + CATCHES_UP), (&others, now)] {
+            of_nodes(outcome, nodes)
+                .into_iter()
+                .for_each(|key| plan.plan(key, due));
+        }
+        if !back.is_empty() {
+            plan.look = plan.look.or(Some(now + CATCHES_UP));
+            plan.catching_up.extend(back);
+        }
+    }
+
+    /// Plans the devices of nodes of which all is known now that they told while they were away.
+    fn look_at_returned(&self, outcome: &Outcome, plan: &mut Plan) {
+        let now = Instant::now();
+        let (still, known): (BTreeSet<Scope>, _) = std::mem::take(&mut plan.catching_up)
+            .into_iter()
+            .partition(|node| self.reports.is_catching_up(node));
+        of_nodes(outcome, &known)
+            .into_iter()
+            .for_each(|key| plan.plan(key, now));
+        plan.look = (!still.is_empty()).then_some(now + CATCHES_UP);
+        plan.catching_up = still;
     }
 
     /// Writes what is due.
@@ -353,6 +394,8 @@ impl Plan {
             started: Instant::now(),
             due: BTreeSet::new(),
             devices: BTreeMap::new(),
+            catching_up: BTreeSet::new(),
+            look: None,
         }
     }
 
@@ -473,6 +516,10 @@ fn drained(links: &mut broadcast::Receiver<Scope>, first: Scope) -> Option<BTree
             Err(TryRecvError::Empty | TryRecvError::Closed) => return Some(nodes),
         }
     }
+}
+
+fn all_nodes(outcome: &Outcome) -> BTreeSet<Scope> {
+    outcome.nodes.values().cloned().collect()
 }
 
 fn of_nodes(outcome: &Outcome, nodes: &BTreeSet<Scope>) -> Vec<String> {

@@ -177,14 +177,12 @@ impl Down {
                 kind.found.clear();
                 return;
             }
-            Event::InitApply(object) | Event::Apply(object) => {
-                let key = objects::key_of(&kind.followed.resource, &object);
-                let Some((object, value)) = objects::read(&kind.followed.resource, object) else {
-                    return;
-                };
-                kind.found.insert(key.clone());
-                self.needs.put(&key, object, &value)
+            Event::InitApply(object) => {
+                kind.found
+                    .insert(objects::key_of(&kind.followed.resource, &object));
+                self.put(number, object)
             }
+            Event::Apply(object) => self.put(number, object),
             Event::Delete(object) => {
                 let key = objects::key_of(&kind.followed.resource, &object);
                 let version = object.metadata.resource_version.unwrap_or_default();
@@ -200,6 +198,18 @@ impl Down {
             }
         };
         self.compare(changed);
+    }
+
+    fn put(&mut self, number: usize, object: DynamicObject) -> BTreeSet<Entry> {
+        let Some(kind) = self.kinds.get(number) else {
+            return BTreeSet::new();
+        };
+        let resource = &kind.followed.resource;
+        let key = objects::key_of(resource, &object);
+        let Some((object, value)) = objects::read(resource, object) else {
+            return BTreeSet::new();
+        };
+        self.needs.put(&key, object, &value)
     }
 
     fn compare(&mut self, entries: impl IntoIterator<Item = Entry>) {

@@ -82,11 +82,8 @@ impl Interests {
         pending: &mut Pending,
     ) {
         let place = (scope.clone(), id.clone());
-        let same = self
-            .all
-            .get(&place)
-            .is_some_and(|known| Some(&known.content) == content.as_ref());
-        if same {
+        let known = self.all.get(&place).map(|known| &known.content);
+        if known.is_some() && known == content.as_ref() {
             return;
         }
         pending.interests.insert(id.clone());
@@ -95,35 +92,48 @@ impl Interests {
                 .objects
                 .extend(std::mem::take(&mut before.objects).into_keys());
         }
-        let Some(content) = content else { return };
-        let of_node = self.all.keys().filter(|(of, _)| of == scope).count();
-        let mut interest = Interest {
-            content: content.clone(),
+        let interest = content.map(|content| Interest {
+            content,
             objects: BTreeMap::new(),
             found: HashSet::new(),
             listed: false,
             version: String::new(),
             state: None,
             following: None,
-        };
-        if of_node < PER_NODE_MAX {
-            let following = follow(
-                self.client.clone(),
-                scope.clone(),
-                id,
-                content,
-                self.heard.clone(),
-            );
-            interest.following = Some(tokio::spawn(following).abort_handle());
-        } else {
-            interest.state = Some(v1::InterestState {
-                code: 429,
-                reason: "TooManyRequests".to_owned(),
-                message: format!("the node has more than {PER_NODE_MAX} interests"),
-                resource_version: String::new(),
-            });
+        });
+        self.all.extend(interest.map(|interest| (place, interest)));
+        self.follow_some(scope, pending);
+    }
+
+    /// Follows what is not followed yet, up to the limit; what is beyond it is told so, and has its turn when others go.
+    fn follow_some(&mut self, scope: &Scope, pending: &mut Pending) {
+        let first = (scope.clone(), String::new());
+        let of_node = self
+            .all
+            .range(first.clone()..)
+            .take_while(|((of, _), _)| of == scope);
+        let followed = of_node
+            .filter(|(_, interest)| interest.following.is_some())
+            .count();
+        let mut room = PER_NODE_MAX.saturating_sub(followed);
+        let of_node = self.all.range_mut(first..).take_while(|((of, _), _)| of == scope);
+        for ((_, id), interest) in of_node.filter(|(_, interest)| interest.following.is_none()) {
+            if room > 0 {
+                room -= 1;
+                let (client, heard) = (self.client.clone(), self.heard.clone());
+                let following = follow(client, scope.clone(), id.clone(), interest.content.clone(), heard);
+                interest.following = Some(tokio::spawn(following).abort_handle());
+                interest.state = None;
+            } else if interest.state.is_none() {
+                interest.state = Some(v1::InterestState {
+                    code: 429,
+                    reason: "TooManyRequests".to_owned(),
+                    message: format!("the node has more than {PER_NODE_MAX} interests"),
+                    resource_version: String::new(),
+                });
+                pending.interests.insert(id.clone());
+            }
         }
-        self.all.insert(place, interest);
     }
 
     /// Something happened to what an interest takes.
@@ -199,14 +209,11 @@ impl Interest {
     fn take(&mut self, id: &str, resource: &ApiResource, event: Event<DynamicObject>, pending: &mut Pending) {
         match event {
             Event::Init => self.found.clear(),
-            Event::InitApply(object) | Event::Apply(object) => {
-                let key = objects::key_of(resource, &object);
-                if let Some((object, _)) = objects::read(resource, object) {
-                    self.found.insert(key.clone());
-                    self.objects.insert(key.clone(), Arc::new(object));
-                    pending.objects.insert(key);
-                }
+            Event::InitApply(object) => {
+                self.found.insert(objects::key_of(resource, &object));
+                self.put(resource, object, pending);
             }
+            Event::Apply(object) => self.put(resource, object, pending),
             Event::Delete(object) => {
                 let key = objects::key_of(resource, &object);
                 self.objects.remove(&key);
@@ -232,6 +239,14 @@ impl Interest {
                 });
                 pending.interests.insert(id.to_owned());
             }
+        }
+    }
+
+    fn put(&mut self, resource: &ApiResource, object: DynamicObject, pending: &mut Pending) {
+        let key = objects::key_of(resource, &object);
+        if let Some((object, _)) = objects::read(resource, object) {
+            self.objects.insert(key.clone(), Arc::new(object));
+            pending.objects.insert(key);
         }
     }
 
@@ -314,7 +329,8 @@ async fn begin(client: &Client, interest: &v1::Interest) -> Result<(Followed, St
     let list = followed.api(client.clone()).list(&first).await?;
     // The list's items do not say what they are; the list does.
     let mut followed = followed;
-    followed.resource.kind = list.types.kind.trim_end_matches("List").to_owned();
+    let kind = list.types.kind;
+    followed.resource.kind = kind.strip_suffix("List").unwrap_or(&kind).to_owned();
     Ok((followed, list.metadata.resource_version.unwrap_or_default()))
 }
 

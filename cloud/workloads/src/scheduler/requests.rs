@@ -80,11 +80,18 @@ pub fn of_pod(pod: &Pod, usual: bool) -> Amounts {
 /// Ports of its node that a pod takes.
 pub fn host_ports(pod: &Pod) -> BTreeSet<HostPort> {
     let spec = pod.spec.as_ref();
-    let containers = spec.into_iter().flat_map(|spec| &spec.containers);
+    let own_network = spec.and_then(|spec| spec.host_network) == Some(true);
+    // Those that run beside the others hold their ports as long.
+    let beside = spec
+        .into_iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten());
+    let beside = beside.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.into_iter().flat_map(|spec| &spec.containers).chain(beside);
     let ports = containers.flat_map(|container| container.ports.iter().flatten());
     ports
         .filter_map(|port| {
-            let number = port.host_port.filter(|number| *number > 0)?;
+            let on_node = port.host_port.or(own_network.then_some(port.container_port));
+            let number = on_node.filter(|number| *number > 0)?;
             let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
             let address = port.host_ip.clone().filter(|address| !address.is_empty());
             Some((protocol, address.unwrap_or_else(|| "0.0.0.0".to_owned()), number))

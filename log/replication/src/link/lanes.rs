@@ -6,6 +6,7 @@ use ledge_log::{CheckedFrame, ReadError};
 use ledge_proto::fold::snapshot;
 use ledge_proto::frame::Frame;
 use ledge_proto::ids::{Lane, Mark, Seq, StreamKey};
+use ledge_proto::session::items::Item;
 use ledge_proto::v1::{self, snapshot::Purpose};
 use ledge_retention::gaps::PeerGaps;
 use quinn::{RecvStream, SendStream};
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::in_place::{Around, LOOK_AGAIN, around_damage, declare, in_place, shortcut, standing_at};
-use super::items::{Item, ItemStream, write_frame, write_part};
+use super::items::{ItemStream, write_frame, write_part};
 use super::observer::{Direction, Traffic};
 use super::snapshots::{Collector, PartError, Whole};
 use super::{Link, LinkError, fetch};

@@ -36,6 +36,9 @@ pub fn validate(resource: &Resource, old: Option<&Value>, new: &Value) -> Vec<Ca
     causes
 }
 
+/// Most bytes that a config map or a secret holds.
+const CONFIG_MAX_BYTES: usize = 1024 * 1024;
+
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
@@ -105,10 +108,35 @@ fn config_map(new: &Value, causes: &mut Vec<Cause>) {
         }
     }
     config_keys(&new["binaryData"], "binaryData", causes);
+    // Upstream names no field.
+    let bytes = size(&new["data"], str::len) + size(&new["binaryData"], decoded_len);
+    within_config(bytes, "[]", causes);
+}
+
+/// Bytes of all values of a map.
+fn size(map: &Value, of: fn(&str) -> usize) -> usize {
+    let values = map.as_object().into_iter().flatten();
+    values.map(|(_, value)| of(text(value))).sum()
+}
+
+/// How many bytes a text in base64 stands for.
+fn decoded_len(text: &str) -> usize {
+    text.trim_end_matches('=').len() * 3 / 4
+}
+
+fn within_config(bytes: usize, field: &str, causes: &mut Vec<Cause>) {
+    if bytes > CONFIG_MAX_BYTES {
+        causes.push(Cause {
+            reason: "FieldValueTooLong",
+            message: format!("Too long: may not be more than {CONFIG_MAX_BYTES} bytes"),
+            field: field.to_owned(),
+        });
+    }
 }
 
 fn secret(old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
     config_keys(&new["data"], "data", causes);
+    within_config(size(&new["data"], decoded_len), "data", causes);
     unchanged(old, new, "type", causes);
 }
 

@@ -1,5 +1,6 @@
 //! CEL rules (`x-kubernetes-validations`), with `oldSelf` for rules about changes.
 
+mod budget;
 mod cel;
 
 use std::fmt;
@@ -9,6 +10,8 @@ use kube_cel::cel::Context;
 use kube_cel::{CompilationResult, CompiledSchema, compile_schema};
 use serde_json::Value;
 
+use budget::{Meter, Metered, MeteredRule};
+
 use super::lists::Before;
 use super::{MAX_DEPTH, Schema, Type, cause};
 use crate::error::Cause;
@@ -17,6 +20,7 @@ use crate::error::Cause;
 #[derive(Clone)]
 pub struct CompiledRules {
     compiled: Arc<CompiledSchema>,
+    metered: Arc<Metered>,
 }
 
 impl fmt::Debug for CompiledRules {
@@ -31,11 +35,16 @@ impl CompiledRules {
     /// # Errors
     /// Rules that are not CEL, each at its place.
     pub(super) fn new(schema: &Value) -> Result<CompiledRules, Vec<Cause>> {
-        let compiled = compile_schema(schema);
         let mut wrong = Vec::new();
+        check_texts(schema, "", 0, &mut wrong);
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let compiled = compile_schema(schema);
         not_cel(&compiled, "", &mut wrong);
         if wrong.is_empty() {
             Ok(CompiledRules {
+                metered: Arc::new(Metered::new(&compiled)),
                 compiled: Arc::new(compiled),
             })
         } else {
@@ -44,18 +53,67 @@ impl CompiledRules {
     }
 }
 
-fn not_cel(schema: &CompiledSchema, path: &str, wrong: &mut Vec<Cause>) {
-    let below = |name: String| {
-        if path.is_empty() {
-            name
-        } else {
-            format!("{path}.{name}")
+/// Rules that the compiler must not see: it is recursive.
+fn check_texts(schema: &Value, path: &str, depth: usize, wrong: &mut Vec<Cause>) {
+    if depth > MAX_DEPTH || wrong.len() >= cause::MAX_CAUSES {
+        return;
+    }
+    for (at, rule) in schema["x-kubernetes-validations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
+        for field in ["rule", "messageExpression"] {
+            if let Err(why) = budget::check_text(rule[field].as_str().unwrap_or_default()) {
+                let field = below(path, &format!("x-kubernetes-validations[{at}].{field}"));
+                wrong.push(cause::invalid(
+                    field,
+                    &Value::from(""),
+                    &format!("compilation failed: {why}"),
+                ));
+            }
         }
-    };
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        check_texts(
+            field,
+            &below(path, &format!("properties[{name}]")),
+            depth + 1,
+            wrong,
+        );
+    }
+    for name in ["items", "additionalProperties"] {
+        if let Some(schema) = schema.get(name).filter(|schema| schema.is_object()) {
+            check_texts(schema, &below(path, name), depth + 1, wrong);
+        }
+    }
+}
+
+fn below(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
+fn not_cel(schema: &CompiledSchema, path: &str, wrong: &mut Vec<Cause>) {
+    let below = |name: String| below(path, &name);
     for (at, rule) in schema.validations.iter().enumerate() {
-        if let Err(error) = rule {
+        let why = match rule {
+            Ok(rule) => {
+                let message = rule.message_program.as_ref();
+                let checked = budget::check_expression(rule.program.expression()).and_then(|()| {
+                    message.map_or(Ok(()), |program| budget::check_expression(program.expression()))
+                });
+                checked.err().map(str::to_owned)
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = why {
             let field = below(format!("x-kubernetes-validations[{at}].rule"));
-            let why = format!("compilation failed: {error}");
+            let why = format!("compilation failed: {why}");
             wrong.push(cause::invalid(field, &Value::from(""), &why));
         }
     }
@@ -101,37 +159,52 @@ pub fn check_rules(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<C
     let Some(rules) = &schema.compiled else {
         return Vec::new();
     };
+    let meter = Meter::default();
+    let mut root = cel::context();
+    root.set_variable_resolver(&meter);
     let mut asking = Asking {
-        root: cel::context(),
+        root,
+        meter: &meter,
         path: String::new(),
         wrong: Vec::new(),
     };
-    asking.node(&rules.compiled, schema, value, old, 0);
+    asking.node((&rules.compiled, &rules.metered), schema, value, old, 0);
+    if meter.is_spent() {
+        // What a rule said that was broken off is not told.
+        let why =
+            "validation failed due to running out of cost budget, no further validation rules will be run";
+        asking.wrong = vec![cause::invalid("<nil>", &Value::Null, why)];
+    }
     asking.wrong
 }
 
-struct Asking {
-    root: Context<'static>,
+struct Asking<'m> {
+    root: Context<'m>,
+    meter: &'m Meter,
     path: String,
     wrong: Vec<Cause>,
 }
 
-impl Asking {
+impl Asking<'_> {
     fn node(
         &mut self,
-        rules: &CompiledSchema,
+        (rules, metered): (&CompiledSchema, &Metered),
         schema: &Schema,
         value: &Value,
         old: Option<&Value>,
         depth: usize,
     ) {
-        if value.is_null() || depth > MAX_DEPTH || self.wrong.len() >= cause::MAX_CAUSES {
+        if value.is_null()
+            || depth > MAX_DEPTH
+            || self.wrong.len() >= cause::MAX_CAUSES
+            || self.meter.is_spent()
+        {
             return;
         }
         // A null before the change is nothing to compare with.
         let old = old.filter(|old| !old.is_null());
         if !rules.validations.is_empty() {
-            self.ask(rules, schema, value, old);
+            self.ask((rules, metered), schema, value, old);
         }
         let end = self.path.len();
         match value {
@@ -139,7 +212,9 @@ impl Asking {
                 for (name, value) in fields {
                     let below = rules.properties.get(name);
                     let below = below.or(rules.additional_properties.as_deref());
-                    let (Some(below), Some(field)) = (below, schema.field(name)) else {
+                    let (Some(below), Some(metered), Some(field)) =
+                        (below, metered.field(name), schema.field(name))
+                    else {
                         continue;
                     };
                     if !schema.lists(name) {
@@ -148,18 +223,22 @@ impl Asking {
                         self.path.push_str(if end == 0 { "" } else { "." });
                         self.path.push_str(name);
                     }
-                    self.node(below, field, value, old.and_then(|old| old.get(name)), depth + 1);
+                    let old = old.and_then(|old| old.get(name));
+                    self.node((below, metered), field, value, old, depth + 1);
                     self.path.truncate(end);
                 }
             }
             Value::Array(elements) => {
-                let (Some(below), Some(items)) = (&rules.items, &schema.items) else {
+                let (Some(below), Some(metered), Some(items)) =
+                    (&rules.items, metered.items(), &schema.items)
+                else {
                     return;
                 };
                 let before = Before::new(schema, old);
                 for (at, element) in elements.iter().enumerate() {
                     self.path.push_str(&format!("[{at}]"));
-                    self.node(below, items, element, before.get(schema, element), depth + 1);
+                    let old = before.get(schema, element);
+                    self.node((below, metered), items, element, old, depth + 1);
                     self.path.truncate(end);
                 }
             }
@@ -167,11 +246,24 @@ impl Asking {
         }
     }
 
-    fn ask(&mut self, rules: &CompiledSchema, schema: &Schema, value: &Value, old: Option<&Value>) {
+    fn ask(
+        &mut self,
+        (rules, metered): (&CompiledSchema, &Metered),
+        schema: &Schema,
+        value: &Value,
+        old: Option<&Value>,
+    ) {
         let itself = cel::value(schema, value);
         let before = old.map(|old| cel::value(schema, old));
         // What cannot be read was refused when the schema was parsed.
-        for rule in rules.validations.iter().flatten() {
+        for (rule, metered) in rules.validations.iter().zip(&metered.rules) {
+            let (Ok(rule), Some(metered)) = (rule, metered) else {
+                continue;
+            };
+            if self.meter.is_spent() {
+                return;
+            }
+            self.meter.begin();
             let optional = rule.rule.optional_old_self == Some(true);
             if rule.is_transition_rule && before.is_none() && !optional {
                 continue;
@@ -185,7 +277,7 @@ impl Asking {
             }
             let text = rule.rule.rule.trim();
             let mut field = self.path.clone();
-            let (reason, message) = match rule.program.execute(&scope) {
+            let (reason, message) = match scope.resolve(&metered.rule) {
                 Ok(kube_cel::cel::Value::Bool(true)) => continue,
                 Ok(kube_cel::cel::Value::Bool(false)) => {
                     let below = rule.rule.field_path.as_deref().unwrap_or_default();
@@ -195,7 +287,10 @@ impl Asking {
                         below
                     };
                     field.push_str(below);
-                    (rule.rule.reason.as_deref(), self::message(rule, &scope, text))
+                    (
+                        rule.rule.reason.as_deref(),
+                        self::message(rule, metered, &scope, text),
+                    )
                 }
                 Ok(_) => (None, format!("the rule is neither true nor false: {text}")),
                 Err(error) => (None, format!("{} evaluating rule: {text}", cel::told(&error))),
@@ -220,11 +315,11 @@ impl Asking {
 }
 
 /// What the client is told of a rule that does not hold.
-fn message(rule: &CompilationResult, scope: &Context<'_>, text: &str) -> String {
-    let computed = rule
-        .message_program
+fn message(rule: &CompilationResult, metered: &MeteredRule, scope: &Context<'_>, text: &str) -> String {
+    let computed = metered
+        .message
         .as_ref()
-        .and_then(|program| program.execute(scope).ok());
+        .and_then(|message| scope.resolve(message).ok());
     if let Some(kube_cel::cel::Value::String(message)) = computed
         && !message.trim().is_empty()
         && !message.contains('\n')
@@ -288,6 +383,50 @@ mod tests {
             ["spec: Invalid value: \"object\": name cannot change"]
         );
         assert_eq!(told(&new, Some(&new)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn rules_have_a_budget() {
+        let schema = |rule: &str| {
+            Schema::parse(
+                &json!({"type": "object", "properties": {"spec": {"type": "object",
+                "x-kubernetes-validations": [{"rule": rule}],
+                "properties": {"list": {"type": "array", "items": {"type": "integer"}}}}}}),
+            )
+            .unwrap()
+        };
+        let told = |rule: &str, len: u32| -> Vec<String> {
+            let value = json!({"spec": {"list": (0..len).collect::<Vec<_>>()}});
+            let causes = check_rules(&schema(rule), &value, None).into_iter();
+            causes.map(|cause| cause.message).collect()
+        };
+        let pairs = "self.list.all(x, self.list.exists(y, y == x))";
+        let grows = "self.list.map(x, x + 1).size() >= 0";
+        for rule in [pairs, grows] {
+            assert_eq!(told(rule, 100), Vec::<String>::new(), "{rule}");
+        }
+        let spent = "Invalid value: null: validation failed due to running out of cost budget, no further validation rules will be run";
+        assert_eq!(told(pairs, 2000), [spent]);
+        assert_eq!(told(grows, 50_000), [spent]);
+        // No loop is too long for what needs few steps, and a budget is for one object only.
+        assert_eq!(told("self.list.all(x, x >= 0)", 50_000), Vec::<String>::new());
+        assert_eq!(told("self.list.size() > 0", 50_000), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_cannot_be_evaluated_is_refused() {
+        for rule in [
+            "Thing{a: 1} == self",
+            &format!("{}true{}", "(".repeat(100), ")".repeat(100)),
+        ] {
+            let schema = json!({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer",
+                "x-kubernetes-validations": [{"rule": rule}]}}}});
+            let causes = Schema::parse(&schema).unwrap_err();
+            assert_eq!(
+                causes[0].field,
+                "properties[a].items.x-kubernetes-validations[0].rule"
+            );
+        }
     }
 
     #[test]

@@ -22,6 +22,52 @@ pub fn validate(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<Caus
     found.causes
 }
 
+/// The first value of another type than `schema` says, as [`validate`] tells it. Null is passed over: defaulting takes it
+/// away, or validation tells of it. What was found well here can be changed without a look at what each field is.
+pub fn mistyped(schema: &Schema, value: &Value) -> Option<Cause> {
+    let mut found = Found::default();
+    types(schema, value, &mut String::new(), 0, &mut found);
+    found.causes.into_iter().next()
+}
+
+fn types(schema: &Schema, value: &Value, path: &mut String, depth: usize, found: &mut Found) {
+    if value.is_null() || depth > MAX_DEPTH || found.failed {
+        return;
+    }
+    of_type(schema, value, path, found);
+    let end = path.len();
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let metadata;
+                let field = match schema.field(key) {
+                    Some(field) => field,
+                    None if schema.embedded && key == "metadata" => {
+                        metadata = super::object_meta();
+                        &metadata
+                    }
+                    None => continue,
+                };
+                if end > 0 {
+                    path.push('.');
+                }
+                path.push_str(key);
+                types(field, value, path, depth + 1, found);
+                path.truncate(end);
+            }
+        }
+        Value::Array(elements) => {
+            let Some(items) = &schema.items else { return };
+            for (at, element) in elements.iter().enumerate() {
+                path.push_str(&format!("[{at}]"));
+                types(items, element, path, depth + 1, found);
+                path.truncate(end);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Causes found so far.
 #[derive(Default)]
 pub(super) struct Found {

@@ -97,9 +97,6 @@ impl Call<'_> {
                 preconditions = body.get("preconditions").cloned().unwrap_or_default();
             }
         }
-        if options.grace_s.is_some_and(|grace| grace < 0) {
-            options.grace_s = Some(1); // Upstream takes a negative period for one second.
-        }
         match options.propagation.as_deref() {
             None | Some("Orphan" | "Background" | "Foreground") => Ok((options, preconditions)),
             Some(other) => Err(ApiError::new(
@@ -173,10 +170,10 @@ impl Call<'_> {
             .as_i64()
             .is_none_or(|before| grace < before);
         if !marked || shorter {
-            metadata["deletionTimestamp"] = meta::time(now_us + grace * 1_000_000).into();
+            metadata["deletionTimestamp"] = meta::time(meta::after(now_us, grace)).into();
             metadata["deletionGracePeriodSeconds"] = grace.into();
             if !marked && let Some(generation) = metadata["generation"].as_i64() {
-                metadata["generation"] = (generation + 1).into();
+                metadata["generation"] = generation.saturating_add(1).into();
             }
         }
         let finalizer = match options.propagation.as_deref() {
@@ -225,9 +222,29 @@ fn grace_period(object: &Value, asked: Option<i64>) -> i64 {
     if !on_node || over {
         return 0;
     }
-    asked.unwrap_or_else(|| {
-        object["spec"]["terminationGracePeriodSeconds"]
-            .as_i64()
-            .unwrap_or(30)
-    })
+    let own = || object["spec"]["terminationGracePeriodSeconds"].as_i64();
+    let grace = asked.or_else(own).unwrap_or(30);
+    // Upstream takes a negative period for one second.
+    if grace < 0 {
+        1
+    } else {
+        grace.min(meta::GRACE_MAX_S)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grace_periods_are_within_reason() {
+        let pod = |grace: i64| json!({"kind": "Pod", "spec": {"nodeName": "n", "terminationGracePeriodSeconds": grace}});
+        assert_eq!(grace_period(&pod(5), None), 5);
+        assert_eq!(grace_period(&pod(5), Some(7)), 7);
+        assert_eq!(grace_period(&pod(-5), None), 1);
+        assert_eq!(grace_period(&pod(i64::MAX), None), meta::GRACE_MAX_S);
+        assert_eq!(grace_period(&pod(5), Some(i64::MAX)), meta::GRACE_MAX_S);
+        assert_eq!(grace_period(&json!({"kind": "Pod"}), Some(i64::MIN)), 0);
+        assert_eq!(meta::time(meta::after(0, i64::MAX)), "2038-01-19T03:14:07Z");
+    }
 }

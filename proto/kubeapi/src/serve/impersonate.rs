@@ -14,6 +14,9 @@ const GROUP: &str = "impersonate-group";
 const UID: &str = "impersonate-uid";
 const EXTRA: &str = "impersonate-extra-";
 
+/// What all of them begin with. An unknown one is refused: whoever sends it means to act as somebody else.
+const ALL: &str = "impersonate-";
+
 /// Most headers of this kind in a request: each is a question to the authorizer.
 const HEADERS_MAX: usize = 64;
 
@@ -113,6 +116,10 @@ fn wanted(request: &Request) -> Result<Vec<Wanted<'_>>, Refused> {
                 key: Some(key),
                 ..one("authentication.k8s.io", "userextras", value)
             });
+        } else if header.starts_with(ALL) && header != USER && header != UID {
+            let shown: String = header.chars().take(64).collect();
+            let told = format!("the header {shown} is none of those of impersonation");
+            return Err(ApiError::bad_request(told).into());
         }
     }
     let uid = request.header(UID);

@@ -11,7 +11,13 @@ use crate::store::Resume;
 /// Most objects of one part of a list, whatever the client asks for; 0 asks for all.
 pub const LIMIT_MAX: usize = 1_000_000;
 
-/// What happens to fields that no schema knows.
+/// `resourceVersionMatch`: the version itself.
+pub const EXACT: &str = "Exact";
+const NOT_OLDER: &str = "NotOlderThan";
+const MATCH: &str = "resourceVersionMatch";
+const INITIAL: &str = "sendInitialEvents";
+
+/// What happens to fields that no schema knows, or that are there twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldValidation {
     /// They are dropped.
@@ -110,21 +116,81 @@ impl Options {
         };
         let mut causes = self.causes.clone();
         if kind == "ListOptions" {
-            causes.clear();
-            if !self.version_match.is_empty() && self.version.is_none() && self.initial_events.is_none() {
-                causes.push(Cause {
-                    reason: "FieldValueForbidden",
-                    message:
-                        "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-                            .to_owned(),
-                    field: "resourceVersionMatch".to_owned(),
-                });
-            }
+            causes = if self.watch {
+                self.wrong_of_watch()
+            } else {
+                self.wrong_of_list()
+            };
         }
         if causes.is_empty() {
             return Ok(());
         }
         Err(ApiError::invalid("meta.k8s.io", kind, "", causes))
+    }
+
+    /// What is wrong with `resourceVersionMatch` and `sendInitialEvents` of a list. Source:
+    /// `k8s.io/apimachinery/pkg/apis/meta/internalversion/validation`.
+    fn wrong_of_list(&self) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        let wanted = self.version_match.as_str();
+        if !wanted.is_empty() {
+            if self.version.is_none() {
+                causes.push(forbidden(
+                    MATCH,
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
+            }
+            if !self.resume.is_empty() {
+                causes.push(forbidden(
+                    MATCH,
+                    "resourceVersionMatch is forbidden when continue is provided",
+                ));
+            }
+            if !matches!(wanted, EXACT | NOT_OLDER) {
+                causes.push(unknown_match(wanted, "\"Exact\", \"NotOlderThan\", \"\""));
+            }
+            if wanted == EXACT && self.version == Some(Version(0)) {
+                causes.push(forbidden(
+                    MATCH,
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                ));
+            }
+        }
+        if self.initial_events.is_some() {
+            causes.push(forbidden(INITIAL, "sendInitialEvents is forbidden for list"));
+        }
+        causes
+    }
+
+    /// As [`Options::wrong_of_list`], of a watch.
+    fn wrong_of_watch(&self) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        let wanted = self.version_match.as_str();
+        if self.initial_events.is_some() && wanted != NOT_OLDER {
+            causes.push(forbidden(
+                MATCH,
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ));
+        }
+        if wanted.is_empty() {
+            return causes;
+        }
+        if self.initial_events.is_none() {
+            causes.push(forbidden(
+                MATCH,
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ));
+        }
+        if wanted != NOT_OLDER {
+            causes.push(unknown_match(wanted, "\"NotOlderThan\""));
+        }
+        if !self.resume.is_empty() {
+            causes.push(forbidden(
+                MATCH,
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
+        }
+        causes
     }
 
     fn wrong(&mut self, field: &str, reason: &'static str, message: String) {
@@ -264,6 +330,23 @@ pub fn version(text: &str) -> Result<Version, ApiError> {
             "Invalid value: \"{shown}\": resourceVersion: must be a number"
         ))
     })
+}
+
+fn forbidden(field: &str, why: &str) -> Cause {
+    Cause {
+        reason: "FieldValueForbidden",
+        message: format!("Forbidden: {why}"),
+        field: field.to_owned(),
+    }
+}
+
+fn unknown_match(found: &str, known: &str) -> Cause {
+    let shown = shown(found);
+    Cause {
+        reason: "FieldValueNotSupported",
+        message: format!("Unsupported value: \"{shown}\": supported values: {known}"),
+        field: MATCH.to_owned(),
+    }
 }
 
 /// What a message repeats of a query.

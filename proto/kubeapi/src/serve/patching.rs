@@ -62,6 +62,7 @@ impl Call<'_> {
         // Patches are about the version of the path.
         let before = self.value_of(&current)?;
         let mut value = self.patched(&before)?;
+        patch::check_object(&value)?;
         self.identify(&mut value)?;
         let name = current.key().name.as_str();
         if based_on(&value)?.is_some_and(|version| version != current.version()) {

@@ -32,6 +32,7 @@ impl Call<'_> {
             },
             _ => return Err(super::method_not_allowed()),
         };
+        patch::check_object(&wanted)?;
         let resource = self.resource.group_resource();
         let name = &current.key().name;
         if based_on(&wanted)?.is_some_and(|version| version != current.version()) {

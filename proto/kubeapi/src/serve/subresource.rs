@@ -8,10 +8,10 @@ use super::options::merge_delete;
 use super::respond::Response;
 use super::write::{based_on, set};
 use crate::error::{ApiError, Reason};
-use crate::meta;
 use crate::object::Object;
 use crate::resource::GroupResource;
 use crate::store::Change;
+use crate::{meta, patch};
 
 /// How often a pod that changed meanwhile is looked at again.
 const ATTEMPTS: usize = 5;
@@ -49,6 +49,7 @@ impl Call<'_> {
     /// `pods/NAME/binding`: says on which node a pod is to run, once.
     pub(super) async fn bind(&self) -> Result<Response, ApiError> {
         let binding = self.subject("v1", "Binding")?;
+        check_annotations(&binding)?;
         let node = binding["target"]["name"].as_str().unwrap_or_default();
         let mut wrong = Vec::new();
         match binding["target"]["kind"].as_str().unwrap_or_default() {
@@ -157,7 +158,12 @@ impl Call<'_> {
         conditions.retain(|condition| condition["type"] != "PodScheduled");
         conditions.push(scheduled);
         value["status"]["conditions"] = conditions.into();
-        Ok(value)
+        let causes = meta::validate(&self.resource, None, &value);
+        if causes.is_empty() {
+            Ok(value)
+        } else {
+            Err(ApiError::invalid("", &self.resource.kind, name, causes))
+        }
     }
 
     /// `pods/NAME/eviction`: deletes a pod. There are no disruption budgets that could be against it.
@@ -193,6 +199,24 @@ impl Call<'_> {
             )));
         }
         Ok(body)
+    }
+}
+
+/// Whether the annotations that a binding gives to its pod are texts.
+fn check_annotations(binding: &Value) -> Result<(), ApiError> {
+    let wrong = |value: &Value, wanted: &str| {
+        Err(ApiError::bad_request(format!(
+            "Binding in version \"v1\" cannot be handled as a Binding: json: cannot unmarshal {} into Go struct field ObjectMeta.metadata.annotations of type {wanted}",
+            patch::go_type(value)
+        )))
+    };
+    match &binding["metadata"]["annotations"] {
+        Value::Null => Ok(()),
+        Value::Object(all) => match all.values().find(|value| !value.is_string()) {
+            Some(value) => wrong(value, "string"),
+            None => Ok(()),
+        },
+        other => wrong(other, "map[string]string"),
     }
 }
 

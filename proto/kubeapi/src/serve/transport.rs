@@ -32,35 +32,67 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (parts, body) = request.into_parts();
+    let mut request = head(user, &parts)?;
+    let body = Limited::new(body, BODY_MAX_BYTES)
+        .collect()
+        .await
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                too_large()
+            } else {
+                ApiError::bad_request(format!("the body cannot be read: {error}"))
+            }
+        })?;
+    request.body = body.to_bytes();
+    Ok(request)
+}
+
+/// 413: a body over [`BODY_MAX_BYTES`].
+pub fn too_large() -> ApiError {
+    let told = format!("Request entity too large: limit is {BODY_MAX_BYTES}");
+    ApiError::new(Reason::RequestEntityTooLarge, told)
+}
+
+/// A request of `user` without its body, for [`super::Api::check`].
+///
+/// # Errors
+/// What the client is told: an unknown method, a header that cannot be read.
+pub fn head(user: User, parts: &http::request::Parts) -> Result<Request, ApiError> {
     let method = Method::parse(parts.method.as_str()).ok_or_else(|| {
         ApiError::new(
             Reason::MethodNotAllowed,
             "the server does not allow this method on the requested resource",
         )
     })?;
-    let body = Limited::new(body, BODY_MAX_BYTES)
-        .collect()
-        .await
-        .map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                let told = format!("Request entity too large: limit is {BODY_MAX_BYTES}");
-                ApiError::new(Reason::RequestEntityTooLarge, told)
-            } else {
-                ApiError::bad_request(format!("the body cannot be read: {error}"))
-            }
-        })?;
-    let headers = parts.headers.iter().filter_map(|(name, value)| {
-        let value = value.to_str().ok()?.to_owned();
-        Some((name.as_str().to_owned(), value))
-    });
+    let headers = parts.headers.iter().map(header);
     Ok(Request {
         method,
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
-        headers: headers.collect(),
-        body: body.to_bytes(),
+        headers: headers.collect::<Result<_, _>>()?,
+        body: Bytes::new(),
         user,
     })
+}
+
+/// A header whose value is no text is refused where it says who the request is for or what is in it: a request without it
+/// would be another one. The others (`User-Agent`) are read as far as they can be.
+fn header((name, value): (&http::HeaderName, &http::HeaderValue)) -> Result<(String, String), ApiError> {
+    let name = name.as_str();
+    if let Ok(text) = std::str::from_utf8(value.as_bytes()) {
+        return Ok((name.to_owned(), text.to_owned()));
+    }
+    let matters = name.starts_with("impersonate-")
+        || matches!(
+            name,
+            "authorization" | "content-type" | "content-encoding" | "accept"
+        );
+    if matters {
+        let told = format!("the value of the header {name} is not UTF-8");
+        return Err(ApiError::bad_request(told));
+    }
+    let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+    Ok((name.to_owned(), text))
 }
 
 /// Writes a response. The pieces of a watch end when `ended` does.
@@ -87,4 +119,36 @@ where
 fn streamed(lines: impl Stream<Item = Bytes> + Send + 'static) -> ResponseBody {
     let frames = lines.map(|line| Ok(Frame::data(line)));
     BodyExt::boxed_unsync(StreamBody::new(frames))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn read_with(name: &'static str, value: &[u8]) -> Result<Request, ApiError> {
+        let mut request = http::Request::new(Full::<Bytes>::default());
+        let value = HeaderValue::from_bytes(value).unwrap();
+        request.headers_mut().insert(name, value);
+        read(anonymous(), request).now_or_never().unwrap()
+    }
+
+    #[test]
+    fn no_header_that_matters_is_lost() {
+        let request = read_with("impersonate-user", "jürgen".as_bytes()).unwrap();
+        assert_eq!(request.header("impersonate-user"), "jürgen");
+        for name in [
+            "impersonate-user",
+            "impersonate-extra-a",
+            "content-type",
+            "accept",
+        ] {
+            let error = read_with(name, b"j\xfcrgen").unwrap_err();
+            assert_eq!(error.reason.code(), 400, "{name}");
+        }
+        let request = read_with("user-agent", b"j\xfcrgen/1").unwrap();
+        assert_eq!(request.default_manager(), "j\u{fffd}rgen");
+    }
 }

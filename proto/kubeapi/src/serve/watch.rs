@@ -21,6 +21,9 @@ use crate::table;
 /// How long a watch lasts when the client does not say, seconds. Upstream draws 30 to 60 minutes.
 const TIMEOUT_S: u64 = 45 * 60;
 
+/// How long a watch lasts at most, seconds: a day.
+const TIMEOUT_MAX_S: u64 = 24 * 60 * 60;
+
 /// How often a watch tells how far it is, seconds, as upstream.
 const BOOKMARK_S: u64 = 60;
 
@@ -66,7 +69,7 @@ impl Call<'_> {
             // A watch that cannot begin is a stream of one error, as clients expect it.
             Err(error) => return Ok(stream_of(stream::iter([line("ERROR", &error.status())]).boxed())),
         };
-        let timeout_s = self.options.timeout_s.unwrap_or(TIMEOUT_S);
+        let timeout_s = self.options.timeout_s.unwrap_or(TIMEOUT_S).min(TIMEOUT_MAX_S);
         let mut watch = Watch {
             registry: self.registry.clone(),
             resource: self.resource.clone(),
@@ -230,3 +233,6 @@ fn framed(kind: &str, object: &[u8]) -> Bytes {
     out.extend_from_slice(b"}\n");
     out.into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use super::respond::Response;
 use crate::error::{ApiError, Cause, Reason};
 use crate::object::{Object, Version};
 use crate::store::Change;
-use crate::{apply, builtin, meta, schema};
+use crate::{apply, builtin, meta, patch, schema};
 
 /// Fields of metadata that only the server writes.
 const SERVER_OWNED: [&str; 6] = [
@@ -20,6 +20,9 @@ const SERVER_OWNED: [&str; 6] = [
     "generation",
     "selfLink",
 ];
+
+/// Most fields that are told to be unknown, or there twice.
+const STRICT_TOLD_MAX: usize = 32;
 
 /// An object ready to be stored, and what the client has to hear.
 pub(super) struct Prepared {
@@ -62,6 +65,9 @@ impl Call<'_> {
     /// Whether `value` is of the kind, version, name and namespace that the path is about. What it leaves out is filled in.
     pub(super) fn identify(&self, value: &mut Value) -> Result<(), ApiError> {
         let (kind, version) = (self.resource.kind.as_str(), self.resource.api_version());
+        if !value.is_object() {
+            return Err(ApiError::bad_request("the body must be a JSON object"));
+        }
         if !self.resource.custom {
             // A path of a built-in kind says what is meant.
             for (field, known) in [("kind", kind), ("apiVersion", &version)] {
@@ -95,8 +101,16 @@ impl Call<'_> {
                 "the kind in the data ({found_kind}) does not match the expected kind ({kind})"
             )));
         }
-        if !value["metadata"].is_object() {
-            value["metadata"] = json!({});
+        match &value["metadata"] {
+            Value::Object(_) => {}
+            Value::Null => value["metadata"] = json!({}),
+            other => {
+                return Err(ApiError::bad_request(format!(
+                    "{kind} in version \"{}\" cannot be handled as a {kind}: json: cannot unmarshal {} into Go struct field {kind}.metadata of type v1.ObjectMeta",
+                    self.resource.gvr.version,
+                    patch::go_type(other)
+                )));
+            }
         }
         let namespace = self.path.namespace.as_deref().unwrap_or_default();
         let found = text(&value["metadata"]["namespace"]);
@@ -154,7 +168,13 @@ impl Call<'_> {
         let mut warnings: Vec<String> = self.resource.deprecated.iter().cloned().collect();
         let mut new = new;
         let unknown = schema::prune(&self.resource.schema, &mut new);
-        self.tell_unknown(&unknown, &mut warnings)?;
+        // Before anything is changed in it: who changes a built-in object need not expect a text where an object should be.
+        if !self.resource.custom
+            && let Some(cause) = schema::mistyped(&self.resource.schema, &new)
+        {
+            return Err(self.undecodable(&cause));
+        }
+        self.tell_strictly(&unknown, &mut warnings)?;
         let resource = self.api.stored(&self.registry, &self.resource);
         let mut new = self.registry.to_stored(&self.resource, new)?;
         keep_server_fields(old, &mut new);
@@ -224,28 +244,53 @@ impl Call<'_> {
         ))
     }
 
-    fn tell_unknown(&self, unknown: &[String], warnings: &mut Vec<String>) -> Result<(), ApiError> {
-        if unknown.is_empty() {
+    /// Tells of fields that are not known, or were there twice, as `fieldValidation` says.
+    fn tell_strictly(&self, unknown: &[String], warnings: &mut Vec<String>) -> Result<(), ApiError> {
+        if self.options.validation == FieldValidation::Ignore {
             return Ok(());
         }
-        let told: Vec<String> = unknown
-            .iter()
-            .take(32)
-            .map(|path| format!("unknown field \"{path}\""))
-            .collect();
-        match self.options.validation {
-            FieldValidation::Ignore => {}
-            FieldValidation::Warn => warnings.extend(told),
-            FieldValidation::Strict => {
-                return Err(ApiError::bad_request(format!(
-                    "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {told}",
-                    kind = self.resource.kind,
-                    version = self.resource.gvr.version,
-                    told = told.join(", "),
-                )));
-            }
+        let twice = self.twice();
+        let unknown = unknown.iter().map(|path| format!("unknown field \"{path}\""));
+        let told = twice.iter().cloned().chain(unknown);
+        let told: Vec<String> = told.take(STRICT_TOLD_MAX).collect();
+        if told.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        if self.options.validation == FieldValidation::Warn {
+            warnings.extend(told);
+            return Ok(());
+        }
+        let why = format!("strict decoding error: {}", told.join(", "));
+        let kind = &self.resource.kind;
+        Err(match self.request.content_type().as_str() {
+            "application/strategic-merge-patch+json" => {
+                let patch = any_json(&self.request.body)?;
+                patch::invalid(&schema::cause::go_value(&patch), &why)
+            }
+            "application/merge-patch+json" | "application/json-patch+json" => {
+                patch::invalid(&String::from_utf8_lossy(&self.request.body), &why)
+            }
+            _ if self.applies() && !twice.is_empty() => {
+                ApiError::bad_request(format!("error strict decoding YAML: {}", twice.join(", ")))
+            }
+            _ => ApiError::bad_request(format!(
+                "{kind} in version \"{}\" cannot be handled as a {kind}: {why}",
+                self.resource.gvr.version
+            )),
+        })
+    }
+
+    /// Fields that the body has twice: of these the last counts. YAML with such fields was refused when it was read.
+    fn twice(&self) -> Vec<String> {
+        let patch = if self.request.content_type() == "application/json-patch+json" {
+            "json patch "
+        } else {
+            ""
+        };
+        let paths = schema::duplicates(&self.request.body).into_iter();
+        paths
+            .map(|path| format!("{patch}duplicate field \"{path}\""))
+            .collect()
     }
 
     /// Notes in managedFields who changed what, in the version that is stored.

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Records what a kube-apiserver answers to requests that are wrong (and a few that are not, between them).
 
-usage: record.py https://127.0.0.1:6443 TOKEN > refusals.json
-The namespace `refusals` is made first, and must not be there. The server's certificate is not checked: run the server on
-this machine.
+usage: record.py https://127.0.0.1:6443 TOKEN http://127.0.0.1:2379 > refusals.json
+The last is etcd's address: its past is taken away in between. The namespace `refusals` is made first, and must not be
+there. The server's certificate is not checked: run the server on this machine, with --authorization-mode=RBAC, a token file
+whose only user is in system:masters, --disable-admission-plugins=ServiceAccount (nobody makes accounts) and
+--feature-gates=ListFromCacheSnapshot=false (else lists go on from a copy of the past that etcd has forgotten).
 """
 
 import json
@@ -22,6 +24,8 @@ STATEFUL_SET = "/apis/apps/v1/namespaces/refusals/statefulsets"
 BINDING = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
 POD = "/api/v1/namespaces/refusals/pods"
 DEPLOYMENT = "/apis/apps/v1/namespaces/refusals/deployments"
+REQUEST = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+CSR = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlITk1IVUNBUUF3RXpFUk1BOEdBMVVFQXd3SWNtVm1kWE5oYkhNd1dUQVRCZ2NxaGtqT1BRSUJCZ2dxaGtqTwpQUU1CQndOQ0FBVFBpRkpxNXJIN1dHemx1OTBLS2J6U1RHN3YzcFJmMUI1MGVNdkIyOElNYUdveGlkQ1VOYzhIClM2UURpY0x1dDVqeVhhYno3ZVpnbm5QbVMzUHN1WCtUb0FBd0NnWUlLb1pJemowRUF3SURTQUF3UlFJaEFNMjkKbStQdTJWRGpORGNLYzVmaG5GdjVJZUh4T3VUMjJKOUhrcm9vNGxKaEFpQksvVURxL0hud3dOcmwwTVhzbUp6aQoxTUNRdFhaZVIxMjlVdzQrT2N3Z0ZnPT0KLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg=="
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 WIDGET = "/apis/refusals.example.com/v1/namespaces/refusals/widgets"
 
@@ -50,6 +54,15 @@ def binding(role, subjects):
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "refusals"},
         "roleRef": role, "subjects": subjects,
     }
+
+
+def signing_request(**status):
+    spec = {"request": CSR, "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]}
+    return {"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "refusals"}, "spec": spec, "status": status}
+
+
+def pod_binding(annotations):
+    return {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p", "annotations": annotations}, "target": {"kind": "Node", "name": "n"}}
 
 
 def widget(name, spec):
@@ -95,7 +108,19 @@ DEFINITION = {
     },
 }
 
-# What it is about, method, path, body, and more headers.
+JSON_PATCH = {"Content-Type": "application/json-patch+json"}
+MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
+STRATEGIC = {"Content-Type": "application/strategic-merge-patch+json"}
+APPLY = {"Content-Type": "application/apply-patch+yaml"}
+YAML = {"Content-Type": "application/yaml"}
+# Nobody gave him a role.
+BOB = {"Impersonate-User": "bob"}
+TWICE = '{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "%s"}, "data": {"a": "1", "a": "2"}}'
+TWICE_YAML = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: yaml}\ndata:\n  a: b\n  a: c\n"
+WIDGET_TWICE = '{"apiVersion": "refusals.example.com/v1", "kind": "Widget", "metadata": {"name": "twice"}, "spec": {"count": 1, "count": 2}}'
+
+# What it is about, method, path, body, more headers, and how many letters stand for PAD in the body. `{continue}` in a
+# path is what the list before gave; COMPACT makes etcd forget the past.
 STEPS = [
     ("a namespace", "POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "refusals"}}),
     ("no such object", "GET", CM + "/none", None),
@@ -205,6 +230,90 @@ STEPS = [
     ("a widget", "POST", WIDGET, widget("w", {"count": 1})),
     ("a widget without a version", "PUT", WIDGET + "/w", widget("w", {"count": 2})),
     ("no scale", "GET", WIDGET + "/w/scale", None),
+    # What is in it is no object, or of another type.
+    ("a patch that leaves a list", "PATCH", CM + "/a", [{"op": "replace", "path": "", "value": []}], JSON_PATCH),
+    ("a patch that leaves a text", "PATCH", CM + "/a", [{"op": "replace", "path": "", "value": "x"}], JSON_PATCH),
+    ("a patch that leaves nothing", "PATCH", CM + "/a", [{"op": "replace", "path": "", "value": None}], JSON_PATCH),
+    ("a patch of a scale that leaves a list", "PATCH", DEPLOYMENT + "/d/scale", [{"op": "replace", "path": "", "value": []}], JSON_PATCH),
+    ("metadata that are a text", "POST", CM, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": "x"}),
+    ("labels that are a text", "POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n", "labels": "x"}}),
+    ("a spec that is a text", "POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}, "spec": "x"}),
+    ("a signing request", "POST", REQUEST, signing_request()),
+    ("a condition that is a text", "PUT", REQUEST + "/refusals/approval", signing_request(conditions=["x"])),
+    ("a condition that is a text, of a signer", "PUT", REQUEST + "/refusals/status", signing_request(conditions=["x"])),
+    # A field that is there twice.
+    ("a field twice, strictly", "POST", CM + "?fieldValidation=Strict", TWICE % "twice"),
+    ("a field twice and an unknown one, strictly", "POST", CM + "?fieldValidation=Strict", (TWICE % "twice")[:-1] + ', "datum": 1}'),
+    ("a field twice", "POST", CM, TWICE % "twice"),
+    ("a field twice and an unknown one", "PUT", CM + "/twice", (TWICE % "twice")[:-1] + ', "datum": 1}'),
+    ("a field twice, never mind", "PUT", CM + "/twice?fieldValidation=Ignore", TWICE % "twice"),
+    ("a field twice in YAML, strictly", "POST", CM + "?fieldValidation=Strict", TWICE_YAML, YAML),
+    ("a field twice in YAML", "POST", CM, TWICE_YAML, YAML),
+    ("a field twice in a merge patch, strictly", "PATCH", CM + "/a?fieldValidation=Strict", '{"data": {"b": "1", "b": "2"}}', MERGE_PATCH),
+    ("a field twice in a merge patch", "PATCH", CM + "/a", '{"data": {"b": "1", "b": "2"}}', MERGE_PATCH),
+    ("a field twice in a strategic merge patch, strictly", "PATCH", CM + "/a?fieldValidation=Strict", '{"data": {"b": "1", "b": "2"}}', STRATEGIC),
+    ("a field twice in a strategic merge patch", "PATCH", CM + "/a", '{"data": {"b": "1", "b": "2"}}', STRATEGIC),
+    ("a field twice in a JSON patch, strictly", "PATCH", CM + "/a?fieldValidation=Strict", '[{"op": "add", "op": "add", "path": "/data/b", "value": "1"}]', JSON_PATCH),
+    ("a field twice in a JSON patch", "PATCH", CM + "/a", '[{"op": "add", "op": "add", "path": "/data/b", "value": "3"}]', JSON_PATCH),
+    ("an unknown field in a merge patch, strictly", "PATCH", CM + "/a?fieldValidation=Strict", {"datum": {"b": "1"}}, MERGE_PATCH),
+    ("an unknown field in a merge patch", "PATCH", CM + "/a", {"datum": {"b": "1"}}, MERGE_PATCH),
+    ("a field twice in an apply, strictly", "PATCH", CM + "/applied?fieldManager=m&fieldValidation=Strict", TWICE % "applied", APPLY),
+    ("a field twice in an apply", "PATCH", CM + "/applied?fieldManager=m", TWICE % "applied", APPLY),
+    ("a field twice in a kind of one's own, strictly", "POST", WIDGET + "?fieldValidation=Strict", WIDGET_TWICE),
+    ("a field twice in a kind of one's own", "POST", WIDGET, WIDGET_TWICE),
+    # Options of lists and watches that do not go together.
+    ("a match of no kind", "GET", CM + "?resourceVersionMatch=Maybe&resourceVersion=1", None),
+    ("exactly the version 0", "GET", CM + "?resourceVersionMatch=Exact&resourceVersion=0", None),
+    ("a list of initial events", "GET", CM + "?sendInitialEvents=true&resourceVersionMatch=NotOlderThan", None),
+    ("a list of no initial events", "GET", CM + "?sendInitialEvents=false", None),
+    ("a watch of initial events", "GET", CM + "?watch=1&sendInitialEvents=true", None),
+    ("a watch of initial events at a version", "GET", CM + "?watch=1&sendInitialEvents=true&resourceVersionMatch=Exact&resourceVersion=1", None),
+    ("a watch of no initial events", "GET", CM + "?watch=1&sendInitialEvents=false", None),
+    ("a watch with a match", "GET", CM + "?watch=1&resourceVersionMatch=NotOlderThan&resourceVersion=1", None),
+    ("a watch with a match of no kind", "GET", CM + "?watch=1&resourceVersionMatch=Maybe&resourceVersion=1", None),
+    ("a watch with a continue", "GET", CM + "?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&continue=x", None),
+    ("the first of a list", "GET", CM + "?limit=1", None),
+    ("a continue with a version", "GET", CM + "?limit=1&continue={continue}&resourceVersion=1", None),
+    ("a continue with version 0", "GET", CM + "?limit=1&continue={continue}&resourceVersion=0", None),
+    ("a continue with a match", "GET", CM + "?limit=1&continue={continue}&resourceVersion=1&resourceVersionMatch=Exact", None),
+    ("another resource's continue", "GET", SECRET + "?limit=1&continue={continue}", None),
+    ("another namespace's continue", "GET", CM.replace("refusals", "default") + "?limit=1&continue={continue}", None),
+    ("a watch of the future", "GET", CM + "?resourceVersion=999999999", None),
+    # What a user without a role may not do.
+    ("getting is not allowed", "GET", CM + "/a", None, BOB),
+    ("listing is not allowed", "GET", CM, None, BOB),
+    ("listing all is not allowed", "GET", "/api/v1/configmaps", None, BOB),
+    ("watching is not allowed", "GET", CM + "?watch=1", None, BOB),
+    ("creating is not allowed", "POST", CM, cm("b"), BOB),
+    ("updating is not allowed", "PUT", CM + "/a", cm("a"), BOB),
+    ("patching is not allowed", "PATCH", CM + "/a", {}, {**BOB, **MERGE_PATCH}),
+    ("deleting is not allowed", "DELETE", CM + "/a", None, BOB),
+    ("deleting all is not allowed", "DELETE", CM, None, BOB),
+    ("a subresource is not allowed", "PUT", DEPLOYMENT + "/d/scale", {}, BOB),
+    ("a status is not allowed", "PATCH", DEPLOYMENT + "/d/status", {}, {**BOB, **MERGE_PATCH}),
+    ("a kind of one's own is not allowed", "GET", WIDGET + "/w", None, BOB),
+    ("a namespace is not allowed", "GET", "/api/v1/namespaces/refusals", None, BOB),
+    ("finalizing a namespace is not allowed", "PUT", "/api/v1/namespaces/refusals/finalize", {}, BOB),
+    ("deleting a namespace is not allowed", "DELETE", "/api/v1/namespaces/refusals", None, BOB),
+    ("making a namespace is not allowed", "POST", "/api/v1/namespaces", {}, BOB),
+    ("what is of no namespace is not allowed", "GET", "/api/v1/nodes/n", None, BOB),
+    ("a path is not allowed", "GET", "/metrics", None, BOB),
+    ("nonsense is not allowed before it is not understood", "POST", CM, "{", BOB),
+    # Bindings of pods.
+    ("a binding's annotation that is a number", "POST", POD + "/p/binding", pod_binding({"a": 1})),
+    ("a binding's annotations that are a text", "POST", POD + "/p/binding", pod_binding("x")),
+    # What is too large.
+    ("a body that is too large", "POST", CM, cm("large", data={"a": "PAD"}), {}, 3 * 1024 * 1024),
+    ("a config map that is too large", "POST", CM, cm("large", data={"a": "PAD"}), {}, 1024 * 1024 + 1),
+    ("a secret that is too large", "POST", SECRET, {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "large"}, "data": {"a": "PAD"}}, {}, 1400000),
+    ("an object that is too large", "POST", POD, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "large"}, "spec": {"containers": [{"name": "a", "image": "i", "args": ["PAD"]}]}}, {}, 1572864),
+    # What is not held any more.
+    ("the first of a list again", "GET", CM + "?limit=1", None),
+    ("time goes on", "COMPACT", "", None),
+    ("a continue of the past", "GET", CM + "?limit=1&continue={continue}", None),
+    ("a list of the past", "GET", CM + "?resourceVersion=1&resourceVersionMatch=Exact", None),
+    # Of events no copy is kept.
+    ("a watch of the past", "GET", CM.replace("configmaps", "events") + "?watch=1&resourceVersion=1", None),
 ]
 
 
@@ -214,26 +323,56 @@ def send(method, path, body, headers):
     request = urllib.request.Request(sys.argv[1].rstrip("/") + path, data=data, headers=headers, method=method)
     try:
         with urllib.request.urlopen(request, context=ssl._create_unverified_context()) as response:
-            return response.status, json.load(response)
+            warnings = response.headers.get_all("Warning") or []
+            # Of a watch, how it begins.
+            answer = json.loads(response.readline()) if "watch=" in path else json.load(response)
+            return response.status, answer, warnings
     except urllib.error.HTTPError as error:
         text = error.read().decode()
         try:
-            return error.code, json.loads(text)
+            return error.code, json.loads(text), []
         except ValueError:
-            return error.code, text
+            return error.code, text, []
+
+
+def compact(etcd):
+    def post(path, body):
+        with urllib.request.urlopen(urllib.request.Request(etcd + path, data=json.dumps(body).encode())) as answer:
+            return json.load(answer)
+
+    now = post("/v3/kv/range", {"key": "AA=="})["header"]["revision"]
+    post("/v3/kv/compaction", {"revision": now, "physical": True})
 
 
 def main():
     import time
 
     out = []
+    token = ""
     for about, method, path, body, *more in STEPS:
-        headers = more[0] if more else {}
-        code, answer = send(method, path, body, headers)
+        headers, pad = [*more, {}, 0][:2] if len(more) < 2 else more
+        step = {"about": about, "method": method, "path": path, "body": body, "headers": headers}
+        if pad:
+            step |= {"pad": pad}
+        if method == "COMPACT":
+            # Something has to change, or the past is the present.
+            send("PUT", CM + "/a", cm("a", data={"a": "b"}), {})
+            compact(sys.argv[3])
+            out.append(step | {"code": 200})
+            continue
+        sent = json.loads(json.dumps(body).replace("PAD", "x" * pad)) if pad else body
+        code, answer, warnings = send(method, path.replace("{continue}", token), sent, headers)
         if about == "a definition":
             time.sleep(2)  # A kind is served a moment after its definition.
-        step = {"about": about, "method": method, "path": path, "body": body, "headers": headers, "code": code}
-        if code >= 400 and isinstance(answer, dict):
+        step |= {"code": code}
+        if code < 400 and isinstance(answer, dict):
+            token = answer.get("metadata", {}).get("continue", token)
+        if warnings:
+            step |= {"warnings": warnings}
+        if isinstance(answer, dict) and answer.get("type") == "ERROR":
+            answer = answer["object"]
+            step |= {"event": answer["code"], "reason": answer.get("reason"), "message": answer.get("message")}
+        elif code >= 400 and isinstance(answer, dict):
             step |= {"reason": answer.get("reason"), "message": answer.get("message"), "details": answer.get("details")}
         elif code >= 400:
             step |= {"text": answer}

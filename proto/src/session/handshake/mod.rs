@@ -132,6 +132,8 @@ fn standing(key: &StreamKey, peer: Option<Mark>, held: &dyn Holdings) -> Standin
         return Standing::Diverged;
     }
     match held.mark_at(key, position.seq) {
+        // The peer stands in an epoch that is not ours: of another copy of this end, which has the number, too.
+        Some(ours) if ours.position.epoch < position.epoch => Standing::Diverged,
         Some(ours) if same_chain(ours, theirs) => {
             if ours.position.epoch > position.epoch {
                 // The peer stands right where a later epoch of ours begins: it begins with a snapshot.
