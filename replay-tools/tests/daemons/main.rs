@@ -18,6 +18,7 @@ mod full_disk;
 mod kubernetes;
 mod manifests;
 mod metaserver;
+mod outage;
 mod peers;
 mod refused_start;
 mod shortened;
