@@ -52,11 +52,11 @@ async fn only_a_difference_at_the_same_record_is_repaired_and_once() {
     place.settled("before").await;
     let right = applied(&place);
     says(&place, right.clone()).await;
-    // Of an earlier record: nothing to compare with.
-    let mut behind = right.clone();
-    behind.node_hash = vec![0; 32];
-    behind.node.as_mut().unwrap().seq -= 1;
-    says(&place, behind).await;
+    // Of another record: nothing to compare with.
+    let mut ahead = right.clone();
+    ahead.node_hash = vec![0; 32];
+    ahead.node.as_mut().unwrap().seq += 1000;
+    says(&place, ahead).await;
     place.settled("after").await;
     assert_eq!(repair(&place), None);
     let mut wrong = applied(&place);
