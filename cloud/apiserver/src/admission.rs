@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use ledge_kubeapi::error::Cause;
 use ledge_kubeapi::path::ResourcePath;
 use ledge_kubeapi::resource::GroupResource;
 use ledge_kubeapi::serve::request::Request;
@@ -49,7 +50,15 @@ impl Admission {
             let object = new["metadata"]["name"].as_str().unwrap_or_default();
             let why =
                 format!("unable to create new content in namespace {name} because it is being terminated");
-            return Err(ApiError::forbidden(&resource.group_resource(), object, &why));
+            let mut refusal = ApiError::forbidden(&resource.group_resource(), object, &why);
+            if let Some(details) = &mut refusal.details {
+                details.causes.push(Cause {
+                    reason: "NamespaceTerminating",
+                    message: format!("namespace {name} is being terminated"),
+                    field: "metadata.namespace".to_owned(),
+                });
+            }
+            return Err(refusal);
         }
         Ok(())
     }
