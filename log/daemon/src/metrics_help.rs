@@ -64,6 +64,14 @@ const GAUGES: &[(&str, &str)] = &[
         "Bytes of the data directory beside the log",
     ),
     (
+        "ledge_disk_used_bytes",
+        "Bytes of everything in the data directory",
+    ),
+    (
+        "ledge_disk_short_bytes",
+        "What the limit lacks for what the log needs and what the rest may grow to; not 0: it may be exceeded",
+    ),
+    (
         "ledge_retention_blocked",
         "1: the oldest segment should go and cannot; the daemon's log says why",
     ),

@@ -20,3 +20,4 @@ mod peers;
 mod refused_start;
 mod shortened;
 mod stopping;
+mod within_limit;
