@@ -10,6 +10,7 @@ mod bit_rot;
 mod boot_1970;
 mod bounded;
 mod certificates;
+mod cloud_bounded;
 mod damaged_log;
 mod devices;
 mod fencing;
