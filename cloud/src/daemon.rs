@@ -162,7 +162,7 @@ impl Daemon {
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(%cluster, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
         damage::tell(&log);
-        let followed = log.clone();
+        let (followed, health) = (log.clone(), Health::new());
         let keeper = retention::Parts {
             log: log.clone(),
             policy: Policy {
@@ -176,6 +176,7 @@ impl Daemon {
             dir: config.data_dir.clone(),
             budget: watch::Sender::new(budget),
             shares: shares(&config),
+            health: health.clone(),
         };
         retention::make_room(&keeper);
         let (projection, opened) = Projection::open(
@@ -190,9 +191,10 @@ impl Daemon {
             Opened::Rebuilding(reason) => tracing::info!(reason, "projection is folded again from the log"),
         }
         Follower::catch_up(&log, &projection, || stop.is_cancelled())?;
+        // What was folded has grown beside the log.
+        retention::make_room(&keeper);
         let fences = leadership::begin(&log, &projection, config.restored, now_us()).await?;
         let appends = OwnAppends::default();
-        let health = Health::new();
         let fleet = Fleet::new(log.clone(), projection.clone());
         let http = match config.http_listen {
             Some(address) => {
@@ -368,6 +370,6 @@ fn shares(config: &Config) -> disk::Shares {
     disk::Shares {
         segment_bytes: config.log.segment_bytes,
         usual_segment_bytes: SEGMENT_BYTES,
-        projection_bytes: ledge_projection::Options::cloud().disk_bytes(),
+        projection: ledge_projection::Options::cloud().disk_share(),
     }
 }
