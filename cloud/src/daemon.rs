@@ -33,6 +33,7 @@ use crate::fleet::Fleet;
 use crate::hub::{Hub, HubParts, ListenError};
 use crate::kubernetes::{Kubernetes, KubernetesError};
 use crate::leadership::{self, LeadershipError};
+use crate::memory;
 
 /// Size of a segment where neither the operator nor a small limit says otherwise.
 const SEGMENT_BYTES: u64 = 256 << 20;
@@ -297,6 +298,7 @@ impl Daemon {
         tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
         tasks.spawn("retention", retention::run(keeper, settings, shutdown.clone()));
         tasks.spawn("damage", damage::look_for(log.clone(), shutdown.clone()));
+        tasks.spawn("memory", memory::give_back_once(shutdown.clone()));
         let hub_address = told(hub.address());
         tasks.spawn("hub", hub.run(shutdown.clone()));
         println!(
