@@ -1,5 +1,6 @@
 //! Keeps everything in the data directory within the limit: the log gives way to what grows beside it.
 
+use ledge_retention::budget::Budget;
 use ledge_retention::measure;
 
 use crate::retention::Parts;
@@ -34,9 +35,13 @@ impl Fit {
                 "what is there beside the log changed: the disk is divided anew"
             );
         }
-        if now != before {
-            parts.budget.send_replace(now);
-        }
+        // Not of every byte: what is told is noted on the disk.
+        parts.budget.send_if_modified(|told| {
+            let is_short = |budget: &Budget| budget.short_bytes > 0;
+            let news = told.log_bytes != now.log_bytes || is_short(told) != is_short(&now);
+            *told = now;
+            news
+        });
         let used = rest.bytes().saturating_add(parts.log.room().used);
         metrics::gauge!("ledge_disk_rest_bytes").set(rest.bytes() as f64);
         metrics::gauge!("ledge_disk_used_bytes").set(used as f64);

@@ -223,7 +223,7 @@ impl Budget {
             rest_bytes,
             short_bytes: 0,
         };
-        Ok(undivided.with_rest(total, rest_bytes, &there))
+        Ok(undivided.with_rest(total, (rest_bytes, rest_bytes), &there))
     }
 
     /// The same limit, divided again now that `rest` is there beside the log. The same as before as long as that is
@@ -243,21 +243,17 @@ impl Budget {
         } else {
             self.rest_bytes
         };
-        self.with_rest(total, rest_bytes, rest)
+        self.with_rest(total, (rest_bytes, needed), rest)
     }
 
-    fn with_rest(self, total: u64, rest_bytes: u64, there: &Rest) -> Budget {
+    fn with_rest(self, total: u64, (rest_bytes, needed): (u64, u64), there: &Rest) -> Budget {
         let least = log_least(self.segment_bytes, there.tables);
-        let short = rest_bytes.saturating_add(least).saturating_sub(total);
+        let short = needed.saturating_add(least).saturating_sub(total);
         Budget {
             log_bytes: Some(total.saturating_sub(rest_bytes).max(least)),
             rest_bytes,
             // What is set aside for small things is not needed to the last byte.
-            short_bytes: if short > OTHERS_BYTES + self.segment_bytes / 4 {
-                short
-            } else {
-                0
-            },
+            short_bytes: if short > OTHERS_BYTES { short } else { 0 },
             ..self
         }
     }
@@ -369,6 +365,14 @@ mod tests {
         // They are removed again.
         let back = copies.beside(&rest(4, 1), PROJECTION);
         assert_eq!(back.log_bytes, Some(143 * MIB - ahead));
+        // At the least limit they are too much until they are removed, one after the other.
+        let least = divide(105);
+        let mut few = least.beside(&rest(4, 20), PROJECTION);
+        assert!(few.short_bytes > 0);
+        for left in [10, 1, 0] {
+            few = few.beside(&rest(4, left), PROJECTION);
+            assert_eq!(few.short_bytes > 0, left > 1, "{few:?}");
+        }
         // Tables: twice, for they are merged.
         let tables = small.beside(&rest(20, 1), PROJECTION);
         assert_eq!(tables.log_bytes, Some((224 - 64 - 48 - 1) * MIB - ahead));

@@ -11,7 +11,7 @@ use ledge::quickstart::site::{NODE, address};
 use ledge_proto::ids::Scope;
 
 use super::bounded::{MIB, dropped, ledge, set_disk, sql, telemetry};
-use super::within_limit::Watched;
+use super::within_limit::{Watched, copies};
 use crate::support::place::{Place, SEGMENT, until, with};
 
 const LEAST: u64 = 256 * MIB + 3 * SEGMENT + 64 * 1024;
@@ -39,6 +39,7 @@ async fn a_late_node_and_a_new_one_get_a_snapshot_and_then_the_tail_of_a_log_tha
     set_disk(&place.path("cloudcore.yaml"), &format!("limit: {LEAST}"));
     let cloud = launch.start().await.unwrap();
     let hub = address(&cloud, "edges on ").unwrap();
+    let http = address(&cloud, "health on ").unwrap();
     let watched = Watched::start(cloud_dir.clone());
     let edge = place.start_edge(hub).await;
     place.edge_writes(device, 300).await;
@@ -82,6 +83,18 @@ async fn a_late_node_and_a_new_one_get_a_snapshot_and_then_the_tail_of_a_log_tha
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     other.stop().await.unwrap();
+
+    // At its least it cannot make room for copies of damaged blocks: it says so, and goes on.
+    let quarantine = cloud_dir.join("log/quarantine");
+    copies(&quarantine, 5).await;
+    place
+        .cloud_says(&["the disk limit cannot be kept", "is too small by"])
+        .await;
+    let ready = probe::http_get(http, "/readyz").await.unwrap();
+    assert!(ready.starts_with("ok\n[!]disk: the limit of"), "{ready}");
+    std::fs::remove_dir_all(&quarantine).unwrap();
+    place.cloud_says(&["the disk limit can be kept again"]).await;
+
     place.site.write_manifests(device, 42.0).unwrap();
     until("the second wish", || {
         span(&place, &cloud_dir, &down).1 > compacted

@@ -105,7 +105,7 @@ async fn until_log_limit(place: &Place, http: SocketAddr, what: &str, yes: impl 
 }
 
 /// Copies of damaged blocks, so many of 2 MiB.
-async fn copies(dir: &Path, count: u64) {
+pub(crate) async fn copies(dir: &Path, count: u64) {
     fs::create_dir_all(dir).unwrap();
     for n in 0..count {
         fs::write(dir.join(format!("seg-{n:016x}-00001000.blk")), vec![7; 2 << 20]).unwrap();
