@@ -49,6 +49,8 @@ pub(crate) struct Anywhere {
     pub(crate) told: Told,
     /// The one node of the test.
     pub(crate) node: Scope,
+    /// As in [`Controllers`].
+    pub(crate) every_node: bool,
     links: Arc<TestLinks>,
     running: Option<(CancellationToken, JoinHandle<()>)>,
 }
@@ -67,6 +69,7 @@ impl Anywhere {
             node: Scope::node(&cluster.unique("edge")).unwrap(),
             links: Arc::default(),
             running: None,
+            every_node: !cluster.is_real(),
             cluster,
         }
     }
@@ -76,7 +79,7 @@ impl Anywhere {
         let controllers = Controllers {
             client,
             told: self.told.clone(),
-            every_node: !self.cluster.is_real(),
+            every_node: self.every_node,
             links: self.links.clone(),
         };
         let shutdown = CancellationToken::new();

@@ -2,6 +2,10 @@
 
 use kube::api::{DynamicObject, Patch, PatchParams};
 use ledge_cloud_testing::{clusters, eventually};
+use ledge_controllers::told::record;
+use ledge_proto::ids::{Lane, StreamId};
+use ledge_proto::record::Payload;
+use ledge_proto::v1;
 use serde_json::{Value, json};
 
 use crate::place::Anywhere;
@@ -38,8 +42,8 @@ async fn set_not_ready(place: &Anywhere, kind: &str, name: &str) {
         .unwrap();
 }
 
-/// A pod that runs on the node, and is ready.
-async fn runs_a_pod(place: &Anywhere) {
+/// A pod that is bound to the node.
+async fn bind_a_pod(place: &Anywhere) -> DynamicObject {
     let container = json!({"name": "main", "image": "example.org/app:1"});
     let pod = json!({
         "metadata": {"name": "till"},
@@ -54,7 +58,12 @@ async fn runs_a_pod(place: &Anywhere) {
             )
             .await;
     }
-    let pod = place.make(POD, pod).await;
+    place.make(POD, pod).await
+}
+
+/// A pod that runs on the node, and is ready.
+async fn runs_a_pod(place: &Anywhere) {
+    let pod = bind_a_pod(place).await;
     let key = format!("/pods/{}/till", place.cluster.namespace());
     let status = json!({
         "phase": "Running", "podIP": "10.0.0.7",
@@ -94,7 +103,7 @@ async fn a_pod_of_a_node_that_is_away_is_put_right_when_it_is_back() {
         becomes(&place, NODE, place.name(), "Unknown").await;
         set_not_ready(&place, POD, "till").await;
         // What comes after that was seen, and would have been put right.
-        let before = place.head(ledge_proto::ids::Lane::Down);
+        let before = place.head(Lane::Down);
         let label = Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}));
         place
             .api(POD)
@@ -102,12 +111,47 @@ async fn a_pod_of_a_node_that_is_away_is_put_right_when_it_is_back() {
             .await
             .unwrap();
         eventually("the label is told", async || {
-            (place.head(ledge_proto::ids::Lane::Down) > before).then_some(())
+            (place.head(Lane::Down) > before).then_some(())
         })
         .await;
         becomes(&place, POD, "till", "False").await;
         place.link(true);
         becomes(&place, POD, "till", "True").await;
+        place.stop().await;
+    }
+}
+
+/// The node was told of the pod before its status changed, of which it is not told: that is its own to say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_may_not_be_evicted_is_kept_whatever_became_of_its_status() {
+    for cluster in clusters(&ledge_crds::definitions()).await {
+        let mut place = Anywhere::new(cluster);
+        place.every_node = false;
+        place.registers().await;
+        let mut pod = bind_a_pod(&place).await;
+        pod.metadata.managed_fields = None;
+        let told = Payload::KubeObject(v1::KubeObject {
+            json: serde_json::to_vec(&pod).unwrap().into(),
+            uid: pod.metadata.uid.clone().unwrap(),
+            resource_version: pod.metadata.resource_version.clone().unwrap(),
+        });
+        let key = format!("/pods/{}/till", place.cluster.namespace());
+        let stream = StreamId::new(place.node.clone(), Lane::Down);
+        place
+            .told
+            .append(stream, vec![record(key.clone(), &told)])
+            .await
+            .unwrap();
+        set_not_ready(&place, POD, "till").await;
+        let status = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        place.reports(&key, &pod.metadata.uid.unwrap(), &status).await;
+        place.run();
+        let pod = becomes(&place, POD, "till", "True").await;
+        let tolerations = pod.data["spec"]["tolerations"].as_array().unwrap();
+        let kept = tolerations.iter().any(|toleration| {
+            toleration["key"] == "node.kubernetes.io/unreachable" && toleration["tolerationSeconds"].is_null()
+        });
+        assert!(kept, "{tolerations:?}");
         place.stop().await;
     }
 }

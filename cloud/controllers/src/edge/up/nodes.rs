@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::status::{labels, metadata_patch, says, stamp, status};
+use self::status::{Written, labels, metadata_patch, says, stamp, status};
 use super::{UpError, stands};
 use crate::Controllers;
 use crate::edge::seen::{Paced, Seen, until};
@@ -97,26 +97,6 @@ struct Known {
     lease_due: Option<Instant>,
     /// What was written last.
     written: Option<Written>,
-}
-
-/// What is written of a node.
-#[derive(Debug, Clone, PartialEq)]
-struct Written {
-    status: Value,
-    labels: BTreeMap<String, String>,
-    ready: bool,
-}
-
-impl Written {
-    /// Whether the Node still says so.
-    fn is_in(&self, node: &Value) -> bool {
-        // What is no Node is not looked at again.
-        let Ok(typed) = serde_json::from_value::<Node>(node.clone()) else {
-            return true;
-        };
-        stands(&node["status"], &self.status)
-            && metadata_patch(&typed, self.labels.clone(), self.ready).is_none()
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

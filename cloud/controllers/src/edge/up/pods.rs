@@ -164,10 +164,10 @@ async fn round(controllers: &Controllers, reported: &Reported) -> Result<(), UpE
     let object: Option<v1::KubeObject> = Told::entry(&view, scope, Table::KubeObjects, key)?;
     let object: Value = object.map_or(Ok(Value::Null), |object| serde_json::from_slice(&object.json))?;
     let in_cluster = !controllers.every_node;
-    let patch = in_cluster.then(|| tolerations::missing(&object)).flatten();
+    let evicted = in_cluster && tolerations::missing(&object).is_some();
     // What a node said is written when it says it: of what it is told only a pod that is to go is news here.
     let leaving = !object["metadata"]["deletionTimestamp"].is_null();
-    if patch.is_none() && !by_node && (told.is_none() || !leaving) {
+    if !evicted && !by_node && (told.is_none() || !leaving) {
         return Ok(());
     }
     let mut parts = key.rsplit('/');
@@ -181,7 +181,13 @@ async fn round(controllers: &Controllers, reported: &Reported) -> Result<(), UpE
     if pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) != scope.node_name() {
         return Ok(());
     }
-    if let Some(patch) = patch.filter(|_| pod.metadata.uid.as_deref() == object["metadata"]["uid"].as_str()) {
+    // As it is now: what the node was told may be older, by changes of its status.
+    let patch = if in_cluster {
+        tolerations::missing(&serde_json::to_value(&pod)?)
+    } else {
+        None
+    };
+    if let Some(patch) = patch {
         let patch = Patch::Merge(&patch);
         pod = api.patch(name, &PatchParams::default(), &patch).await?;
     }

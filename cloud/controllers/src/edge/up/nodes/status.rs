@@ -6,7 +6,32 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 use ledge_proto::v1;
 use serde_json::{Value, json};
 
+use super::super::stands;
+
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+
+/// What is written of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Written {
+    pub(super) status: Value,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) ready: bool,
+}
+
+impl Written {
+    /// Whether the Node still says so. Of one that is away others may know better, besides that it is: a cluster's
+    /// controllers make all of its conditions Unknown.
+    pub(super) fn is_in(&self, node: &Value) -> bool {
+        // What is no Node is not looked at again.
+        let Ok(typed) = serde_json::from_value::<Node>(node.clone()) else {
+            return true;
+        };
+        let conditions = self.status["conditions"].as_array().into_iter().flatten();
+        let ours = conditions.filter(|condition| self.ready || condition["type"] == "Ready");
+        stands(&node["status"], &json!({"conditions": ours.collect::<Vec<_>>()}))
+            && metadata_patch(&typed, self.labels.clone(), self.ready).is_none()
+    }
+}
 
 /// The labels of a Node of ours.
 pub(super) fn labels(name: &str, state: &v1::NodeState) -> BTreeMap<String, String> {
@@ -155,6 +180,45 @@ pub(super) fn stamp(mut wanted: Value, current: &Value, now: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_node_that_is_away_only_that_is_ours_to_say() {
+        let conditions = |pressure: &str, ready: &str| {
+            json!({"conditions": [
+                {"type": "MemoryPressure", "status": pressure}, {"type": "Ready", "status": ready},
+            ]})
+        };
+        let is_in = |ready: bool, said: Value, there: Value, taints: Value| {
+            let written = Written {
+                status: said,
+                labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+                ready,
+            };
+            let metadata = json!({"name": "n", "labels": {"a": "b", "c": "d"}});
+            let node = json!({"metadata": metadata, "spec": {"taints": taints}, "status": there});
+            written.is_in(&node)
+        };
+        let none = json!([]);
+        let taint = json!([{"key": UNREACHABLE, "effect": "NoSchedule"}]);
+        let well = conditions("False", "True");
+        assert!(is_in(true, well.clone(), well.clone(), none.clone()));
+        assert!(!is_in(true, well.clone(), well.clone(), taint.clone()));
+        assert!(!is_in(
+            true,
+            well.clone(),
+            conditions("Unknown", "True"),
+            none.clone()
+        ));
+        let away = conditions("False", "Unknown");
+        assert!(is_in(
+            false,
+            away.clone(),
+            conditions("Unknown", "Unknown"),
+            taint.clone()
+        ));
+        assert!(!is_in(false, away.clone(), away.clone(), none));
+        assert!(!is_in(false, away, well, taint));
+    }
 
     #[test]
     fn what_is_said_already_is_not_written_again() {
