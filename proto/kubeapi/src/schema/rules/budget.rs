@@ -1,6 +1,7 @@
 //! How much work rules may be. The library has no limit of its own, so every comprehension (`all`, `map` and the others) is
 //! rewritten to ask before each step whether it may go on.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kube_cel::cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, operators};
@@ -17,11 +18,23 @@ const ELEMENTS_PER_STEP: u64 = 32;
 /// Longest rule, bytes.
 pub(super) const RULE_MAX_BYTES: usize = 16 * 1024;
 /// Deepest nesting of brackets in a rule, and the most signs before one operand.
-const NESTING_MAX: usize = 64;
+const NESTING_MAX: usize = 32;
 /// Most operators and selections of a rule: each may be a level of its expression.
-const OPERATORS_MAX: usize = 512;
+const OPERATORS_MAX: usize = 256;
 /// Deepest expression.
 const DEPTH_MAX: usize = OPERATORS_MAX + 2 * NESTING_MAX;
+
+/// The parser goes as deep as a rule is nested, with frames so large that a few levels fill the stack of a usual thread.
+const STACK_BYTES: usize = 32 * 1024 * 1024;
+
+/// Does `work` where rules within these limits have room.
+pub(super) fn with_room<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        let done = thread.spawn_scoped(scope, work)?.join();
+        Ok(done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
 
 // No rule can write these names.
 const STEP: &str = "@step";
