@@ -228,3 +228,42 @@ async fn who_cannot_be_read_is_not_somebody_else() {
     // Nobody is in no group but that of nobodies.
     assert_eq!(transport::anonymous().groups, [UNAUTHENTICATED]);
 }
+
+#[tokio::test]
+async fn what_is_of_another_type_is_refused_before_it_is_changed() {
+    let served = served().await;
+    for namespace in [
+        json!({"metadata": {"name": "n", "labels": "x"}}),
+        json!({"metadata": {"name": "n"}, "spec": "x"}),
+        json!({"metadata": "x"}),
+    ] {
+        let (status, told) = ask(&served, admin(), Method::POST, "/api/v1/namespaces", &namespace).await;
+        assert_eq!((status.as_u16(), &told["reason"]), (400, &json!("BadRequest")));
+    }
+}
+
+#[tokio::test]
+async fn a_binding_gives_a_pod_no_annotations_that_it_could_not_have() {
+    let served = served().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let spec = json!({"containers": [{"name": "c", "image": "i"}]});
+    create(&served, pods, &json!({"metadata": {"name": "p"}, "spec": spec})).await;
+    let binding = format!("{pods}/p/binding");
+    let bind = async |annotations: Value| {
+        let body = json!({"metadata": {"name": "p", "annotations": annotations}, "target": {"kind": "Node", "name": "n"}});
+        ask(&served, admin(), Method::POST, &binding, &body).await
+    };
+    for (annotations, expected) in [
+        (json!({"a": 1}), 400),
+        (json!("x"), 400),
+        (json!({"a b": "c"}), 422),
+        (json!({"a": "x".repeat(256 * 1024)}), 422),
+        (json!({"a": "b"}), 201),
+    ] {
+        let (status, told) = bind(annotations).await;
+        assert_eq!(status, expected, "{told}");
+    }
+    let (_, pod) = ask(&served, admin(), Method::GET, &format!("{pods}/p"), &Value::Null).await;
+    assert_eq!(pod["spec"]["nodeName"], "n");
+    assert_eq!(pod["metadata"]["annotations"], json!({"a": "b"}));
+}
