@@ -162,6 +162,7 @@ impl Side {
             // Requests of watches that have just been sent are taken up.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        self.control.open_again().await?;
         let used = cpu(&self.pids)?;
         let begun = Instant::now();
         let Side {

@@ -1,6 +1,5 @@
 //! ConfigMaps applied, one client or many.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,6 +30,7 @@ struct Side {
 
 pub(crate) async fn measure(plan: &Plan) -> anyhow::Result<Vec<Measured>> {
     let dir = tempfile::tempdir()?;
+    let mut file = Appended::create(&dir.path().join("appended"), 16 << 20)?;
     let (ours, real) = (Server::ours().await?, Server::real().await?);
     let mut rows = Vec::new();
     for clients in CLIENTS {
@@ -43,7 +43,7 @@ pub(crate) async fn measure(plan: &Plan) -> anyhow::Result<Vec<Measured>> {
         let record = our_side.stored.clone();
         let mut raw = Vec::new();
         for _ in 0..plan.rounds {
-            raw.push(appends(dir.path(), &record, clients, plan.slice / 4)?);
+            raw.push(appends(&mut file, &record, clients, plan.slice)?);
             our_side.slice(plan.slice, true).await?;
             if let Some(side) = &mut real_side {
                 side.slice(plan.slice, true).await?;
@@ -86,8 +86,7 @@ fn middle(mut values: Vec<f64>) -> f64 {
 }
 
 /// Records per second, as many written together as there are clients.
-fn appends(dir: &Path, record: &[u8], clients: usize, slice: Duration) -> anyhow::Result<f64> {
-    let mut file = Appended::create(&dir.join("appended"), 16 << 20)?;
+fn appends(file: &mut Appended, record: &[u8], clients: usize, slice: Duration) -> anyhow::Result<f64> {
     let group = record.repeat(clients);
     let begun = Instant::now();
     let mut groups = 0_u32;
@@ -114,6 +113,9 @@ impl Side {
     }
 
     async fn slice(&mut self, length: Duration, counts: bool) -> anyhow::Result<()> {
+        for connection in &mut self.connections {
+            connection.open_again().await?;
+        }
         let used = cpu(&self.pids)?;
         let first = self.next;
         let begun = Instant::now();
