@@ -43,7 +43,12 @@ pub(crate) async fn measure(plan: &Plan) -> anyhow::Result<Vec<Measured>> {
         let record = our_side.stored.clone();
         let mut raw = Vec::new();
         for _ in 0..plan.rounds {
-            raw.push(appends(&mut file, &record, clients, plan.slice)?);
+            let group = record.repeat(clients);
+            let length = plan.slice;
+            let appending = tokio::task::spawn_blocking(move || appends(file, &group, length));
+            let (given_back, groups) = appending.await??;
+            file = given_back;
+            raw.push(groups * clients as f64);
             our_side.slice(plan.slice, true).await?;
             if let Some(side) = &mut real_side {
                 side.slice(plan.slice, true).await?;
@@ -85,16 +90,15 @@ fn middle(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// Records per second, as many written together as there are clients.
-fn appends(file: &mut Appended, record: &[u8], clients: usize, slice: Duration) -> anyhow::Result<f64> {
-    let group = record.repeat(clients);
+/// Appends of `group` per second, and the file again.
+fn appends(mut file: Appended, group: &[u8], length: Duration) -> anyhow::Result<(Appended, f64)> {
     let begun = Instant::now();
     let mut groups = 0_u32;
-    while begun.elapsed() < slice {
-        tokio::task::block_in_place(|| file.append(&group))?;
+    while begun.elapsed() < length {
+        file.append(group)?;
         groups += 1;
     }
-    Ok(f64::from(groups) * clients as f64 / begun.elapsed().as_secs_f64())
+    Ok((file, f64::from(groups) / begun.elapsed().as_secs_f64()))
 }
 
 impl Side {
