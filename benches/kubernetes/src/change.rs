@@ -58,9 +58,14 @@ pub(crate) async fn measure(changes: u32) -> anyhow::Result<Measured> {
         let (there, at_edge) =
             tokio::try_join!(until(&mut seen_there, &mark), until(&mut seen_at_edge, &mark))?;
         let appending = Instant::now();
-        for _ in 0..APPENDS {
-            tokio::task::block_in_place(|| file.append(&record))?;
-        }
+        let bytes = record.clone();
+        file = tokio::task::spawn_blocking(move || {
+            for _ in 0..APPENDS {
+                file.append(&bytes)?;
+            }
+            anyhow::Ok(file)
+        })
+        .await??;
         if change >= WARM_UP {
             let from_request = at_edge - begun;
             let from_answer = from_request.saturating_sub(answered);

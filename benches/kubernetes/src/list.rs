@@ -140,6 +140,7 @@ impl Side {
 
     /// One list: `form` 0 is whole, 1 in parts.
     async fn round(&mut self, round: u32, form: usize, path: &str) -> anyhow::Result<()> {
+        self.connection.open_again().await?;
         let used = cpu(&self.pids)?;
         let begun = Instant::now();
         if form == 0 {

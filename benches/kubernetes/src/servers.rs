@@ -17,12 +17,9 @@ pub(crate) const SKIPPED: &str = "skipped: LEDGE_KUBE_APISERVER and LEDGE_ETCD n
 pub(crate) struct Server {
     pub(crate) config: kube::Config,
     pub(crate) pids: Vec<u32>,
-    _running: Running,
-}
-
-enum Running {
-    Ours { _daemon: Daemon, _dir: TempDir },
-    Real { _real: Real },
+    /// What ends with this: ours, or the real one.
+    _ours: Option<(Daemon, TempDir)>,
+    _real: Option<Real>,
 }
 
 impl Server {
@@ -35,10 +32,8 @@ impl Server {
         Ok(Server {
             config,
             pids: vec![daemon.pid()?],
-            _running: Running::Ours {
-                _daemon: daemon,
-                _dir: dir,
-            },
+            _ours: Some((daemon, dir)),
+            _real: None,
         })
     }
 
@@ -51,7 +46,8 @@ impl Server {
         Ok(Some(Server {
             config: config_of(real.kubeconfig()).await?,
             pids: vec![real.pids().apiserver, real.pids().etcd],
-            _running: Running::Real { _real: real },
+            _ours: None,
+            _real: Some(real),
         }))
     }
 

@@ -46,7 +46,7 @@ impl Endpoint {
         tokio::spawn(connection);
         Ok(Connection {
             sender,
-            authority: self.authority.clone(),
+            endpoint: self.clone(),
         })
     }
 }
@@ -54,10 +54,19 @@ impl Endpoint {
 /// One connection.
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    authority: String,
+    endpoint: Endpoint,
 }
 
 impl Connection {
+    /// Connects again if the server closed it, as servers do when nothing is asked for a while. To be called before the time
+    /// that counts.
+    pub(crate) async fn open_again(&mut self) -> anyhow::Result<()> {
+        if self.sender.is_closed() {
+            *self = self.endpoint.connect().await?;
+        }
+        Ok(())
+    }
+
     async fn send(
         &mut self,
         method: &str,
@@ -68,7 +77,7 @@ impl Connection {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", &self.authority)
+            .header("host", &self.endpoint.authority)
             .header("accept", JSON)
             .header("content-type", media)
             .body(Full::new(body))?;

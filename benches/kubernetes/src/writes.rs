@@ -1,6 +1,5 @@
 //! ConfigMaps applied, one client or many.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,6 +30,7 @@ struct Side {
 
 pub(crate) async fn measure(plan: &Plan) -> anyhow::Result<Vec<Measured>> {
     let dir = tempfile::tempdir()?;
+    let mut file = Appended::create(&dir.path().join("appended"), 16 << 20)?;
     let (ours, real) = (Server::ours().await?, Server::real().await?);
     let mut rows = Vec::new();
     for clients in CLIENTS {
@@ -43,7 +43,12 @@ pub(crate) async fn measure(plan: &Plan) -> anyhow::Result<Vec<Measured>> {
         let record = our_side.stored.clone();
         let mut raw = Vec::new();
         for _ in 0..plan.rounds {
-            raw.push(appends(dir.path(), &record, clients, plan.slice / 4)?);
+            let group = record.repeat(clients);
+            let length = plan.slice;
+            let appending = tokio::task::spawn_blocking(move || appends(file, &group, length));
+            let (given_back, groups) = appending.await??;
+            file = given_back;
+            raw.push(groups * clients as f64);
             our_side.slice(plan.slice, true).await?;
             if let Some(side) = &mut real_side {
                 side.slice(plan.slice, true).await?;
@@ -85,17 +90,15 @@ fn middle(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// Records per second, as many written together as there are clients.
-fn appends(dir: &Path, record: &[u8], clients: usize, slice: Duration) -> anyhow::Result<f64> {
-    let mut file = Appended::create(&dir.join("appended"), 16 << 20)?;
-    let group = record.repeat(clients);
+/// Appends of `group` per second, and the file again.
+fn appends(mut file: Appended, group: &[u8], length: Duration) -> anyhow::Result<(Appended, f64)> {
     let begun = Instant::now();
     let mut groups = 0_u32;
-    while begun.elapsed() < slice {
-        tokio::task::block_in_place(|| file.append(&group))?;
+    while begun.elapsed() < length {
+        file.append(group)?;
         groups += 1;
     }
-    Ok(f64::from(groups) * clients as f64 / begun.elapsed().as_secs_f64())
+    Ok((file, f64::from(groups) / begun.elapsed().as_secs_f64()))
 }
 
 impl Side {
@@ -114,6 +117,9 @@ impl Side {
     }
 
     async fn slice(&mut self, length: Duration, counts: bool) -> anyhow::Result<()> {
+        for connection in &mut self.connections {
+            connection.open_again().await?;
+        }
         let used = cpu(&self.pids)?;
         let first = self.next;
         let begun = Instant::now();
