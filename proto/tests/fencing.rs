@@ -10,36 +10,9 @@ use ledge_proto::fence::{self, Resolution};
 use ledge_proto::ids::{Epoch, Incarnation, Lane, Seq};
 use ledge_proto::v1;
 use world::{
-    CLOUD_INCARNATION, Edge, End, Item, Link, Log, Told, established, key, meet, refusal, was_reset,
+    CLOUD_INCARNATION, Edge, End, Item, Link, Log, Told, acquainted, established, in_step, key, meet,
+    refusal, was_reset,
 };
-
-/// A node that has talked to its cloud: ten samples acknowledged.
-fn acquainted() -> (Edge, Log) {
-    let (mut edge, mut cloud) = (Edge::new(2), Log::default());
-    cloud.cloud = fence::begin_leadership(cloud.cloud);
-    edge.start(1);
-    for n in 0..10 {
-        edge.write(Lane::UpData, 100 + n);
-    }
-    let down = key(Lane::Down, CLOUD_INCARNATION);
-    for n in 0..3 {
-        cloud.append(&down, 900 + n);
-    }
-    let told = meet(&mut edge, &mut cloud, 1);
-    assert!(established(&told), "{told:?}");
-    in_step(&edge, &cloud);
-    (edge, cloud)
-}
-
-/// Both hold the same standing records, and everything the edge said is at the cloud.
-fn in_step(edge: &Edge, cloud: &Log) {
-    for lane in [Lane::UpState, Lane::UpData] {
-        let key = edge.key(lane);
-        assert_eq!(edge.log.end(&key), cloud.end(&key), "{key}");
-    }
-    let down = key(Lane::Down, CLOUD_INCARNATION);
-    assert_eq!(edge.log.end(&down), cloud.end(&down));
-}
 
 #[test]
 fn clean_reconnect() {
@@ -111,97 +84,6 @@ fn old_disk() {
     let told = meet(&mut edge, &mut cloud, 4);
     assert!(established(&told) && !was_reset(&told), "{told:?}");
     in_step(&edge, &cloud);
-}
-
-/// As `acquainted`; the edge has noted what was acknowledged, with the receipts. Then its disk is copied, it goes on, and
-/// the cloud lets go of everything but what came last. The copy is `unsaid` records ahead of what was acknowledged.
-fn copied_long_ago(unsaid: u64) -> (Edge, Log) {
-    let (mut edge, mut cloud) = acquainted();
-    let mut link = Link::dial(&edge, &cloud, 2);
-    link.run(&mut edge, &mut cloud);
-    for _ in 0..3 {
-        link.wait(Duration::from_secs(4));
-        link.run(&mut edge, &mut cloud);
-    }
-    for n in 0..unsaid {
-        edge.write(Lane::UpData, 250 + n);
-    }
-    let copy = edge.clone();
-    edge.start(59);
-    for n in 0..5 {
-        edge.write(Lane::UpData, 300 + n);
-    }
-    meet(&mut edge, &mut cloud, 3);
-    for lane in [Lane::UpState, Lane::UpData] {
-        let end = cloud.end(&edge.key(lane)).unwrap();
-        cloud.held_after.insert(edge.key(lane), end.position.seq);
-    }
-    (copy, cloud)
-}
-
-#[test]
-fn old_disk_of_which_nothing_is_held_any_more() {
-    let (mut edge, mut cloud) = copied_long_ago(0);
-    edge.start(60);
-    edge.write(Lane::UpData, 400);
-    let told = meet(&mut edge, &mut cloud, 4);
-    assert!(established(&told), "{told:?}");
-    // The receipt proves where it ended to be in our history.
-    let data = edge.key(Lane::UpData);
-    let reset = told.iter().find_map(|told| match told {
-        Told::Reset {
-            key, base, common, ..
-        } if *key == data => Some((base.position.seq.0, common.unwrap().seq.0)),
-        _ => None,
-    });
-    assert_eq!(reset, Some((15, 10)), "{told:?}");
-    in_step(&edge, &cloud);
-    let mut says = cloud.says(&data);
-    says.sort_unstable();
-    assert_eq!(
-        says,
-        (100..110).chain(300..305).chain([400]).collect::<Vec<_>>(),
-        "each once"
-    );
-}
-
-/// A receipt of another key, or of a cloud that was put back since, proves nothing.
-#[test]
-fn old_disk_with_a_receipt_that_proves_nothing() {
-    let (mut edge, mut cloud) = copied_long_ago(0);
-    edge.start(60);
-    let before = (edge.clone(), cloud.clone());
-    for acked in &mut edge.log.edge.acknowledged {
-        acked.receipt = vec![7; 16];
-    }
-    assert_eq!(refusal(&meet(&mut edge, &mut cloud, 4)), Some("Fork"));
-    (edge, cloud) = before;
-    cloud.cloud = fence::raise_restore_generation(cloud.cloud, 0);
-    assert_eq!(refusal(&meet(&mut edge, &mut cloud, 4)), Some("Fork"));
-}
-
-#[test]
-fn old_disk_that_cannot_be_compared() {
-    // What it wrote after the last receipt may be what we had of it, or what a copy wrote by itself.
-    let (mut edge, mut cloud) = copied_long_ago(1);
-    edge.start(60);
-    edge.write(Lane::UpData, 400);
-    let told = meet(&mut edge, &mut cloud, 4);
-    assert_eq!(refusal(&told), Some("Fork"), "{told:?}");
-    assert_eq!(refusal(&meet(&mut edge, &mut cloud, 5)), Some("Quarantined"));
-    // An operator decides for it: everything it holds goes again, under a new epoch.
-    cloud.node = fence::resolve(cloud.node.clone(), Resolution::NewIncarnation);
-    let told = meet(&mut edge, &mut cloud, 6);
-    assert!(established(&told) && was_reset(&told), "{told:?}");
-    in_step(&edge, &cloud);
-    let says = cloud.says(&edge.key(Lane::UpData));
-    assert!(
-        (100..110)
-            .chain(300..305)
-            .chain([250, 400])
-            .all(|n| says.contains(&n)),
-        "{says:?}"
-    );
 }
 
 #[test]

@@ -107,6 +107,26 @@ fn corpus() {
     }
 }
 
+/// Next to every seed: cut off at any length, and with any byte changed. Conversations are long, and not all of theirs.
+#[test]
+fn next_to_seeds() {
+    for (name, check, seeds) in TARGETS {
+        let step = if name == "session_of_arbitrary_messages" {
+            61
+        } else {
+            1
+        };
+        for (_, bytes) in seeds() {
+            for at in (0..bytes.len()).step_by(step) {
+                check(&bytes[..at]);
+                let mut changed = bytes.clone();
+                changed[at] ^= [0x01, 0x80, 0xff][at % 3];
+                check(&changed);
+            }
+        }
+    }
+}
+
 /// What the seeds are there for: they reach the end of the decoders.
 #[test]
 fn seeds_get_somewhere() {

@@ -55,6 +55,7 @@ impl World {
             if self.now_us >= next_look {
                 next_look = self.now_us + 500_000;
                 self.operate()?;
+                self.write_behind_new_epochs()?;
                 if self.apart()?.is_none() {
                     break;
                 }
@@ -196,6 +197,26 @@ impl World {
                     Err(ReadError::Jump { .. }) => reader.skip_jump(),
                     Err(err) => return Err(Violation::new("I1-dense", format!("{}: {err}", info.key))),
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// An epoch that begins at the very end of a stream is told with the next record: one is written where an edge waits.
+    fn write_behind_new_epochs(&mut self) -> Checked {
+        for id in 0..self.machines.len() {
+            let (machine, cloud) = (&self.machines[id], &self.machines[CLOUD]);
+            let (Some(edge), Some(scope), Some(cloud)) = (&machine.process, &machine.scope, &cloud.process)
+            else {
+                continue;
+            };
+            let stream = StreamId::new(scope.clone(), Lane::Down);
+            let key = cloud.log.own_key(&stream);
+            if let (Some(here), Some(there)) = (edge.log.durable(&key), cloud.log.durable(&key))
+                && here.chain == there.chain
+                && here.position < there.position
+            {
+                self.append(CLOUD, &stream)?;
             }
         }
         Ok(())

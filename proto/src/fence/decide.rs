@@ -137,38 +137,43 @@ fn relation(stream: &StreamFacts, ours: &dyn Ours, raised: bool) -> Relation {
     }
 }
 
-/// Marks of our history among which the edge finds the last record both ends hold, in its order: from the furthest record
-/// it named that is in our history, or else towards the end of what both may hold. A record between two of them can be
-/// common only where there are more than [`limits::SESSION_MAX_CANDIDATES`].
+/// Marks of our history among which the edge finds the last record both ends hold, in its order: from where it was opened,
+/// if that is in our history; else around what it knows to be acknowledged, which may have been acknowledged to another
+/// disk; else towards the end of what both may hold. A record between two of them can be common only where there are more
+/// than [`limits::SESSION_MAX_CANDIDATES`].
 pub fn candidates(stream: &StreamFacts, ours: &dyn Ours) -> Vec<Mark> {
     let Some(end) = ours.durable(&stream.key) else {
         return Vec::new();
     };
     let last = end.position.seq.min(seq_of(stream.end));
     let at = |seq: u64| ours.mark_at(&stream.key, Seq(seq));
-    let acked = stream.acked.map(|acked| acked.durable);
-    let named = [stream.opened, acked].into_iter().flatten();
-    let known = named
-        .filter(|theirs| theirs.position.seq <= last)
-        .filter(|theirs| at(theirs.position.seq.0).is_some_and(|here| same_chain(here, *theirs)))
-        .max_by_key(|theirs| theirs.position.seq);
-    if let Some(known) = known {
-        let first = known.position.seq.0;
+    let in_ours = |theirs: &Mark| {
+        theirs.position.seq <= last && at(theirs.position.seq.0).is_some_and(|here| same_chain(here, *theirs))
+    };
+    let opened = stream.opened.filter(in_ours).map(|mark| mark.position.seq.0);
+    let acked = stream.acked.map(|acked| acked.durable).filter(in_ours);
+    let acked = acked.map(|mark| mark.position.seq.0);
+    let most = limits::SESSION_MAX_CANDIDATES;
+    let held = ours.held_after(&stream.key).0.max(1);
+    let before = |end: u64, most: usize| {
+        let first = held.max(end.saturating_sub(CANDIDATES_LOOK));
+        let mut marks: Vec<Mark> = (first..=end).rev().filter_map(at).take(most).collect();
+        marks.reverse();
+        marks
+    };
+    let after = |first: u64, most: usize| {
         let until = last.0.min(first.saturating_add(CANDIDATES_LOOK));
-        return (first..=until)
-            .filter_map(at)
-            .take(limits::SESSION_MAX_CANDIDATES)
-            .collect();
+        (first..=until).filter_map(at).take(most)
+    };
+    match (opened, acked) {
+        (Some(opened), acked) if acked.is_none_or(|acked| acked <= opened) => after(opened, most).collect(),
+        (_, Some(acked)) => {
+            let mut marks = before(acked, most / 2);
+            marks.extend(after(acked.saturating_add(1), most / 2));
+            marks
+        }
+        _ => before(last.0, most),
     }
-    let first = ours.held_after(&stream.key).0.max(1);
-    let first = first.max(last.0.saturating_sub(CANDIDATES_LOOK));
-    let mut marks: Vec<Mark> = (first..=last.0)
-        .rev()
-        .filter_map(at)
-        .take(limits::SESSION_MAX_CANDIDATES)
-        .collect();
-    marks.reverse();
-    marks
 }
 
 /// What the cloud does about a HELLO. `node` is the fence of the node its certificate names, as last handed to the

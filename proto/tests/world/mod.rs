@@ -5,8 +5,11 @@
 #![allow(unreachable_pub, reason = "a module of test binaries")]
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
+mod acquainted;
 mod log;
 
+#[allow(unused_imports, reason = "each test binary uses its part of it")]
+pub use acquainted::{acquainted, in_step};
 #[allow(unused_imports, reason = "each test binary uses its part of it")]
 pub use log::says;
 pub use log::{Item, Log};
