@@ -1,6 +1,7 @@
 //! Up: what is known of devices, written to the API on change only. The first change is written at once, further ones
 //! together once in the device's report cycle; a loss of the link and its return do not wait. What a node told while it
-//! was away does not wait either: when all of it is known, its devices are written.
+//! was away does not wait either: when all of it is known, its devices are written. Nor does the first value of a property,
+//! or the first state of a device.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -116,7 +117,8 @@ impl Report {
                     Changes::Entries(entries) => {
                         for entry in entries {
                             if let Some(key) = device_of(entry.table, &entry.key) {
-                                plan.touch(key.to_owned(), false);
+                                let first = self.is_first(entry.table, &entry.key) && !plan.fails(key);
+                                plan.touch(key.to_owned(), first);
                             }
                         }
                     }
@@ -147,6 +149,37 @@ impl Report {
                 }
                 () = until(next) => self.write(&mut plan, &outcome).await,
             }
+        }
+    }
+
+    /// Whether an entry is of what the API shows nothing of yet: whoever makes a device does not wait for a report cycle to
+    /// see that it is there.
+    fn is_first(&self, table: Table, key: &str) -> bool {
+        let (device, property) = match table {
+            Table::DeviceStates => (key, None),
+            Table::Reported => match key.rsplit_once('/') {
+                Some((device, property)) => (device, Some(property)),
+                None => return false,
+            },
+            _ => return false,
+        };
+        let Some((object, report)) = self.said.device(device) else {
+            return false;
+        };
+        let of_property = |list: &Value, name: &str, property: &str| {
+            let list = list.as_array().into_iter().flatten();
+            let mut found = list.filter(|one| one[name] == property);
+            found.next().cloned()
+        };
+        match property {
+            None => object.data["status"]["state"].is_null(),
+            // One that is not in the manifest is not shown.
+            Some(property) if of_property(&object.data["spec"]["properties"], "name", property).is_some() => {
+                let twins = report.as_ref().map(|report| &report.data["status"]["twins"]);
+                let twin = twins.and_then(|twins| of_property(twins, "propertyName", property));
+                twin.is_none_or(|twin| twin["reported"].is_null())
+            }
+            Some(_) => false,
         }
     }
 
@@ -409,6 +442,11 @@ impl Plan {
             _ => now,
         };
         self.plan(key, due);
+    }
+
+    /// Whether it could not be written the last time: it has its turn when it is tried again.
+    fn fails(&self, key: &str) -> bool {
+        self.devices.get(key).is_some_and(|known| known.failed > 0)
     }
 
     /// Not later than `due`.
