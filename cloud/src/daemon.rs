@@ -33,6 +33,7 @@ use crate::fleet::Fleet;
 use crate::hub::{Hub, HubParts, ListenError};
 use crate::kubernetes::{Kubernetes, KubernetesError};
 use crate::leadership::{self, LeadershipError};
+use crate::memory;
 
 /// Size of a segment where neither the operator nor a small limit says otherwise.
 const SEGMENT_BYTES: u64 = 256 << 20;
@@ -162,7 +163,7 @@ impl Daemon {
         let (log, recovery) = Log::open(Arc::new(DiskStorage), &config.data_dir.join("log"), options)?;
         tracing::info!(%cluster, incarnation = %log.identity().incarnation, boot = log.identity().boot, ?recovery, "log open");
         damage::tell(&log);
-        let followed = log.clone();
+        let (followed, health) = (log.clone(), Health::new());
         let keeper = retention::Parts {
             log: log.clone(),
             policy: Policy {
@@ -176,6 +177,7 @@ impl Daemon {
             dir: config.data_dir.clone(),
             budget: watch::Sender::new(budget),
             shares: shares(&config),
+            health: health.clone(),
         };
         retention::make_room(&keeper);
         let (projection, opened) = Projection::open(
@@ -190,9 +192,10 @@ impl Daemon {
             Opened::Rebuilding(reason) => tracing::info!(reason, "projection is folded again from the log"),
         }
         Follower::catch_up(&log, &projection, || stop.is_cancelled())?;
+        // What was folded has grown beside the log.
+        retention::make_room(&keeper);
         let fences = leadership::begin(&log, &projection, config.restored, now_us()).await?;
         let appends = OwnAppends::default();
-        let health = Health::new();
         let fleet = Fleet::new(log.clone(), projection.clone());
         let http = match config.http_listen {
             Some(address) => {
@@ -295,6 +298,7 @@ impl Daemon {
         tasks.spawn("log-metrics", log_metrics::publish(measured, shutdown.clone()));
         tasks.spawn("retention", retention::run(keeper, settings, shutdown.clone()));
         tasks.spawn("damage", damage::look_for(log.clone(), shutdown.clone()));
+        tasks.spawn("memory", memory::give_back_once(shutdown.clone()));
         let hub_address = told(hub.address());
         tasks.spawn("hub", hub.run(shutdown.clone()));
         println!(
@@ -368,6 +372,6 @@ fn shares(config: &Config) -> disk::Shares {
     disk::Shares {
         segment_bytes: config.log.segment_bytes,
         usual_segment_bytes: SEGMENT_BYTES,
-        projection_bytes: ledge_projection::Options::cloud().disk_bytes(),
+        projection: ledge_projection::Options::cloud().disk_share(),
     }
 }

@@ -1,7 +1,7 @@
 //! cloudcore: hub, fleet projection, and the controllers' home.
 //!
 //! Controllers talk by appending records; none reads another's state. Reading order: [`config`], [`daemon`],
-//! [`leadership`], [`hub`], [`fleet`], [`kubernetes`].
+//! [`leadership`], [`hub`], [`fleet`], [`kubernetes`], `memory`.
 
 pub mod api;
 pub mod config;
@@ -10,3 +10,4 @@ pub mod fleet;
 pub mod hub;
 pub mod kubernetes;
 pub mod leadership;
+mod memory;

@@ -274,6 +274,7 @@ impl Daemon {
             dir: config.data_dir.clone(),
             budget: watch::Sender::new(budget),
             shares: shares(&config),
+            health: health.clone(),
         };
         // Before anything else is appended, and before a base hides where it was cut off.
         let (first, of, node) = (keeper.clone(), log.clone(), scope.clone());
@@ -593,6 +594,6 @@ fn shares(config: &Config) -> disk::Shares {
     disk::Shares {
         segment_bytes: config.log.segment_bytes,
         usual_segment_bytes: SEGMENT_BYTES,
-        projection_bytes: ledge_projection::Options::edge().disk_bytes(),
+        projection: ledge_projection::Options::edge().disk_share(),
     }
 }

@@ -44,7 +44,7 @@ impl Server {
 
     /// The real one, where there is one; its etcd syncs what it answers.
     pub(crate) async fn real() -> anyhow::Result<Option<Server>> {
-        let Some(programs) = Programs::from_env() else {
+        let Some(programs) = Programs::or_skip() else {
             return Ok(None);
         };
         let real = Real::start(&programs, Durability::Synced).await;

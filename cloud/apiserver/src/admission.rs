@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use ledge_kubeapi::error::Cause;
 use ledge_kubeapi::path::ResourcePath;
 use ledge_kubeapi::resource::GroupResource;
 use ledge_kubeapi::serve::request::Request;
@@ -49,7 +50,15 @@ impl Admission {
             let object = new["metadata"]["name"].as_str().unwrap_or_default();
             let why =
                 format!("unable to create new content in namespace {name} because it is being terminated");
-            return Err(ApiError::forbidden(&resource.group_resource(), object, &why));
+            let mut refusal = ApiError::forbidden(&resource.group_resource(), object, &why);
+            if let Some(details) = &mut refusal.details {
+                details.causes.push(Cause {
+                    reason: "NamespaceTerminating",
+                    message: format!("namespace {name} is being terminated"),
+                    field: "metadata.namespace".to_owned(),
+                });
+            }
+            return Err(refusal);
         }
         Ok(())
     }
@@ -87,10 +96,33 @@ impl Extension for Admission {
             ("", "ConfigMap" | "Secret") => check_immutable(resource, old, new)?,
             ("", "Pod") if old.is_none() => {
                 new["status"]["phase"] = "Pending".into();
+                set_service_account(new);
             }
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// A pod that names no service account runs as `default`, as in a cluster; a mirror pod has none.
+fn set_service_account(pod: &mut Value) {
+    if pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string() {
+        return;
+    }
+    let Some(spec) = pod["spec"].as_object_mut() else {
+        return;
+    };
+    let named = |field: &str| {
+        spec.get(field)
+            .and_then(Value::as_str)
+            .filter(|name| !name.is_empty())
+    };
+    let account = named("serviceAccountName")
+        .or(named("serviceAccount"))
+        .unwrap_or("default")
+        .to_owned();
+    for field in ["serviceAccountName", "serviceAccount"] {
+        spec.insert(field.to_owned(), account.clone().into());
     }
 }
 
@@ -110,4 +142,28 @@ fn check_immutable(resource: &Resource, old: Option<&Value>, new: &Value) -> Res
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account_of(mut pod: Value) -> Value {
+        set_service_account(&mut pod);
+        json!([pod["spec"]["serviceAccountName"], pod["spec"]["serviceAccount"]])
+    }
+
+    #[test]
+    fn a_pod_that_names_no_service_account_runs_as_default() {
+        assert_eq!(account_of(json!({ "spec": {} })), json!(["default", "default"]));
+        let empty = json!({ "spec": { "serviceAccountName": "" } });
+        assert_eq!(account_of(empty), json!(["default", "default"]));
+        let named = json!({ "spec": { "serviceAccountName": "clerk" } });
+        assert_eq!(account_of(named), json!(["clerk", "clerk"]));
+        let by_its_old_name = json!({ "spec": { "serviceAccount": "clerk" } });
+        assert_eq!(account_of(by_its_old_name), json!(["clerk", "clerk"]));
+        let mirror =
+            json!({ "metadata": { "annotations": { "kubernetes.io/config.mirror": "1" } }, "spec": {} });
+        assert_eq!(account_of(mirror), json!([null, null]));
+    }
 }

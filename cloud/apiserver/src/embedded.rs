@@ -1,14 +1,16 @@
 //! The embedded API as a part of a daemon: open, then run.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use ledge_kubeapi::objects::Limits;
+use ledge_kubeapi::resource::Resource;
 use ledge_kubeapi::serve::Api;
-use ledge_kubeapi::{Object, Registry, builtin, crd};
+use ledge_kubeapi::{Object, Registry, Version, builtin, crd};
 use ledge_log::Log;
 use ledge_projection::Projection;
 use serde_json::Value;
@@ -86,7 +88,9 @@ impl Embedded {
         let pki_dir = config.data_dir.join("kube-pki");
         let pki = pki::open(&pki_dir, address, &config.names)?;
         let acceptor = server::acceptor(&pki)?;
-        let store = LogStore::load(log, projection, config.limits, Box::new(registry))?;
+        let kinds = Kinds::default();
+        let registry = Box::new(move |definitions: &[Object]| kinds.registry(definitions));
+        let store = LogStore::load(log, projection, config.limits, registry)?;
         let shared: Arc<dyn ledge_kubeapi::Store> = Arc::new(store.clone());
         let accounts = Accounts::new(Arc::clone(&shared), Arc::new(pki.tokens));
         let reviews = Reviews::new(Access::new(Arc::clone(&shared)), accounts.clone());
@@ -159,23 +163,42 @@ impl std::fmt::Debug for Embedded {
     }
 }
 
-/// Built-in kinds and those that `definitions` add.
-fn registry(definitions: &[Object]) -> Registry {
-    let mut registry = Registry::default();
-    for resource in builtin::resources() {
-        registry.insert(resource);
-    }
-    for definition in definitions {
-        match crd::resources(&definition.value()) {
-            Ok(resources) => resources
-                .into_iter()
-                .for_each(|resource| registry.insert(resource)),
-            // It was accepted by another version of this program.
-            Err(causes) => {
-                let name = &definition.key().name;
-                tracing::error!(name, ?causes, "a definition cannot be served: apply it again");
+/// What definitions describe, each read once for as long as it stays as it is: with every change of one, all are asked for.
+#[derive(Default)]
+struct Kinds {
+    read: Mutex<BTreeMap<String, (Version, Vec<Arc<Resource>>)>>,
+}
+
+impl Kinds {
+    /// Built-in kinds and those that `definitions` add.
+    fn registry(&self, definitions: &[Object]) -> Registry {
+        let mut registry = builtin::registry();
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = BTreeMap::new();
+        for definition in definitions {
+            let name = &definition.key().name;
+            let resources = match read.remove(name) {
+                Some((version, resources)) if version == definition.version() => resources,
+                _ => resources_of(definition),
+            };
+            for resource in &resources {
+                registry.insert(Arc::clone(resource));
             }
+            kept.insert(name.clone(), (definition.version(), resources));
+        }
+        *read = kept;
+        registry
+    }
+}
+
+fn resources_of(definition: &Object) -> Vec<Arc<Resource>> {
+    match crd::resources(&definition.value()) {
+        Ok(resources) => resources.into_iter().map(Arc::new).collect(),
+        // It was accepted by another version of this program.
+        Err(causes) => {
+            let name = &definition.key().name;
+            tracing::error!(name, ?causes, "a definition cannot be served: apply it again");
+            Vec::new()
         }
     }
-    registry
 }

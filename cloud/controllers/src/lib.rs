@@ -5,7 +5,7 @@
 //! A controller keeps no state of its own. It compares what the API says with what nodes were told, which is the
 //! projection of their streams, and appends the difference: after a restart it goes on where the log ends.
 //!
-//! Reading order: [`told`], [`links`], [`Controllers`] (this file), `edge`, `writes`, `sync`, [`manifests`] and [`device`],
+//! Reading order: [`told`], [`links`], [`Controllers`] (this file), `restart`, `edge`, `writes`, `sync`, [`manifests`] and [`device`],
 //! [`groups`], [`definitions`].
 
 mod as_node;
@@ -17,19 +17,20 @@ mod informer;
 pub mod links;
 pub mod manifests;
 mod objects;
+mod restart;
 mod sync;
 pub mod told;
 mod writes;
 
-use std::future::Future;
 use std::sync::Arc;
 
 use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
+use self::edge::seen::Seen;
 use self::links::Links;
+use self::restart::again;
 use self::told::Told;
 
 /// What every controller is given.
@@ -48,41 +49,46 @@ pub struct Controllers {
 }
 
 impl Controllers {
-    /// Runs every controller until `shutdown`. A controller tries again by itself when the API or the log fails it.
+    /// Runs every controller until `shutdown`. A controller tries again by itself when the API or the log fails it, and one
+    /// that panics is started again.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut running = JoinSet::new();
-        let down = edge::down::run(self.clone(), shutdown.clone());
-        spawn(&mut running, "edge-down", down);
-        let nodes = edge::up::nodes::run(self.clone(), shutdown.clone());
-        spawn(&mut running, "nodes", nodes);
-        let pods = edge::up::pods::run(self.clone(), shutdown.clone());
-        spawn(&mut running, "pod-status", pods);
-        let events = edge::up::events::run(self.clone(), shutdown.clone());
-        spawn(&mut running, "events", events);
-        let groups = groups::run_node_groups(self.client.clone(), shutdown.clone());
-        spawn(&mut running, "node-groups", groups);
-        let applications = groups::run_applications(self.client.clone(), shutdown.clone());
-        spawn(&mut running, "edge-applications", applications);
-        spawn(&mut running, "sync", sync::run(self.clone(), shutdown.clone()));
-        spawn(
-            &mut running,
-            "writes",
-            writes::run(self.clone(), shutdown.clone()),
-        );
-        while let Some(ended) = running.join_next().await {
-            if let Err(err) = ended {
-                tracing::error!(%err, "a controller failed: it runs again when cloudcore starts again");
-            }
-        }
+        let seen = Seen::default();
+        let (of, at) = (|| self.clone(), || shutdown.clone());
+        running.spawn(again("edge-down", at(), {
+            let (seen, this, shutdown) = (seen.clone(), of(), at());
+            move || edge::down::run(this.clone(), seen.clone(), shutdown.clone())
+        }));
+        running.spawn(again("nodes", at(), {
+            let (seen, this, shutdown) = (seen.clone(), of(), at());
+            move || edge::up::nodes::run(this.clone(), seen.clone(), shutdown.clone())
+        }));
+        running.spawn(again("pod-status", at(), {
+            let (this, shutdown) = (of(), at());
+            move || edge::up::pods::run(this.clone(), seen.clone(), shutdown.clone())
+        }));
+        running.spawn(again("events", at(), {
+            let (this, shutdown) = (of(), at());
+            move || edge::up::events::run(this.clone(), shutdown.clone())
+        }));
+        running.spawn(again("node-groups", at(), {
+            let (client, shutdown) = (self.client.clone(), at());
+            move || groups::run_node_groups(client.clone(), shutdown.clone())
+        }));
+        running.spawn(again("edge-applications", at(), {
+            let (client, shutdown) = (self.client.clone(), at());
+            move || groups::run_applications(client.clone(), shutdown.clone())
+        }));
+        running.spawn(again("sync", at(), {
+            let (this, shutdown) = (of(), at());
+            move || sync::run(this.clone(), shutdown.clone())
+        }));
+        running.spawn(again("writes", at(), {
+            let (this, shutdown) = (of(), at());
+            move || writes::run(this.clone(), shutdown.clone())
+        }));
+        while running.join_next().await.is_some() {}
     }
-}
-
-fn spawn(
-    running: &mut JoinSet<()>,
-    name: &'static str,
-    controller: impl Future<Output = ()> + Send + 'static,
-) {
-    running.spawn(controller.instrument(tracing::info_span!("controller", name)));
 }
 
 impl std::fmt::Debug for Controllers {

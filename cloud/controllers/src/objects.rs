@@ -79,7 +79,8 @@ pub(crate) fn read(resource: &ApiResource, mut object: DynamicObject) -> Option<
     if value["kind"].as_str().is_none_or(str::is_empty) {
         value["kind"] = resource.kind.as_str().into();
     }
-    let json = serde_json::to_vec(&value).ok()?.into();
+    // It is kept: no longer than it is.
+    let json = serde_json::to_vec(&value).ok()?.into_boxed_slice().into();
     let object = Object {
         json,
         uid,

@@ -7,17 +7,20 @@
 mod again;
 mod request;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt;
 use kube::Client;
-use ledge_projection::{Changes, ReadError};
+use ledge_projection::{Changes, ReadError, View};
 use ledge_proto::fold::{FoldError, Table, view};
 use ledge_proto::ids::{Scope, Seq};
 use ledge_proto::limits;
 use ledge_proto::record::Payload;
 use ledge_proto::v1;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::request::{Answer, status};
@@ -26,6 +29,8 @@ use crate::{Controllers, as_node};
 
 /// A request whose answer did not come is tried again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// A request that the API server puts off for so long is given up: what the node wants after it waits for it.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(600);
 /// What a record has besides the answer.
 const RECORD_EXTRA: usize = 4096;
 
@@ -37,6 +42,7 @@ pub(crate) async fn run(controllers: Controllers, shutdown: CancellationToken) {
         controllers: controllers.clone(),
         under_way: BTreeMap::new(),
         working: JoinSet::new(),
+        tasks: HashMap::new(),
     };
     match waiting(told) {
         Ok(waiting) => waiting
@@ -56,7 +62,7 @@ pub(crate) async fn run(controllers: Controllers, shutdown: CancellationToken) {
                     Err(err) => tracing::error!(%err, "what nodes want written cannot be read"),
                 }
             }
-            Some(ended) = nodes.working.join_next() => nodes.ended(ended.ok()),
+            Some(ended) = nodes.working.join_next_with_id() => nodes.ended(ended),
             () = shutdown.cancelled() => return,
         }
     }
@@ -67,8 +73,7 @@ fn waiting(told: &Told) -> Result<BTreeMap<Scope, BTreeSet<String>>, ReadError> 
     let view = told.view();
     let mut waiting = BTreeMap::new();
     for scope in view::scopes(&view).map_err(FoldError::Store)? {
-        let writes = view::entries::<_, v1::KubeWrite>(&view, &scope, Table::KubeWrites)?;
-        let ids: BTreeSet<String> = writes.into_iter().map(|(id, _)| id).collect();
+        let ids = wanted_by(&view, &scope)?;
         let results = view::entries::<_, v1::KubeWriteResult>(&view, &scope, Table::KubeWriteResults)?;
         if !(ids.is_empty() && results.is_empty()) {
             waiting.insert(scope, ids);
@@ -77,12 +82,20 @@ fn waiting(told: &Told) -> Result<BTreeMap<Scope, BTreeSet<String>>, ReadError> 
     Ok(waiting)
 }
 
+/// Writes that the node wants.
+fn wanted_by(view: &View, scope: &Scope) -> Result<BTreeSet<String>, ReadError> {
+    let writes = view::entries::<_, v1::KubeWrite>(view, scope, Table::KubeWrites)?;
+    Ok(writes.into_iter().map(|(id, _)| id).collect())
+}
+
 /// One task for each node that wants something.
 struct Nodes {
     controllers: Controllers,
     /// Nodes being worked for, and whether more came meanwhile.
     under_way: BTreeMap<Scope, bool>,
     working: JoinSet<Node>,
+    /// Whose task is whose.
+    tasks: HashMap<Id, Scope>,
 }
 
 impl Nodes {
@@ -101,14 +114,31 @@ impl Nodes {
     }
 
     fn start(&mut self, node: Node) {
-        self.under_way.insert(node.scope.clone(), false);
-        self.working.spawn(node.work());
+        let scope = node.scope.clone();
+        self.under_way.insert(scope.clone(), false);
+        let task = self.working.spawn(node.work());
+        self.tasks.insert(task.id(), scope);
     }
 
-    fn ended(&mut self, node: Option<Node>) {
-        let Some(node) = node else { return };
-        if self.under_way.remove(&node.scope) == Some(true) {
-            self.start(node);
+    fn ended(&mut self, ended: Result<(Id, Node), JoinError>) {
+        match ended {
+            Ok((id, node)) => {
+                self.tasks.remove(&id);
+                if self.under_way.remove(&node.scope) == Some(true) {
+                    self.start(node);
+                }
+            }
+            Err(err) => {
+                let Some(scope) = self.tasks.remove(&err.id()) else {
+                    return;
+                };
+                tracing::error!(node = %scope, %err, "carrying out what the node wants failed; beginning again");
+                // Nobody knows any more which of them were sent.
+                let suspects = wanted_by(&self.controllers.told.view(), &scope).unwrap_or_default();
+                let mut node = Node::new(&self.controllers, scope, suspects);
+                node.pause = Some(AGAIN_AFTER);
+                self.start(node);
+            }
         }
     }
 }
@@ -120,6 +150,10 @@ struct Node {
     client: Client,
     /// Writes that may have been sent before.
     suspects: BTreeSet<String>,
+    /// The write that the API server puts off, and since when it does.
+    put_off: Option<(String, Instant)>,
+    /// Before the first round.
+    pause: Option<Duration>,
 }
 
 impl Node {
@@ -129,14 +163,19 @@ impl Node {
             client: as_node::client(controllers.client.clone(), &scope),
             told: controllers.told.clone(),
             scope,
+            put_off: None,
+            pause: None,
         }
     }
 
     /// Carries out everything that waits.
     async fn work(mut self) -> Node {
+        if let Some(pause) = self.pause.take() {
+            sleep(pause).await;
+        }
         while let Err(err) = self.round().await {
             tracing::warn!(node = %self.scope, %err, "what the node wants written waits; trying again");
-            tokio::time::sleep(AGAIN_AFTER).await;
+            sleep(AGAIN_AFTER).await;
         }
         self
     }
@@ -163,7 +202,18 @@ impl Node {
         waiting.sort_by_key(|(seq, ..)| *seq);
         for (_, id, write) in waiting {
             let suspect = !self.suspects.insert(id.clone());
-            let answer = self.carry_out(&id, &write, suspect).await?;
+            let carried_out = AssertUnwindSafe(self.carry_out(&id, &write, suspect))
+                .catch_unwind()
+                .await;
+            let answer = match carried_out {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(err)) => self.not_now(&id, err)?,
+                Err(_) => status(
+                    500,
+                    "InternalError",
+                    "cloudcore failed while it carried this out, and says why in its log: read the object, and write again if it lacks what was wanted",
+                ),
+            };
             tracing::info!(node = %self.scope, write = id, method = write.method, path = write.path, code = answer.code, "carried out what the node wants");
             let result = Payload::KubeWriteResult(v1::KubeWriteResult {
                 code: u32::from(answer.code),
@@ -175,6 +225,28 @@ impl Node {
             self.suspects.remove(&id);
         }
         Ok(())
+    }
+
+    /// There is no answer: it is to be tried again, unless the API server puts it off too long. While that cannot be
+    /// reached, nothing else could be carried out either: that is waited for.
+    fn not_now(&mut self, id: &str, err: kube::Error) -> Result<Answer, kube::Error> {
+        let kube::Error::Api(last) = &err else {
+            self.put_off = None;
+            return Err(err);
+        };
+        let before = self.put_off.take().filter(|(of, _)| of == id);
+        let since = before.map_or_else(Instant::now, |(_, since)| since);
+        if since.elapsed() < GIVEN_UP_AFTER {
+            self.put_off = Some((id.to_owned(), since));
+            return Err(err);
+        }
+        let message = format!(
+            "the API server put this off for {} minutes, with {} at the end: {}. It may have been carried out all the same: read the object, and write again if it lacks what was wanted",
+            since.elapsed().as_secs() / 60,
+            last.code,
+            last.message,
+        );
+        Ok(status(504, "Timeout", &message))
     }
 
     async fn carry_out(&self, id: &str, write: &v1::KubeWrite, suspect: bool) -> Result<Answer, kube::Error> {

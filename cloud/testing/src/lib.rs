@@ -1,7 +1,7 @@
 //! Kubernetes APIs for the tests of controllers, so that each test runs against all there are: the embedded API, and a
 //! real kube-apiserver with its etcd where `LEDGE_KUBE_APISERVER` and `LEDGE_ETCD` name the programs (`.ci/run` builds
-//! them). Without them a line says that the real one was skipped; where `CI` or `LEDGE_REQUIRE_KUBERNETES` is set
-//! the test fails.
+//! them); beside that, a real kube-controller-manager where `LEDGE_KUBE_CONTROLLER_MANAGER` names it. Without them a line
+//! says what was skipped; where `CI` or `LEDGE_REQUIRE_KUBERNETES` is set the test fails.
 //!
 //! ```no_run
 //! # async fn test() {

@@ -15,8 +15,8 @@ impl Cluster {
         let Kind::Real(real) = &self.api else {
             panic!("the embedded API has controllers of its own");
         };
-        let what = "a real controller manager";
-        let Some([program]) = programs::or_skip(what, ["LEDGE_KUBE_CONTROLLER_MANAGER"]) else {
+        let variables = ["LEDGE_KUBE_CONTROLLER_MANAGER"];
+        let Some([program]) = programs::or_skip("a real controller manager", variables) else {
             return false;
         };
         real.manage(&program, settings).await;

@@ -49,7 +49,8 @@ pub fn decide(world: &World, name: &Name, now: Timestamp) -> Plan {
     for pods in by_node.values_mut() {
         pods.sort_by_key(|pod| {
             let made = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-            (node(pod).is_empty(), made, pod.metadata.name.clone())
+            // The one to keep comes first. Times are in seconds: of two as old as each other, the one that is ready.
+            (node(pod).is_empty(), !ready(pod), made, pod.metadata.name.clone())
         });
     }
     let daemon = Daemon {
@@ -158,17 +159,14 @@ impl Daemon<'_> {
                 );
                 continue;
             }
-            let mut alive = 0;
+            let mut kept: Vec<&Arc<Pod>> = Vec::new();
             for pod in pods.iter().filter(|pod| !terminating(&pod.metadata)) {
                 if finished(pod) {
                     self.replace_failed(pod, name, plan);
+                } else if kept.is_empty() || self.surge() > 0 && self.is_other(pod, &kept) {
+                    kept.push(pod);
                 } else {
-                    alive += 1;
-                    // While one comes in place of the other, two are there.
-                    let other = self.surge() > 0 && alive == 2 && self.is_old(&pods[0]) != self.is_old(pod);
-                    if alive > 1 && !other {
-                        plan.actions.push(self.death(pod));
-                    }
+                    plan.actions.push(self.death(pod));
                 }
             }
             // One that ends may still hold what the next one needs.
@@ -267,6 +265,11 @@ impl Daemon<'_> {
 
     fn is_old(&self, pod: &Pod) -> bool {
         label(&pod.metadata, REVISION_HASH) != Some(&self.revision)
+    }
+
+    /// While one comes in place of the other, two are there: one of an older template, one of the newest.
+    fn is_other(&self, pod: &Pod, kept: &[&Arc<Pod>]) -> bool {
+        kept.iter().all(|one| self.is_old(one) != self.is_old(pod))
     }
 
     fn is_available(&self, pod: &Pod) -> bool {

@@ -56,10 +56,7 @@ pub(crate) fn write_key(id: &str) -> ObjectKey {
 
 /// Built-in kinds, those that `definitions` add, and the node's own.
 pub(crate) fn registry(definitions: &[Object]) -> Registry {
-    let mut registry = Registry::default();
-    for resource in builtin::resources() {
-        registry.insert(resource);
-    }
+    let mut registry = builtin::registry();
     for definition in definitions {
         match crd::resources(&definition.value()) {
             Ok(resources) => resources

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ledge_retention::budget::{Budget, BudgetError, DiskOptions, Needs};
+use ledge_retention::budget::{Budget, BudgetError, DiskOptions, Needs, ProjectionShare};
 
 use crate::config::SEGMENT_MIN_BYTES;
 
@@ -13,8 +13,8 @@ pub struct Shares {
     pub segment_bytes: Option<u64>,
     /// Length of a segment where nobody chose.
     pub usual_segment_bytes: u64,
-    /// Most the projection takes.
-    pub projection_bytes: u64,
+    /// What the projection takes.
+    pub projection: ProjectionShare,
 }
 
 /// Divides the limit of `disk` between the log and the rest of `dir`.
@@ -29,7 +29,7 @@ pub fn budget(dir: &Path, disk: &DiskOptions, shares: Shares) -> Result<Budget, 
             segment_bytes: shares.segment_bytes.unwrap_or(shares.usual_segment_bytes),
             segment_bytes_chosen: shares.segment_bytes.is_some(),
             segment_min_bytes: SEGMENT_MIN_BYTES,
-            projection_bytes: shares.projection_bytes,
+            projection: shares.projection,
         },
     )?;
     tracing::info!(

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     failures: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    /// What somebody should look at, though the daemon does all its work.
+    warnings: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 impl Health {
@@ -30,6 +32,23 @@ impl Health {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(check);
+    }
+
+    /// Says what somebody should look at, or with `None` that nobody has to any more. No check fails for it.
+    pub fn warn(&self, about: &'static str, warning: Option<String>) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        match warning {
+            Some(warning) => warnings.insert(about, warning),
+            None => warnings.remove(about),
+        };
+    }
+
+    /// What somebody should look at.
+    pub fn warnings(&self) -> BTreeMap<&'static str, String> {
+        self.warnings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The failed checks with their reasons.

@@ -115,13 +115,20 @@ async fn render_metrics(State(metrics): State<PrometheusHandle>) -> impl IntoRes
 }
 
 async fn check(State(health): State<Health>) -> impl IntoResponse {
+    let warnings = health.warnings();
+    let warnings = warnings
+        .iter()
+        .map(|(about, warning)| format!("[!]{about}: {warning}\n"));
     let failures = health.failures();
     if failures.is_empty() {
-        return (StatusCode::OK, "ok\n".to_owned());
+        let lines = std::iter::once("ok\n".to_owned()).chain(warnings);
+        return (StatusCode::OK, lines.collect::<String>());
     }
-    let lines: String = failures
+    let failures = failures
         .iter()
-        .map(|(check, reason)| format!("[-]{check} failed: {reason}\n"))
-        .collect();
-    (StatusCode::SERVICE_UNAVAILABLE, lines)
+        .map(|(check, reason)| format!("[-]{check} failed: {reason}\n"));
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        failures.chain(warnings).collect(),
+    )
 }

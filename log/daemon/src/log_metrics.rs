@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::folded_metrics::Folded;
 use crate::retention::{Archived, Parts};
 
 const EVERY: Duration = Duration::from_secs(5);
@@ -75,6 +76,7 @@ pub(crate) struct Behind {
 /// Publishes the log's figures until `shutdown`.
 pub async fn publish(measured: Measured, shutdown: CancellationToken) {
     crate::metrics_help::describe();
+    let mut folded = Folded::default();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -83,8 +85,13 @@ pub async fn publish(measured: Measured, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
         }
         let of = measured.clone();
-        // Reads a record of each lane that is behind.
-        tokio::task::spawn_blocking(move || refresh(&of)).await.ok();
+        // Reads a record of each lane that is behind, and the projection.
+        let refreshed = tokio::task::spawn_blocking(move || {
+            refresh(&of);
+            folded.refresh(&of);
+            folded
+        });
+        folded = refreshed.await.unwrap_or_default();
     }
 }
 
@@ -113,6 +120,7 @@ fn refresh(of: &Measured) {
         let seconds = stats.sync_time.quantile_us(of) as f64 / 1e6;
         metrics::gauge!("ledge_log_fsync_seconds", "quantile" => quantile).set(seconds);
     }
+    metrics::counter!("ledge_log_fsyncs_total").absolute(stats.sync_time.count);
     metrics::gauge!("ledge_log_damaged_blocks").set(stats.damaged as f64);
     let lost = of.log.quarantined();
     let records = lost
@@ -149,13 +157,16 @@ fn refresh(of: &Measured) {
     disk(of, &stats);
 }
 
-/// How far the archive is behind `stream`; `None` of a stream that this log does not write, or that is not archived.
-pub(crate) fn behind(of: &Measured, stream: &StreamInfo) -> Option<Behind> {
+/// How far `stream` is archived, or was given up; `None` of a stream that this log does not write, or that is not archived.
+pub(crate) fn archived(of: &Measured, stream: &StreamInfo) -> Option<Seq> {
     let own = stream.key.incarnation == of.log.identity().incarnation;
-    if !own || !matches!(stream.key.id.lane, Lane::UpState | Lane::UpData) {
-        return None;
-    }
-    let archived = (of.archived)(&stream.key).max(Seq(stream.first_seq.0.saturating_sub(1)));
+    let goes_up = matches!(stream.key.id.lane, Lane::UpState | Lane::UpData);
+    (own && goes_up).then(|| (of.archived)(&stream.key).max(Seq(stream.first_seq.0.saturating_sub(1))))
+}
+
+/// How far the archive is behind `stream`; `None` as of [`archived`].
+pub(crate) fn behind(of: &Measured, stream: &StreamInfo) -> Option<Behind> {
+    let archived = archived(of, stream)?;
     let records = stream.durable.position.seq.0.saturating_sub(archived.0);
     let oldest_us = (records > 0)
         .then(|| time_after(&of.log, stream, archived))

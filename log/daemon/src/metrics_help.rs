@@ -24,6 +24,22 @@ const GAUGES: &[(&str, &str)] = &[
         "ledge_log_archived_seq_max",
         "Highest archived sequence number of a stream that this log writes, by lane",
     ),
+    (
+        "ledge_log_peer_durable_seq_max",
+        "Highest sequence number of a stream that this log writes which the other end was noted to hold durably, by lane",
+    ),
+    (
+        "ledge_log_applied_seq_max",
+        "Highest sequence number of a node's stream that is folded into the projection, by lane",
+    ),
+    (
+        "ledge_log_gaps",
+        "Gap records in force, by the lane of the stream that tells of them",
+    ),
+    (
+        "ledge_log_gap_records",
+        "Records that gap records in force are about, by the lane of the stream that tells of them",
+    ),
     ("ledge_log_bytes", "Bytes of frames held, by lane"),
     ("ledge_log_records", "Records held, by lane"),
     (
@@ -64,11 +80,23 @@ const GAUGES: &[(&str, &str)] = &[
         "Bytes of the data directory beside the log",
     ),
     (
+        "ledge_disk_used_bytes",
+        "Bytes of everything in the data directory",
+    ),
+    (
+        "ledge_disk_short_bytes",
+        "What the limit lacks for what the log needs and what the rest may grow to; not 0: it may be exceeded",
+    ),
+    (
         "ledge_retention_blocked",
         "1: the oldest segment should go and cannot; the daemon's log says why",
     ),
 ];
 const COUNTERS: &[(&str, &str)] = &[
+    (
+        "ledge_log_fsyncs_total",
+        "Groups of records made durable since the start",
+    ),
     ("ledge_retention_segments_total", "Segments given up, by reason"),
     (
         "ledge_retention_dropped_records_total",

@@ -6,19 +6,21 @@ use std::time::Duration;
 
 use ledge_log::Log;
 use ledge_proto::ids::{Seq, StreamKey};
-use ledge_retention::budget::{self, Budget, DiskOptions};
+use ledge_retention::budget::{Budget, DiskOptions};
 use ledge_retention::{GivenUp, Outcome, Policy, Retention, RetentionError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::disk::Shares;
+use crate::fit::Fit;
+use crate::health::Health;
 use crate::settings::Settings;
 
 /// Looks for what became too old, and whether others filled the disk or made room, so often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Measures the rest of the data directory so often.
-const MEASURE_EVERY: Duration = Duration::from_secs(60);
+/// Measures the rest of the data directory so often: some dozens of files.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
 /// Says how far a stream is archived.
 pub type Archived = Arc<dyn Fn(&StreamKey) -> Seq + Send + Sync>;
@@ -38,6 +40,8 @@ pub struct Parts {
     pub budget: watch::Sender<Budget>,
     /// What the division depends on besides the limit.
     pub shares: Shares,
+    /// Where a limit that cannot be kept is told.
+    pub health: Health,
 }
 
 impl std::fmt::Debug for Parts {
@@ -49,9 +53,10 @@ impl std::fmt::Debug for Parts {
     }
 }
 
-/// Gives up what has to go now: before anything is appended to a log that was full when it was opened. What stands in the
-/// way is told by [`run`].
+/// Divides the disk by what is there now, and gives up what has to go: before anything is appended to a log that was full
+/// when it was opened. What stands in the way is told by [`run`].
 pub fn make_room(parts: &Parts) {
+    Fit::default().look(parts);
     let mut retention = Retention::new(parts.policy.clone());
     if let Err(err) = give_up(parts, &mut retention, &CancellationToken::new()) {
         tracing::error!(%err, "the log cannot make room");
@@ -67,13 +72,19 @@ pub async fn run(mut parts: Parts, mut settings: Settings, shutdown: Cancellatio
     let mut measure = tokio::time::interval(MEASURE_EVERY);
     measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told = Told::default();
+    let mut fit = Fit::default();
     loop {
         tokio::select! {
             changed = room.changed() => if changed.is_err() { return },
             _ = ticks.tick() => {}
             _ = measure.tick() => {
-                let (dir, budget) = (parts.dir.clone(), *parts.budget.borrow());
-                tokio::task::spawn_blocking(move || measure_rest(&dir, &budget)).await.ok();
+                // When the log has to make room for it, that is told by `room`.
+                let of = parts.clone();
+                let looked = tokio::task::spawn_blocking(move || {
+                    fit.look(&of);
+                    fit
+                });
+                fit = looked.await.unwrap_or_default();
                 continue;
             }
             disk = settings.changed() => parts.change(&disk).await,
@@ -192,25 +203,5 @@ impl Told {
             None => tracing::info!("the log can make room again"),
         }
         self.last = problem;
-    }
-}
-
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "gauges are doubles; disks are smaller than 2^53 bytes"
-)]
-fn measure_rest(dir: &std::path::Path, budget: &Budget) {
-    match budget::rest_bytes(dir) {
-        Ok(rest) => {
-            metrics::gauge!("ledge_disk_rest_bytes").set(rest as f64);
-            if budget.total_bytes.is_some() && rest > budget.rest_bytes {
-                tracing::warn!(
-                    rest,
-                    planned = budget.rest_bytes,
-                    "the data directory holds more beside the log than was planned: the limit may be exceeded until the next start"
-                );
-            }
-        }
-        Err(err) => tracing::warn!(%err, "the data directory cannot be measured"),
     }
 }

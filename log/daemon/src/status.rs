@@ -16,7 +16,7 @@ use ledge_log::StreamInfo;
 use ledge_proto::fold::snapshot::folded_mark;
 use ledge_proto::ids::Seq;
 use ledge_retention::account::account;
-use ledge_retention::budget::rest_bytes;
+use ledge_retention::measure;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -100,7 +100,7 @@ fn status(of: &Measured) -> Value {
     let applied = of.projection.applied().block.0;
     let seconds = |us: u64| us as f64 / 1e6;
     let sync = &stats.sync_time;
-    let rest = rest_bytes(&of.dir).ok();
+    let rest = measure::rest(&of.dir).ok().map(|rest| rest.bytes());
     json!({
         "software": of.software,
         "atUs": clock::stamp().wall_us,

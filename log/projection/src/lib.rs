@@ -22,6 +22,7 @@ use ledge_proto::fold::snapshot::SnapshotSource;
 use ledge_proto::fold::{self, FoldError};
 use ledge_proto::ids::{Chain, Incarnation, Mark, Position, Scope, StreamKey};
 use ledge_proto::v1;
+use ledge_retention::budget::ProjectionShare;
 use tokio::sync::watch;
 
 pub use again::AgainError;
@@ -76,8 +77,11 @@ impl Options {
     }
 
     /// What a projection of little state takes on disk at most: its journal, and tables that are being merged.
-    pub fn disk_bytes(&self) -> u64 {
-        self.journal_bytes + 8 * self.memtable_bytes
+    pub fn disk_share(&self) -> ProjectionShare {
+        ProjectionShare {
+            journal_bytes: self.journal_bytes,
+            tables_bytes: 8 * self.memtable_bytes,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Nothing goes silently. Telemetry that goes before it was archived leaves a gap record in its own stream, and what the
 //! policy wants to keep of it; state leaves a base, from which the rest of the log folds to the same state as before.
 //!
-//! Reading order: [`policy`], [`budget`], [`engine`], `state`, [`gaps`], `degrade`, [`around`]; [`replay`], which folds a
+//! Reading order: [`policy`], [`budget`], [`measure`], [`engine`], `state`, [`gaps`], `degrade`, [`around`]; [`replay`], which folds a
 //! log of which the beginning is gone; [`account`], what that says of a stream; and [`reset`], by which a stream goes on
 //! under a new epoch.
 
@@ -14,6 +14,7 @@ mod degrade;
 pub mod engine;
 mod error;
 pub mod gaps;
+pub mod measure;
 pub mod policy;
 pub mod replay;
 pub mod reset;

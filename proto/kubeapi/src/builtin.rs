@@ -14,13 +14,13 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use defaults::default;
 pub use validate::validate;
 
-use crate::resource::{Column, Gvr, Resource, Scale, Scope};
-use crate::schema::{Definitions, Schema};
+use crate::resource::{Column, Gvr, Registry, Resource, Scale, Scope};
+use crate::schema::{Definitions, Read, Schema};
 
 const KINDS: &str = include_str!("../openapi/kinds.json");
 
@@ -73,6 +73,17 @@ const DOCUMENTS: &[(&str, &[u8])] = &[
 /// More than any document is when it is unpacked.
 const DOCUMENT_MAX_BYTES: usize = 4 << 20;
 
+/// What of a document says how objects look. Its paths, half of it, are passed over.
+#[derive(Deserialize, Default)]
+struct Document {
+    components: Components,
+}
+
+#[derive(Deserialize, Default)]
+struct Components {
+    schemas: Map<String, Value>,
+}
+
 /// A kind as `openapi/kinds.json` has it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -100,17 +111,35 @@ struct Heading {
     priority: i32,
 }
 
-static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(read);
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+    let mut registry = Registry::default();
+    for resource in read() {
+        registry.insert(resource);
+    }
+    registry
+});
 
-/// All built-in kinds. Their schemas are read once, and shared by all calls.
+/// A registry of all built-in kinds, which are read once and shared by all of them.
+pub fn registry() -> Registry {
+    REGISTRY.clone()
+}
+
+/// All built-in kinds.
 pub fn resources() -> Vec<Resource> {
-    RESOURCES.clone()
+    REGISTRY
+        .iter()
+        .map(|resource| Resource::clone(resource))
+        .collect()
 }
 
 /// The OpenAPI v3 document of a group of built-in kinds, by its path below `/openapi/v3/`, such as `apis/apps/v1`.
 pub(crate) fn document(path: &str) -> Option<Bytes> {
     let (_, packed) = DOCUMENTS.iter().find(|(name, _)| *name == path)?;
-    let document = zstd::bulk::decompress(packed, DOCUMENT_MAX_BYTES).ok()?;
+    // The document says how long it is: what is freed is no larger than what was needed.
+    let length = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten();
+    let length = length.and_then(|length| usize::try_from(length).ok());
+    let length = length.unwrap_or(DOCUMENT_MAX_BYTES).min(DOCUMENT_MAX_BYTES);
+    let document = zstd::bulk::decompress(packed, length).ok()?;
     Some(document.into())
 }
 
@@ -139,15 +168,14 @@ fn read() -> Vec<Resource> {
         by_document.entry(path).or_default().push(kind);
     }
     let mut out = Vec::new();
+    // What kinds share (a pod's template) is one schema in memory, whichever document it is read from: all are of one server.
+    let mut shared = Read::default();
     for (path, kinds) in by_document {
-        let document: Value = document(&path)
+        let document: Document = document(&path)
             .and_then(|document| serde_json::from_slice(&document).ok())
             .unwrap_or_default();
-        let Some(schemas) = document["components"]["schemas"].as_object() else {
-            continue;
-        };
-        // One reader for the group: what kinds share (a pod's template) is one schema in memory.
-        let mut definitions = Definitions::new(schemas);
+        let schemas = document.components.schemas;
+        let mut definitions = Definitions::after(shared, &schemas);
         for kind in kinds {
             let name = schemas.iter().find(|(_, schema)| {
                 let mut tagged = schema["x-kubernetes-group-version-kind"]
@@ -165,6 +193,7 @@ fn read() -> Vec<Resource> {
                 out.push(resource(kind, schema));
             }
         }
+        shared = definitions.read();
     }
     out
 }

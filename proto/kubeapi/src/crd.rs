@@ -49,7 +49,7 @@ pub fn resources(definition: &Value) -> Result<Vec<Resource>, Vec<Cause>> {
         Some(name) if !name.is_empty() => name.to_owned(),
         _ => kind.to_lowercase(),
     };
-    let mut out = Vec::new();
+    let mut out: Vec<Resource> = Vec::new();
     for (n, version) in versions.iter().enumerate() {
         let place = format!("spec.versions[{n}]");
         let raw = &version["schema"]["openAPIV3Schema"];
@@ -78,6 +78,12 @@ pub fn resources(definition: &Value) -> Result<Vec<Resource>, Vec<Cause>> {
         if version["served"] != true && version["storage"] != true {
             continue;
         }
+        // Versions that say the same are one in memory.
+        let same = out
+            .iter()
+            .find(|other| other.published.as_deref() == Some(raw))
+            .map(|other| (Arc::clone(&other.schema), other.published.clone()));
+        let (schema, published) = same.unwrap_or_else(|| (Arc::new(schema), Some(Arc::new(raw.clone()))));
         let subresources = &version["subresources"];
         let scale = &subresources["scale"];
         out.push(Resource {
@@ -104,8 +110,8 @@ pub fn resources(definition: &Value) -> Result<Vec<Resource>, Vec<Cause>> {
                 selector: scale["labelSelectorPath"].as_str().map(str::to_owned),
             }),
             verbs: Vec::new(),
-            schema: Arc::new(schema),
-            published: Some(Arc::new(raw.clone())),
+            schema,
+            published,
             columns: table::custom_columns(version),
             selectable: selectable(&version["selectableFields"]),
             storage: version["storage"] == true,

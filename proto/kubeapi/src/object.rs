@@ -88,7 +88,11 @@ impl Object {
                 labels: labels.collect(),
                 fields,
                 foreign_version,
-                json: serde_json::to_vec(value).unwrap_or_default().into(),
+                // It is kept: no longer than it is.
+                json: serde_json::to_vec(value)
+                    .unwrap_or_default()
+                    .into_boxed_slice()
+                    .into(),
                 key,
             }),
         }

@@ -204,8 +204,9 @@ impl std::fmt::Debug for Registry {
 
 impl Registry {
     /// Adds a version of a resource, or replaces it.
-    pub fn insert(&mut self, resource: Resource) {
-        self.by_gvr.insert(resource.gvr.clone(), Arc::new(resource));
+    pub fn insert(&mut self, resource: impl Into<Arc<Resource>>) {
+        let resource = resource.into();
+        self.by_gvr.insert(resource.gvr.clone(), resource);
     }
 
     /// Takes a version away.

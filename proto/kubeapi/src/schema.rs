@@ -27,7 +27,7 @@ use serde_json::Value;
 
 pub use bounds::{Bounds, Number, Pattern};
 pub use default::default;
-pub use definitions::Definitions;
+pub use definitions::{Definitions, Read};
 pub use duplicates::duplicates;
 pub use meta::object_meta;
 pub use prune::{MAX_UNKNOWN, prune};

@@ -357,11 +357,13 @@ impl Api {
 }
 
 /// A mistake of ours in one request costs that request only.
-async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Result<T, Response> {
-    let outcome = AssertUnwindSafe(Box::pin(work)).catch_unwind().await;
-    outcome.map_err(|_| {
-        let told = "this request made the server panic: its log says where";
-        Response::error(&ApiError::internal(told))
+fn unless_it_panics<T>(work: impl Future<Output = T>) -> impl Future<Output = Result<T, Response>> {
+    let work = AssertUnwindSafe(Box::pin(work)).catch_unwind();
+    work.map(|outcome| {
+        outcome.map_err(|_| {
+            let told = "this request made the server panic: its log says where";
+            Response::error(&ApiError::internal(told))
+        })
     })
 }
 

@@ -8,21 +8,21 @@ use std::sync::Arc;
 
 use ledge::quickstart::site::NODE;
 use ledge_log::{DiskStorage, Log, LogView, Options};
-use ledge_proto::ids::{Lane, StreamId};
+use ledge_proto::ids::{Lane, Scope, StreamId};
 use ledge_proto::record::Payload;
 use ledge_proto::v1;
 
 use super::full_disk::{SmallDisk, noise};
-use crate::support::place::{NOWHERE, Place, SEGMENT, node, until};
+use crate::support::place::{NOWHERE, Place, SEGMENT, until};
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 /// What an edge's projection may grow to.
 const PROJECTION: u64 = 68 * MIB;
 const LOG_LEAST: u64 = 3 * SEGMENT + 64 * 1024;
 const HOUR_US: i64 = 3_600_000_000;
 
 /// Bytes on disk of everything under `dir`, as `du` counts them.
-fn used(dir: &Path) -> u64 {
+pub(crate) fn used(dir: &Path) -> u64 {
     let mut total = 0;
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     for entry in entries.flatten() {
@@ -38,22 +38,32 @@ fn used(dir: &Path) -> u64 {
 
 /// Writes the node's telemetry of many hours, at one sample a second, into its log while nobody else does: `bytes` of it.
 fn weeks_offline(place: &Place, bytes: u64, from_us: i64) -> i64 {
+    telemetry(place, (NODE, &place.site.edge_dir()), bytes, from_us)
+}
+
+/// As [`weeks_offline`], of the node of that name with its data in that directory.
+pub(crate) fn telemetry(place: &Place, node: (&str, &Path), bytes: u64, from_us: i64) -> i64 {
     // A thread that may block: not one of the runtime's.
     std::thread::scope(|scope| {
-        let filled = scope.spawn(|| fill_log(place, bytes, from_us));
+        let filled = scope.spawn(|| fill_log(place, node, bytes, from_us));
         filled.join().unwrap()
     })
 }
 
-fn fill_log(place: &Place, bytes: u64, from_us: i64) -> i64 {
+/// Opens the log of the node `name` in its data directory.
+pub(crate) fn open_log(place: &Place, (name, dir): (&str, &Path)) -> Log {
     let options = Options {
         segment_bytes: SEGMENT,
         prepare_ahead: false,
-        ..Options::new(place.authority().cluster(), NODE)
+        ..Options::new(place.authority().cluster(), name)
     };
-    let dir = place.site.edge_dir().join("log");
-    let (log, _) = Log::open(Arc::new(DiskStorage), &dir, options).unwrap();
-    let up_data = StreamId::new(node(), Lane::UpData);
+    let (log, _) = Log::open(Arc::new(DiskStorage), &dir.join("log"), options).unwrap();
+    log
+}
+
+fn fill_log(place: &Place, (name, dir): (&str, &Path), bytes: u64, from_us: i64) -> i64 {
+    let log = open_log(place, (name, dir));
+    let up_data = StreamId::new(Scope::node(name).unwrap(), Lane::UpData);
     let (boot, mut at_us) = (log.identity().boot, from_us);
     let noise = noise(100 << 10);
     while log.stats().written_bytes < bytes {
@@ -68,7 +78,7 @@ fn fill_log(place: &Place, bytes: u64, from_us: i64) -> i64 {
             };
             ("default/boiler/temperature".to_owned(), Payload::Sample(sample))
         });
-        let payloads = std::iter::once((NODE.to_owned(), event)).chain(samples);
+        let payloads = std::iter::once((name.to_owned(), event)).chain(samples);
         let records = payloads.map(|(key, payload)| {
             at_us += 1_000_000;
             let (kind, payload) = payload.encode();
@@ -121,7 +131,7 @@ pub(crate) fn dropped(place: &Place, dir: &Path, lane: &str) -> u64 {
 }
 
 /// Sets keys of `ledge.disk` in a daemon's configuration file.
-fn set_disk(file: &Path, settings: &str) {
+pub(crate) fn set_disk(file: &Path, settings: &str) {
     let text = fs::read_to_string(file).unwrap();
     let text = match text.find("  disk: {") {
         Some(at) => {

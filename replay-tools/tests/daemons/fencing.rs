@@ -115,12 +115,14 @@ async fn a_disk_that_comes_back_in_order_goes_on() {
     let place = Place::new().await;
     let cloud = stopped_edge(&place).await;
     let before = told(cloud.http).await;
-    let _edge = place.start_edge(cloud.hub).await;
+    let edge = place.start_edge(cloud.hub).await;
     let after = until_told(&place, cloud.http, "the second link", up).await;
     assert_eq!(after["disk"]["incarnation"], before["disk"]["incarnation"]);
     assert_eq!(after["disk"]["epoch"], before["disk"]["epoch"]);
     assert_eq!(after["disk"]["quarantine"], Value::Null);
     assert!(after["disk"]["sessions"].as_u64() > before["disk"]["sessions"].as_u64());
+    edge.stop().await.unwrap();
+    cloud.daemon.stop().await.unwrap();
     place.assert_sound();
 }
 
@@ -130,13 +132,15 @@ async fn an_emptied_disk_begins_a_new_incarnation() {
     let cloud = stopped_edge(&place).await;
     let before = told(cloud.http).await;
     fs::remove_dir_all(place.site.edge_dir()).unwrap();
-    let _edge = place.start_edge(cloud.hub).await;
+    let edge = place.start_edge(cloud.hub).await;
     let after = until_told(&place, cloud.http, "the new disk", |node| {
         up(node) && node["disk"]["closedIncarnations"] == 1
     })
     .await;
     assert_ne!(after["disk"]["incarnation"], before["disk"]["incarnation"]);
     assert_eq!(after["disk"]["quarantine"], Value::Null);
+    edge.stop().await.unwrap();
+    cloud.daemon.stop().await.unwrap();
     place.assert_sound();
 }
 
@@ -171,6 +175,7 @@ async fn an_old_disk_that_was_put_back_goes_on_under_a_new_epoch_and_tells_what_
     };
     assert_eq!(code, Some(0));
     assert!(events.contains("HistoryLost"), "{events}");
+    cloud.daemon.stop().await.unwrap();
     place.assert_sound();
 }
 
@@ -221,6 +226,7 @@ async fn two_copies_of_a_disk_are_both_kept_out_until_an_operator_decides() {
     assert!(up(&told(cloud.http).await), "{:#}", told(cloud.http).await);
     clone.stop().await.unwrap();
     first.stop().await.unwrap();
+    cloud.daemon.stop().await.unwrap();
     place.assert_sound();
 }
 
@@ -283,6 +289,7 @@ async fn an_operator_decides_for_the_disk_that_was_turned_away_and_nobody_decide
     );
     second.stop().await.unwrap();
     first.stop().await.unwrap();
+    cloud.daemon.stop().await.unwrap();
     place.assert_sound();
 }
 
@@ -319,6 +326,7 @@ async fn a_disk_that_comes_back_after_another_took_its_place_is_kept_out_until_a
     assert_eq!(node["disk"]["incarnation"], before["disk"]["incarnation"]);
     place.cloud_catches_up().await;
     edge.stop().await.unwrap();
+    cloud.daemon.stop().await.unwrap();
     place.assert_sound();
 }
 
@@ -333,7 +341,7 @@ async fn a_cloud_that_was_put_back_is_refused_until_an_operator_says_that_it_was
     let launch = place.site.cloudcore(hub).unwrap();
     let cloud = launch.start().await.unwrap();
     let http = ledge::quickstart::site::address(&cloud, "health on ").unwrap();
-    let _edge = place.start_edge(hub).await;
+    let edge = place.start_edge(hub).await;
     until_told(&place, http, "the link", up).await;
     cloud.stop().await.unwrap();
     put_back(&old, &place.site.cloud_dir());
@@ -347,6 +355,7 @@ async fn a_cloud_that_was_put_back_is_refused_until_an_operator_says_that_it_was
     until_told(&place, http, "the link to the restored cloud", up).await;
     place.cloud_catches_up().await;
     cloud.stop().await.unwrap();
+    edge.stop().await.unwrap();
     place.assert_sound();
 }
 

@@ -149,3 +149,100 @@ fn has_finalizer(value: &Value, name: &str) -> bool {
     let finalizers = value["metadata"]["finalizers"].as_array();
     finalizers.is_some_and(|all| all.iter().any(|one| one == name))
 }
+
+#[cfg(test)]
+mod tests {
+    use ledge_kubeapi::resource::GroupResource;
+    use ledge_kubeapi::{ObjectKey, Version};
+    use serde_json::json;
+
+    use super::*;
+
+    /// An object whose owners wait for it.
+    fn object(uid: &str, owners: &[&str]) -> Value {
+        let owners: Vec<Value> = owners
+            .iter()
+            .map(|uid| json!({"uid": uid, "blockOwnerDeletion": true}))
+            .collect();
+        json!({"metadata": {"name": uid, "uid": uid, "ownerReferences": owners}})
+    }
+
+    /// One that is deleted in the foreground.
+    fn waiting(uid: &str, owners: &[&str]) -> Value {
+        let mut value = object(uid, owners);
+        value["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        value["metadata"]["finalizers"] = json!([FOREGROUND]);
+        value
+    }
+
+    fn all(values: &[Value]) -> Owners {
+        let mut owners = Owners::default();
+        for value in values {
+            let key = ObjectKey {
+                resource: GroupResource {
+                    group: String::new(),
+                    resource: "configmaps".to_owned(),
+                },
+                namespace: "default".to_owned(),
+                name: value["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+            };
+            let object = Object::new(key, Version(1), value.clone(), &[]);
+            owners.add(&object, value);
+        }
+        owners
+    }
+
+    fn verdict(owners: &Owners, uid: &str) -> Verdict {
+        let owned = owners.owned().iter().find(|one| one.object.uid() == uid);
+        owned.map_or(Verdict::Stays, |one| owners.judge(&one.object, &one.value))
+    }
+
+    #[test]
+    fn one_goes_with_its_last_owner() {
+        let owners = all(&[
+            object("a", &[]),
+            object("x", &["a", "gone"]),
+            object("y", &["gone"]),
+        ]);
+        assert_eq!(verdict(&owners, "a"), Verdict::Stays);
+        assert_eq!(verdict(&owners, "x"), Verdict::Changes(object("x", &["a"])));
+        assert_eq!(verdict(&owners, "y"), Verdict::Goes(object("y", &["gone"])));
+    }
+
+    #[test]
+    fn an_owner_that_was_not_seen_is_asked_for() {
+        let mut owners = all(&[object("x", &["late"])]);
+        assert!(owners.some_are_missing());
+        owners.is_there("late");
+        assert!(!owners.some_are_missing());
+        assert_eq!(verdict(&owners, "x"), Verdict::Stays);
+    }
+
+    #[test]
+    fn who_has_dependents_waits_for_them_when_its_owner_waits() {
+        let owners = all(&[waiting("a", &[]), object("x", &["a"]), object("y", &["x"])]);
+        assert!(owners.is_blocked("a") && owners.is_blocked("x") && !owners.is_blocked("y"));
+        let mut new = object("x", &["a"]);
+        new["metadata"]["finalizers"] = json!([FOREGROUND]);
+        assert_eq!(verdict(&owners, "x"), Verdict::Goes(new));
+        // Its owner is there until it is asked to go.
+        assert_eq!(verdict(&owners, "y"), Verdict::Stays);
+        let owners = all(&[waiting("a", &[]), waiting("x", &["a"]), object("y", &["x"])]);
+        assert_eq!(verdict(&owners, "x"), Verdict::Stays);
+        assert_eq!(verdict(&owners, "y"), Verdict::Goes(object("y", &["x"])));
+    }
+
+    #[test]
+    fn a_circle_is_broken() {
+        let owners = all(&[waiting("a", &["x"]), object("x", &["a"])]);
+        let Verdict::Goes(new) = verdict(&owners, "x") else {
+            panic!("it stays");
+        };
+        let owners = all(&[waiting("a", &["x"]), {
+            let mut marked = waiting("x", &["a"]);
+            marked["metadata"]["ownerReferences"] = new["metadata"]["ownerReferences"].clone();
+            marked
+        }]);
+        assert!(!owners.is_blocked("a"));
+    }
+}

@@ -172,6 +172,27 @@ async fn in_the_foreground_an_owner_waits_for_all_below_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_says_how_takes_back_what_was_said_before() {
+    let Some(place) = Place::new() else { return };
+    place
+        .serve(async {
+            place.config_map("first", &[], &[]).await;
+            place
+                .config_map("held", &[map("first", true)], &["example.com/hold"])
+                .await;
+            place
+                .ok(&["delete", "cm", "first", "--cascade=foreground", "--wait=false"])
+                .await;
+            place.becomes("cm/first", FINALIZERS, "foregroundDeletion").await;
+            place
+                .ok(&["delete", "cm", "first", "--cascade=background", "--timeout=60s"])
+                .await;
+            assert_eq!(place.maps().await, "held");
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_that_own_each_other_go_in_the_foreground_too() {
     let Some(place) = Place::new() else { return };
     place

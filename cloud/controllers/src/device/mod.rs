@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::shape::UNCONVERTED;
 use self::sources::Sources;
 use crate::manifests::Snapshot;
+use crate::restart::again;
 use crate::told::Told;
 
 /// The name under which fields of objects are managed.
@@ -95,7 +96,7 @@ impl Debug for Kubernetes {
 }
 
 /// The device controller.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DeviceController {
     /// What nodes were told, and how they are told more.
     pub told: Told,
@@ -108,6 +109,11 @@ pub struct DeviceController {
 impl DeviceController {
     /// Runs until `shutdown`. Whatever fails is told and tried again.
     pub async fn run(self, shutdown: CancellationToken) {
+        let run = || self.clone().run_once(shutdown.clone());
+        again("devices", shutdown.clone(), run).await;
+    }
+
+    async fn run_once(self, shutdown: CancellationToken) {
         let DeviceController {
             told,
             directory,

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::interests::{Interests, Told as OfInterest};
 use super::needs::{Entry, Needs, is_per_node};
+use super::seen::Seen;
 use crate::Controllers;
 use crate::informer::{self, Followed};
 use crate::objects::{self, Object};
@@ -65,7 +66,7 @@ pub(super) enum Heard {
 }
 
 /// Tells nodes what they need until `shutdown`.
-pub(crate) async fn run(controllers: Controllers, shutdown: CancellationToken) {
+pub(crate) async fn run(controllers: Controllers, seen: Seen, shutdown: CancellationToken) {
     let (heard, mut hearing) = mpsc::channel(WAITING);
     let mut informers = JoinSet::new();
     for (number, [group, version, kind, plural]) in KINDS.into_iter().enumerate() {
@@ -90,7 +91,7 @@ pub(crate) async fn run(controllers: Controllers, shutdown: CancellationToken) {
         .told
         .projection
         .changes(&[Table::Interests, Table::NodeStates]);
-    let mut down = Down::new(&controllers, heard);
+    let mut down = Down::new(&controllers, seen, heard);
     loop {
         let again = !down.pending.is_empty() || down.everything;
         tokio::select! {
@@ -122,6 +123,7 @@ struct Down {
     everything: bool,
     /// Resource version of the deletion of what is gone.
     gone: HashMap<String, String>,
+    seen: Seen,
 }
 
 struct Kind {
@@ -140,7 +142,7 @@ pub(super) struct Pending {
 }
 
 impl Down {
-    fn new(controllers: &Controllers, heard: mpsc::Sender<Heard>) -> Down {
+    fn new(controllers: &Controllers, seen: Seen, heard: mpsc::Sender<Heard>) -> Down {
         let kinds = KINDS.into_iter().map(|[group, version, kind, plural]| Kind {
             followed: Followed::all(group, version, kind, plural),
             prefix: format!("{group}/{plural}/"),
@@ -155,6 +157,7 @@ impl Down {
             pending: BTreeMap::new(),
             everything: false,
             gone: HashMap::new(),
+            seen,
         }
     }
 
@@ -209,7 +212,13 @@ impl Down {
         let Some((object, value)) = objects::read(resource, object) else {
             return BTreeSet::new();
         };
-        self.needs.put(&key, object, &value)
+        let changed = self.needs.put(&key, object, &value);
+        if key.starts_with("/nodes/") {
+            self.seen.nodes.put(key, value);
+        } else if key.starts_with("/pods/") && value["spec"]["nodeName"].is_string() {
+            self.seen.pods.put(key, value);
+        }
+        changed
     }
 
     fn compare(&mut self, entries: impl IntoIterator<Item = Entry>) {

@@ -1,6 +1,9 @@
 //! Objects that somebody on a node asked for: listed and watched in the node's own name, so that it sees what it may
 //! see, and told like everything else.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -81,12 +84,12 @@ impl Interests {
         content: Option<v1::Interest>,
         pending: &mut Pending,
     ) {
-        let place = (scope.clone(), id.clone());
+        let place = (scope.clone(), id);
         let known = self.all.get(&place).map(|known| &known.content);
         if known.is_some() && known == content.as_ref() {
             return;
         }
-        pending.interests.insert(id.clone());
+        pending.interests.insert(place.1.clone());
         if let Some(mut before) = self.all.remove(&place) {
             pending
                 .objects

@@ -7,6 +7,7 @@ pub(crate) mod pods;
 mod tolerations;
 
 use ledge_projection::ReadError;
+use serde_json::Value;
 
 /// Why something was not written to the API; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -33,4 +34,17 @@ impl UpError {
             _ => false,
         }
     }
+}
+
+/// Whether the API still says what a node said: the phase, if it has one, and the status of every condition. The rest of
+/// a status the API may write in another way, and nobody else writes it.
+fn stands(current: &Value, wanted: &Value) -> bool {
+    let of = |status: &Value, kind: &Value| -> Value {
+        let conditions = status["conditions"].as_array().into_iter().flatten();
+        let found = conditions.clone().find(|condition| condition["type"] == *kind);
+        found.map_or(Value::Null, |condition| condition["status"].clone())
+    };
+    let mut conditions = wanted["conditions"].as_array().into_iter().flatten();
+    (wanted["phase"].is_null() || wanted["phase"] == current["phase"])
+        && conditions.all(|condition| of(current, &condition["type"]) == condition["status"])
 }

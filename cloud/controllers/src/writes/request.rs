@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 /// Tells an object that a write made from one that somebody else made.
 const MADE_BY: &str = "ledge.kubeedge.io/made-by-write";
+/// Cause of the refusal of an eviction.
+const DISRUPTION_BUDGET: &str = "DisruptionBudget";
 /// Characters that take the place of those an API server would choose for `generateName`.
 const GENERATED: usize = 10;
 
@@ -15,6 +17,30 @@ const GENERATED: usize = 10;
 pub(super) struct Answer {
     pub(super) code: u16,
     pub(super) json: Vec<u8>,
+}
+
+impl Answer {
+    /// It did not take it, or cannot say: later.
+    fn puts_off(&self) -> bool {
+        matches!(self.code, 429 | 503 | 504)
+    }
+
+    /// A disruption budget is against it: no overload, which passes, but what whoever evicts wants to know.
+    fn is_of_a_budget(&self) -> bool {
+        let status: Value = serde_json::from_slice(&self.json).unwrap_or_default();
+        let causes = status["details"]["causes"].as_array();
+        let is_budget = |cause: &Value| cause["reason"] == DISRUPTION_BUDGET;
+        self.code == 429 && causes.is_some_and(|causes| causes.iter().any(is_budget))
+    }
+
+    fn into_error(self) -> kube::Error {
+        let message = serde_json::from_slice::<Value>(&self.json).ok();
+        let message = message.and_then(|status| Some(status["message"].as_str()?.to_owned()));
+        let message = message.unwrap_or_else(|| String::from_utf8_lossy(&self.json).into_owned());
+        let mut status = kube::core::Status::failure(&message, "ServiceUnavailable");
+        status.code = self.code;
+        kube::Error::Api(Box::new(status))
+    }
 }
 
 /// A `metav1.Status` of cloudcore's own.
@@ -98,6 +124,7 @@ impl Request {
 
     /// Sends it. An error is one after which nobody knows whether it arrived.
     pub(super) async fn send(self, client: &Client) -> Result<Answer, kube::Error> {
+        let evicts = matches!(&self.target, Target::Subresource { name, .. } if name == "eviction");
         let uri = match self.query.as_str() {
             "" => self.path,
             query => format!("{}?{query}", self.path),
@@ -110,7 +137,12 @@ impl Request {
             .header(http::header::ACCEPT, "application/json")
             .body(Body::from(self.body));
         match request {
-            Ok(request) => answer(client, request).await,
+            Ok(request) => match answer(client, request).await? {
+                answer if answer.puts_off() && !(evicts && answer.is_of_a_budget()) => {
+                    Err(answer.into_error())
+                }
+                answer => Ok(answer),
+            },
             Err(err) => Ok(status(400, "BadRequest", &err.to_string())),
         }
     }
@@ -123,6 +155,9 @@ pub(super) async fn get(client: &Client, path: &str) -> Result<Option<(Answer, V
         return Ok(None);
     };
     let answer = answer(client, request).await?;
+    if answer.puts_off() {
+        return Err(answer.into_error());
+    }
     let value = serde_json::from_slice(&answer.json).unwrap_or_default();
     Ok((answer.code == 200).then_some((answer, value)))
 }
@@ -131,12 +166,6 @@ async fn answer(client: &Client, request: http::Request<Body>) -> Result<Answer,
     let response = client.send(request).await?;
     let code = response.status().as_u16();
     let json = response.into_body().collect_bytes().await?.to_vec();
-    if matches!(code, 429 | 503 | 504) {
-        // It did not take it, or cannot say: later.
-        let mut status = kube::core::Status::failure(&String::from_utf8_lossy(&json), "ServiceUnavailable");
-        status.code = code;
-        return Err(kube::Error::Api(Box::new(status)));
-    }
     Ok(Answer { code, json })
 }
 
@@ -199,6 +228,21 @@ fn target(path: &str) -> Option<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_budget_is_told_from_an_overload() {
+        let answer = |code, json: Value| Answer {
+            code,
+            json: json.to_string().into_bytes(),
+        };
+        let budget = json!({"kind": "Status", "details": {"causes": [{"reason": "DisruptionBudget"}]}});
+        assert!(answer(429, budget.clone()).is_of_a_budget());
+        assert!(!answer(503, budget).is_of_a_budget());
+        assert!(!answer(429, json!("Too many requests, please try again later.")).is_of_a_budget());
+        let overload = json!({"kind": "Status", "message": "later", "details": {"retryAfterSeconds": 1}});
+        assert!(!answer(429, overload.clone()).is_of_a_budget());
+        assert!(answer(429, overload).into_error().to_string().contains("later"));
+    }
 
     #[test]
     fn paths_tell_what_they_are_about() {

@@ -70,11 +70,11 @@ async fn only_a_difference_at_the_same_record_is_repaired_and_once() {
         place.settled("before").await;
         let right = applied(&place, node);
         says(&place, node, right.clone()).await;
-        // Of an earlier record: nothing to compare with.
-        let mut behind = right.clone();
-        behind.node_hash = vec![0; 32];
-        behind.node.as_mut().unwrap().seq -= 1;
-        says(&place, node, behind).await;
+        // Of another record: nothing to compare with.
+        let mut ahead = right.clone();
+        ahead.node_hash = vec![0; 32];
+        ahead.node.as_mut().unwrap().seq += 1000;
+        says(&place, node, ahead).await;
         place.settled("after").await;
         assert_eq!(repair(&place, node), None);
         let ordered = says_wrong(&place, node).await;

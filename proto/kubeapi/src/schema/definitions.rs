@@ -15,8 +15,14 @@ const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 #[derive(Debug)]
 pub struct Definitions<'a> {
     definitions: &'a Map<String, Value>,
+    read: Read,
+}
+
+/// Definitions that were read, by name.
+#[derive(Debug, Default)]
+pub struct Read {
     /// `None` while a definition is being read: whoever meets it again is inside it.
-    read: BTreeMap<String, Option<Arc<Schema>>>,
+    schemas: BTreeMap<String, Option<Arc<Schema>>>,
 }
 
 impl Schema {
@@ -29,10 +35,17 @@ impl Schema {
 impl<'a> Definitions<'a> {
     /// Reads nothing yet.
     pub fn new(definitions: &'a Map<String, Value>) -> Definitions<'a> {
-        Definitions {
-            definitions,
-            read: BTreeMap::new(),
-        }
+        Definitions::after(Read::default(), definitions)
+    }
+
+    /// Reads on in another document of the same server: what was `read` is the same there.
+    pub fn after(read: Read, definitions: &'a Map<String, Value>) -> Definitions<'a> {
+        Definitions { definitions, read }
+    }
+
+    /// What was read, for the next document.
+    pub fn read(self) -> Read {
+        self.read
     }
 
     /// Reads definition `name`. A definition that contains itself takes anything where it does so, and so does one that
@@ -53,7 +66,7 @@ impl<'a> Definitions<'a> {
             }
             _ => {}
         }
-        match self.read.get(name) {
+        match self.read.schemas.get(name) {
             Some(Some(schema)) => return Arc::clone(schema),
             Some(None) => return Arc::new(anything()),
             None => {}
@@ -62,13 +75,15 @@ impl<'a> Definitions<'a> {
         let Some(definition) = definitions.get(name) else {
             return Arc::new(anything());
         };
-        self.read.insert(name.to_owned(), None);
-        let schema = self.read(definition, depth + 1);
-        self.read.insert(name.to_owned(), Some(Arc::clone(&schema)));
+        self.read.schemas.insert(name.to_owned(), None);
+        let schema = self.schema_of(definition, depth + 1);
+        self.read
+            .schemas
+            .insert(name.to_owned(), Some(Arc::clone(&schema)));
         schema
     }
 
-    fn read(&mut self, value: &Value, depth: usize) -> Arc<Schema> {
+    fn schema_of(&mut self, value: &Value, depth: usize) -> Arc<Schema> {
         let Value::Object(json) = value else {
             return Arc::new(anything());
         };
@@ -116,14 +131,14 @@ impl<'a> Definitions<'a> {
             .into_iter()
             .flatten()
         {
-            let field = self.read(field, depth + 1);
+            let field = self.schema_of(field, depth + 1);
             out.properties.insert(name.clone(), field);
         }
         if let Some(values @ Value::Object(_)) = json.get("additionalProperties") {
-            out.additional = Some(self.read(values, depth + 1));
+            out.additional = Some(self.schema_of(values, depth + 1));
         }
         if let Some(items @ Value::Object(_)) = json.get("items") {
-            out.items = Some(self.read(items, depth + 1));
+            out.items = Some(self.schema_of(items, depth + 1));
         }
         out.empty = (kind == Type::Object).then(|| empty(json, &out));
         out.preserve_unknown = flag(json, "x-kubernetes-preserve-unknown-fields")

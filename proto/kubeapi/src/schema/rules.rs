@@ -413,6 +413,30 @@ mod tests {
         assert_eq!(told("self.list.size() > 0", 50_000), Vec::<String>::new());
     }
 
+    /// In this thread's 2 MiB, as in those of a server.
+    #[test]
+    fn rules_within_the_limits_fit_on_the_stack() {
+        let wrapped =
+            |open: &str, inner: &str, close: &str| format!("{}{inner}{}", open.repeat(60), close.repeat(60));
+        for rule in [
+            wrapped("(", "self == self", ")"),
+            wrapped("[", "1", "]") + " != [2]",
+            wrapped("[1].all(x, ", "true", ")"),
+            "!".repeat(60) + "true",
+            format!("1{} > 0", "+1".repeat(500)),
+            format!("!has(self{})", ".b".repeat(250)),
+            format!("{}true", "self == null ? false : ".repeat(150)),
+            format!("true{}", " && true".repeat(250)),
+        ] {
+            let schema = json!({"type": "object", "properties": {"a": {"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                "x-kubernetes-validations": [{"rule": rule}]}}});
+            let schema = Schema::parse(&schema).unwrap_or_else(|causes| panic!("{rule}: {causes:?}"));
+            let told = check_rules(&schema, &json!({"a": {}}), None);
+            let evaluated = told.iter().all(|cause| cause.message.contains("no such key"));
+            assert!(evaluated, "{rule}: {told:?}");
+        }
+    }
+
     #[test]
     fn what_cannot_be_evaluated_is_refused() {
         for rule in [

@@ -176,16 +176,24 @@ impl Call<'_> {
                 metadata["generation"] = generation.saturating_add(1).into();
             }
         }
+        // Who says how takes back what was said before, also with `Background`, which needs no finalizer.
         let finalizer = match options.propagation.as_deref() {
-            Some("Foreground") => Some("foregroundDeletion"),
-            Some("Orphan") => Some("orphan"),
-            _ => None,
+            Some("Foreground") => Some(Some("foregroundDeletion")),
+            Some("Orphan") => Some(Some("orphan")),
+            Some(_) => Some(None),
+            None => None,
         };
         if let Some(finalizer) = finalizer {
             let mut finalizers = metadata["finalizers"].as_array().cloned().unwrap_or_default();
             finalizers.retain(|one| one != "foregroundDeletion" && one != "orphan");
-            finalizers.push(finalizer.into());
-            metadata["finalizers"] = finalizers.into();
+            finalizers.extend(finalizer.map(Value::from));
+            if finalizers.is_empty() {
+                metadata
+                    .as_object_mut()
+                    .map(|metadata| metadata.remove("finalizers"));
+            } else {
+                metadata["finalizers"] = finalizers.into();
+            }
         }
         if object["kind"] == "Namespace" {
             object["status"]["phase"] = "Terminating".into();

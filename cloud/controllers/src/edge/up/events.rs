@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use kube::Api;
 use kube::api::{DynamicObject, PostParams};
+use kube::core::Status;
+use kube::core::response::StatusCause;
 use ledge_log::{ReadError as LogReadError, StreamReader};
 use ledge_proto::fold::{Table, folded_stream};
 use ledge_proto::frame::Frame;
@@ -225,12 +227,21 @@ async fn write(
         Ok(_) => Ok(()),
         // It was written before cloudcore stopped.
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(kube::Error::Api(status)) if [400, 404, 413, 422].contains(&status.code) => {
+        Err(kube::Error::Api(status)) if is_final(&status) => {
             tracing::error!(node = %scope, seq = position.seq.0, why = status.message, "the API refuses an event of the node: it is left out");
             Ok(())
         }
         Err(err) => Err(err.into()),
     }
+}
+
+/// Whether trying again changes nothing. Nothing is made any more in a namespace that goes: its events would hold up all
+/// that come after them.
+fn is_final(status: &Status) -> bool {
+    let causes = status.details.as_ref().map(|details| details.causes.as_slice());
+    let goes = |cause: &StatusCause| cause.reason == "NamespaceTerminating";
+    [400, 404, 413, 422].contains(&status.code)
+        || (status.code == 403 && causes.is_some_and(|causes| causes.iter().any(goes)))
 }
 
 async fn note(told: &Told, key: &StreamKey, position: Position) -> Result<(), EventError> {
@@ -257,4 +268,23 @@ enum EventError {
     Read(#[from] LogReadError),
     #[error("Kubernetes API: {0}")]
     Api(#[from] kube::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_any_more_is_left_out() {
+        let status = |code, cause: &str| {
+            let causes = serde_json::json!([{"reason": cause}]);
+            let status = serde_json::json!({"code": code, "details": {"causes": causes}});
+            serde_json::from_value::<Status>(status).unwrap()
+        };
+        assert!(is_final(&status(403, "NamespaceTerminating")));
+        // Somebody may give the permission.
+        assert!(!is_final(&status(403, "")));
+        assert!(!is_final(&Status::default()));
+        assert!(is_final(&status(404, "")));
+    }
 }

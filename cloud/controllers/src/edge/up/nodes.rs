@@ -1,14 +1,16 @@
 //! Nodes in the API: made when they report themselves, Ready while their link is up.
 //!
 //! A node that loses its link keeps everything: it becomes Unknown and takes nothing new (a taint without eviction).
-//! When it is back, it is Ready, and nothing is made again.
+//! When it is back, it is Ready, and nothing is made again. What another writer made of it meanwhile is put right.
+
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
@@ -22,8 +24,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::UpError;
+use self::status::{labels, metadata_patch, says, stamp, status};
+use super::{UpError, stands};
 use crate::Controllers;
+use crate::edge::seen::{Paced, Seen, until};
 use crate::told::Told;
 
 /// A link that is back within this time was never away, for the API.
@@ -34,7 +38,6 @@ const AGAIN_AFTER: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 64;
 const LEASES: &str = "kube-node-lease";
 const MANAGER: &str = "ledge-edge-controller";
-const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 /// What is known of the node, and how old that is.
 const KNOWN: &str = "ledge.kubeedge.io/known";
 
@@ -48,7 +51,7 @@ fn lease_times(in_cluster: bool) -> (i32, Duration) {
 }
 
 /// Keeps Nodes as their nodes are until `shutdown`.
-pub(crate) async fn run(controllers: Controllers, shutdown: CancellationToken) {
+pub(crate) async fn run(controllers: Controllers, seen: Seen, shutdown: CancellationToken) {
     let mut feed = controllers
         .told
         .projection
@@ -57,33 +60,31 @@ pub(crate) async fn run(controllers: Controllers, shutdown: CancellationToken) {
     let mut nodes = Nodes {
         controllers,
         all: BTreeMap::new(),
+        wrong: Paced::new(),
         started: Instant::now(),
     };
     loop {
         let next = nodes.next_due();
         tokio::select! {
+            objects = seen.nodes.take() => nodes.seen(&objects),
+            () = until(nodes.wrong.next()) => nodes.put_right(),
             changes = feed.next() => nodes.changed(changes),
             changed = links.changed() => match changed {
                 Ok(()) => nodes.links_changed(),
                 Err(_) => return,
             },
-            () = sleep_until(next) => {}
+            () = until(next) => {}
             () = shutdown.cancelled() => return,
         }
         nodes.look().await;
     }
 }
 
-async fn sleep_until(when: Option<Instant>) {
-    match when {
-        Some(when) => tokio::time::sleep_until(when).await,
-        None => std::future::pending().await,
-    }
-}
-
 struct Nodes {
     controllers: Controllers,
     all: BTreeMap<Scope, Known>,
+    /// Nodes that another writer changed.
+    wrong: Paced<Scope>,
     started: Instant,
 }
 
@@ -94,8 +95,28 @@ struct Known {
     due: Option<Instant>,
     link: LinkState,
     lease_due: Option<Instant>,
-    /// The status that was written last.
-    written: Option<Value>,
+    /// What was written last.
+    written: Option<Written>,
+}
+
+/// What is written of a node.
+#[derive(Debug, Clone, PartialEq)]
+struct Written {
+    status: Value,
+    labels: BTreeMap<String, String>,
+    ready: bool,
+}
+
+impl Written {
+    /// Whether the Node still says so.
+    fn is_in(&self, node: &Value) -> bool {
+        // What is no Node is not looked at again.
+        let Ok(typed) = serde_json::from_value::<Node>(node.clone()) else {
+            return true;
+        };
+        stands(&node["status"], &self.status)
+            && metadata_patch(&typed, self.labels.clone(), self.ready).is_none()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +166,33 @@ impl Nodes {
         known.due = Some(now);
         if known.link == LinkState::Up {
             known.lease_due = known.lease_due.or(Some(now));
+        }
+    }
+
+    /// Somebody wrote these Nodes, perhaps this controller.
+    fn seen(&mut self, nodes: &BTreeMap<String, Value>) {
+        for node in nodes.values() {
+            let Some(scope) = node["metadata"]["name"]
+                .as_str()
+                .and_then(|name| Scope::node(name).ok())
+            else {
+                continue;
+            };
+            let known = self.all.get(&scope);
+            let written = known.and_then(|known| known.written.as_ref());
+            // What was never written will be as soon as its node is heard.
+            if written.is_some_and(|written| !written.is_in(node)) {
+                self.wrong.add(scope);
+            }
+        }
+    }
+
+    fn put_right(&mut self) {
+        let now = Instant::now();
+        for scope in self.wrong.take() {
+            if let Some(known) = self.all.get_mut(&scope) {
+                known.due = Some(known.due.map_or(now, |due| due.min(now)));
+            }
         }
     }
 
@@ -270,17 +318,6 @@ fn new(name: &str, state: &v1::NodeState) -> Node {
     node
 }
 
-fn labels(name: &str, state: &v1::NodeState) -> BTreeMap<String, String> {
-    let mut labels = state.labels.clone();
-    for (label, value) in [
-        ("kubernetes.io/hostname", name),
-        ("node-role.kubernetes.io/edge", ""),
-    ] {
-        labels.insert(label.to_owned(), value.to_owned());
-    }
-    labels
-}
-
 async fn bring_up_to_date(
     api: &Api<Node>,
     controllers: &Controllers,
@@ -303,12 +340,23 @@ async fn bring_up_to_date(
     if let Some(patch) = metadata_patch(node, labels(name, state), ready) {
         api.patch(name, &params(), &Patch::Merge(&patch)).await?;
     }
-    let wanted = status(reported, state, ready);
+    let wanted = Written {
+        status: status(reported, state, ready),
+        labels: labels(name, state),
+        ready,
+    };
     let current = serde_json::to_value(&node.status)?;
-    if known.written.as_ref() == Some(&wanted) && stands(&current, &wanted) {
+    let annotations = node.metadata.annotations.as_ref();
+    let there = match &known.written {
+        Some(written) => *written == wanted && stands(&current, &wanted.status),
+        // After a start: somebody wrote it before.
+        None => annotations.is_some_and(|all| all.contains_key(KNOWN)) && says(&current, &wanted.status),
+    };
+    if there {
+        known.written = Some(wanted);
         return Ok(());
     }
-    let stamped = stamp(wanted.clone(), &current, &Timestamp::now().to_string());
+    let stamped = stamp(wanted.status.clone(), &current, &Timestamp::now().to_string());
     api.patch_status(name, &params(), &Patch::Strategic(&json!({"status": stamped})))
         .await?;
     let heard = age
@@ -327,129 +375,6 @@ fn params() -> PatchParams {
         field_manager: Some(MANAGER.to_owned()),
         ..PatchParams::default()
     }
-}
-
-/// Labels that are missing, and the taint of a node that is away.
-fn metadata_patch(node: &Node, labels: BTreeMap<String, String>, ready: bool) -> Option<Value> {
-    let mut patch = json!({});
-    let there = node.metadata.labels.clone().unwrap_or_default();
-    let missing: BTreeMap<String, String> = labels
-        .into_iter()
-        .filter(|(label, value)| there.get(label) != Some(value))
-        .collect();
-    if !missing.is_empty() {
-        patch["metadata"]["labels"] = json!(missing);
-    }
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone());
-    let mut taints: Vec<Taint> = taints.unwrap_or_default();
-    let count = taints.len();
-    let ours = |taint: &Taint| taint.key == UNREACHABLE && taint.effect == "NoSchedule";
-    if ready {
-        taints.retain(|taint| !ours(taint));
-    } else if !taints.iter().any(ours) {
-        taints.push(Taint {
-            key: UNREACHABLE.to_owned(),
-            effect: "NoSchedule".to_owned(),
-            ..Taint::default()
-        });
-    }
-    if taints.len() != count {
-        patch["spec"]["taints"] = json!(taints);
-        // The list is replaced as a whole: not over another one's change.
-        patch["metadata"]["resourceVersion"] = json!(node.metadata.resource_version);
-    }
-    patch
-        .as_object()
-        .is_some_and(|patch| !patch.is_empty())
-        .then_some(patch)
-}
-
-/// What the node says of itself, and whether it can be reached, without times.
-fn status(mut reported: Value, state: &v1::NodeState, ready: bool) -> Value {
-    if !reported.is_object() {
-        reported = json!({});
-    }
-    if reported["nodeInfo"].is_null() {
-        // All that is known of a node that says no more.
-        reported["nodeInfo"] = json!({
-            "kubeletVersion": format!("ledge-{}", state.version), "bootID": state.boot_id,
-            "architecture": state.labels.get("kubernetes.io/arch"), "operatingSystem": state.labels.get("kubernetes.io/os"),
-        });
-        let info = reported["nodeInfo"].as_object_mut().into_iter();
-        info.for_each(|info| {
-            const REQUIRED: [&str; 9] = [
-                "machineID",
-                "systemUUID",
-                "bootID",
-                "kernelVersion",
-                "osImage",
-                "containerRuntimeVersion",
-                "kubeProxyVersion",
-                "operatingSystem",
-                "architecture",
-            ];
-            for member in REQUIRED {
-                let value = info.entry(member).or_insert(Value::Null);
-                if value.is_null() {
-                    *value = "".into();
-                }
-            }
-        });
-    }
-    let conditions = reported["conditions"].as_array().cloned().unwrap_or_default();
-    let own = conditions
-        .iter()
-        .find(|condition| condition["type"] == "Ready")
-        .cloned();
-    let mut conditions: Vec<Value> = conditions
-        .into_iter()
-        .filter(|condition| condition["type"] != "Ready")
-        .collect();
-    let away = "cloudcore has no link to the node; what is known of it is as old as the annotation says";
-    conditions.push(match (ready, own) {
-        (true, Some(own)) => own,
-        (true, None) => {
-            json!({"type": "Ready", "status": "True", "reason": "LinkUp", "message": "the node's link is up"})
-        }
-        (false, _) => {
-            json!({"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": away})
-        }
-    });
-    for condition in &mut conditions {
-        if let Some(condition) = condition.as_object_mut() {
-            condition.remove("lastHeartbeatTime");
-            condition.remove("lastTransitionTime");
-        }
-    }
-    reported["conditions"] = conditions.into();
-    reported
-}
-
-/// Whether the API still says what was written: every condition of ours has its status.
-fn stands(current: &Value, wanted: &Value) -> bool {
-    let of = |status: &Value, kind: &Value| -> Value {
-        let conditions = status["conditions"].as_array().into_iter().flatten();
-        let found = conditions.clone().find(|condition| condition["type"] == *kind);
-        found.map_or(Value::Null, |condition| condition["status"].clone())
-    };
-    let mut conditions = wanted["conditions"].as_array().into_iter().flatten();
-    conditions.all(|condition| of(current, &condition["type"]) == condition["status"])
-}
-
-/// Gives conditions their times: a condition whose status stays keeps when it became so.
-fn stamp(mut wanted: Value, current: &Value, now: &str) -> Value {
-    let before = current["conditions"].as_array().cloned().unwrap_or_default();
-    for condition in wanted["conditions"].as_array_mut().into_iter().flatten() {
-        let same = before
-            .iter()
-            .find(|before| before["type"] == condition["type"] && before["status"] == condition["status"]);
-        let since = same
-            .and_then(|same| same["lastTransitionTime"].as_str())
-            .unwrap_or(now);
-        condition["lastTransitionTime"] = since.into();
-        condition["lastHeartbeatTime"] = now.into();
-    }
-    wanted
 }
 
 async fn renew(

@@ -1,7 +1,8 @@
 //! The status of pods, as their nodes report it: written once however often it changed meanwhile, and only to the pod that it
-//! is about.
+//! is about. What another writer made of it is put right while the node has a link: as long as it has none, others may
+//! know better.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -15,30 +16,52 @@ use ledge_proto::v1;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{UpError, tolerations};
+use super::{UpError, stands, tolerations};
 use crate::Controllers;
+use crate::edge::seen::{Paced, Seen, until};
 use crate::told::Told;
 
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 64;
 
 /// Writes what nodes report of their pods until `shutdown`.
-pub(crate) async fn run(controllers: Controllers, shutdown: CancellationToken) {
+pub(crate) async fn run(controllers: Controllers, seen: Seen, shutdown: CancellationToken) {
     // A pod that is being deleted goes when its node says that it ended, whichever comes first.
     let mut feed = controllers
         .told
         .projection
         .changes(&[Table::KubeStatuses, Table::KubeObjects]);
+    let mut links = controllers.links.changes();
     let mut pending: BTreeSet<Reported> = BTreeSet::new();
+    let mut wrong = Paced::new();
+    // Of nodes without a link.
+    let mut later: BTreeSet<Reported> = BTreeSet::new();
+    let linked = |of: &Reported| {
+        controllers
+            .links
+            .link(&of.scope)
+            .is_some_and(|link| link.connected)
+    };
     loop {
         let again = !pending.is_empty();
         tokio::select! {
+            pods = seen.pods.take() => match changed_by_others(&controllers, &pods) {
+                Ok(changed) => later.extend(changed),
+                Err(err) => tracing::error!(%err, "the status of pods cannot be read"),
+            },
+            changed = links.changed() => if changed.is_err() {
+                return;
+            },
+            () = until(wrong.next()) => pending.extend(wrong.take()),
             changes = feed.next() => match reported(&controllers, changes) {
                 Ok(reported) => pending.extend(reported),
                 Err(err) => tracing::error!(%err, "the status of pods cannot be read"),
             },
             () = tokio::time::sleep(AGAIN_AFTER), if again => {}
             () = shutdown.cancelled() => return,
+        }
+        for reported in later.extract_if(.., &linked) {
+            wrong.add(reported);
         }
         let controllers = &controllers;
         let rounds = std::mem::take(&mut pending)
@@ -65,7 +88,7 @@ pub(crate) async fn run(controllers: Controllers, shutdown: CancellationToken) {
 }
 
 /// A pod about which there is something new.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Reported {
     scope: Scope,
     key: String,
@@ -105,6 +128,35 @@ fn reported(controllers: &Controllers, changes: Changes) -> Result<BTreeSet<Repo
     Ok(found)
 }
 
+/// Of pods that somebody wrote, perhaps this controller, those that do not say what their nodes say.
+fn changed_by_others(
+    controllers: &Controllers,
+    pods: &BTreeMap<String, Value>,
+) -> Result<Vec<Reported>, ReadError> {
+    let view = controllers.told.view();
+    let mut changed = Vec::new();
+    for (key, pod) in pods {
+        let node = pod["spec"]["nodeName"].as_str();
+        let Some(scope) = node.and_then(|node| Scope::node(node).ok()) else {
+            continue;
+        };
+        let Some(told) = Told::entry::<v1::KubeStatus>(&view, &scope, Table::KubeStatuses, key)? else {
+            continue;
+        };
+        let of_another = !told.uid.is_empty() && pod["metadata"]["uid"] != told.uid.as_str();
+        // What is no status is told of where it is written.
+        let said: Value = serde_json::from_slice(&told.json).unwrap_or_default();
+        if !of_another && !stands(&pod["status"], &said) {
+            changed.push(Reported {
+                scope,
+                key: key.clone(),
+                by_node: true,
+            });
+        }
+    }
+    Ok(changed)
+}
+
 async fn round(controllers: &Controllers, reported: &Reported) -> Result<(), UpError> {
     let Reported { scope, key, by_node } = reported;
     let view = controllers.told.view();
@@ -113,7 +165,9 @@ async fn round(controllers: &Controllers, reported: &Reported) -> Result<(), UpE
     let object: Value = object.map_or(Ok(Value::Null), |object| serde_json::from_slice(&object.json))?;
     let in_cluster = !controllers.every_node;
     let patch = in_cluster.then(|| tolerations::missing(&object)).flatten();
-    if told.is_none() && patch.is_none() && !by_node {
+    // What a node said is written when it says it: of what it is told only a pod that is to go is news here.
+    let leaving = !object["metadata"]["deletionTimestamp"].is_null();
+    if patch.is_none() && !by_node && (told.is_none() || !leaving) {
         return Ok(());
     }
     let mut parts = key.rsplit('/');
@@ -121,16 +175,17 @@ async fn round(controllers: &Controllers, reported: &Reported) -> Result<(), UpE
         return Ok(());
     };
     let api: Api<Pod> = Api::namespaced(controllers.client.clone(), namespace);
-    let Some(pod) = api.get_opt(name).await? else {
+    let Some(mut pod) = api.get_opt(name).await? else {
         return Ok(());
     };
     if pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) != scope.node_name() {
         return Ok(());
     }
     if let Some(patch) = patch.filter(|_| pod.metadata.uid.as_deref() == object["metadata"]["uid"].as_str()) {
-        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await?;
-        // It comes back as a change of what the node is told; its status is looked at then.
+        let patch = Patch::Merge(&patch);
+        pod = api.patch(name, &PatchParams::default(), &patch).await?;
+    }
+    if !by_node && !leaving {
         return Ok(());
     }
     status(&api, name, told, pod).await

@@ -90,31 +90,20 @@ impl MeteredRule {
     }
 }
 
-/// What is wrong with the text of a rule before it is parsed: the parser goes as deep as the text.
+/// What is wrong with the text of a rule before it is parsed: the parser goes as deep as the text. What stands in quotes
+/// counts like the rest.
 pub(super) fn check_text(text: &str) -> Result<(), &'static str> {
     if text.len() > RULE_MAX_BYTES {
         return Err("it is longer than 16384 bytes");
     }
     let (mut open, mut signs, mut operators) = (0_usize, 0, 0);
-    let mut quote = None;
-    let mut escaped = false;
     for byte in text.bytes() {
-        if let Some(end) = quote {
-            if !std::mem::take(&mut escaped) {
-                escaped = byte == b'\\';
-                if byte == end {
-                    quote = None;
-                }
-            }
-            continue;
-        }
         signs = match byte {
             b'!' | b'-' => signs + 1,
             byte if byte.is_ascii_whitespace() => signs,
             _ => 0,
         };
         match byte {
-            b'"' | b'\'' => quote = Some(byte),
             b'(' | b'[' | b'{' => open += 1,
             b')' | b']' | b'}' => open = open.saturating_sub(1),
             b'+' | b'-' | b'*' | b'/' | b'%' | b'.' | b'<' | b'>' | b'=' | b'?' | b'&' | b'|' | b'!' => {

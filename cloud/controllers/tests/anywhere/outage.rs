@@ -1,10 +1,7 @@
-//! What nodes tell of their devices is in the API as soon as it should be, and in no more writes than that takes. Time
-//! stands still but where a test moves it.
-#![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+//! What nodes tell of their devices is in the API as soon as it should be, and in no more writes than that takes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +9,7 @@ use futures::StreamExt;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::watcher::{self, Event, watcher};
-use ledge_cloud_testing::{Cluster, PATIENCE};
+use ledge_cloud_testing::Cluster;
 use ledge_controllers::device::{Behind, DeviceController, Kubernetes, Reports};
 use ledge_controllers::told::{Told, record};
 use ledge_projection::{Projection, ReadError};
@@ -24,6 +21,8 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, advance};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::clock::{Held, hold_the_clock, soon};
 
 const DEVICES: [&str; 3] = ["pump-1", "pump-2", "pump-3"];
 /// Longer than the controller waits for a node that is back.
@@ -61,40 +60,6 @@ impl Reports for Nodes {
 
     fn changes(&self) -> broadcast::Receiver<Scope> {
         self.changes.subscribe()
-    }
-}
-
-/// The clock of a test moves on by itself when nothing is to be done in the runtime; the log and its projection work
-/// outside of it. As long as this lives, only [`advance`] moves the clock.
-struct Held(#[allow(dead_code, reason = "dropped, it ends the wait")] SyncSender<()>);
-
-fn hold_the_clock() -> Held {
-    let (held, end) = sync_channel(0);
-    drop(tokio::task::spawn_blocking(move || end.recv().ok()));
-    Held(held)
-}
-
-/// Gives everything else a moment that is none on the test's clock.
-async fn meanwhile() {
-    let pause = || {
-        sync_channel::<()>(0)
-            .1
-            .recv_timeout(Duration::from_millis(2))
-            .ok()
-    };
-    tokio::task::spawn_blocking(pause).await.unwrap();
-    tokio::task::yield_now().await;
-}
-
-/// The answer, as soon as there is one.
-async fn soon<T>(what: &str, mut question: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = question().await {
-            return answer;
-        }
-        assert!(std::time::Instant::now() < deadline, "never: {what}");
-        meanwhile().await;
     }
 }
 
