@@ -22,7 +22,7 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, advance};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::clock::{Held, hold_the_clock, soon};
+use crate::clock::{Held, hold_the_clock, meanwhile, soon};
 
 const DEVICES: [&str; 3] = ["pump-1", "pump-2", "pump-3"];
 /// Longer than the controller waits for a node that is back.
@@ -117,10 +117,11 @@ impl Place {
         }
         place.make_devices(cycle_ms).await;
         // Each device was written when it was resolved: the cycle that began then is not waited for.
-        place.say(&[("state", 0.0)]).await;
-        place.say(&[("t", 1.0)]).await;
+        place.say(&[("state", 0.0), ("t", 1.0)]).await;
         place.sees("the first values", 1.0, "True").await;
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        // What was written a moment ago has been noted, and is a cycle ago then.
+        meanwhile().await;
         advance(Duration::from_secs(61)).await;
         place
     }
