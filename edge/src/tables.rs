@@ -1,15 +1,18 @@
 //! From the projection to the table of devices that the mappers follow.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use ledge_projection::{Projection, ReadError};
-use ledge_proto::fold::{folded_stream, view};
-use ledge_proto::ids::{Lane, Scope, StreamId};
-use ledge_proto::v1;
+use ledge_projection::{Changes, Projection, ReadError};
+use ledge_proto::fold::{Table, view};
+use ledge_proto::ids::Scope;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::twin::{Desired, DeviceEntry, DeviceTable};
+
+/// What could not be read is tried again after this time.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Reads the table of `scope` from the projection.
 ///
@@ -49,42 +52,38 @@ pub fn read(projection: &Projection, scope: &Scope) -> Result<DeviceTable, ReadE
     Ok(table)
 }
 
-/// Position of the `down` stream a table was read at: only records of this stream change it.
-fn down_position(projection: &Projection, scope: &Scope) -> Result<Option<v1::FoldedStream>, ReadError> {
-    folded_stream(&projection.view(), &StreamId::new(scope.clone(), Lane::Down))
-}
-
-/// Keeps `table` up with the projection until `shutdown`.
+/// Keeps `table` up with what the projection has of devices and their desired values until `shutdown`.
 pub async fn follow(
     projection: Projection,
     scope: Scope,
     table: watch::Sender<Arc<DeviceTable>>,
     shutdown: CancellationToken,
 ) {
-    let mut applied = projection.subscribe();
-    let mut read_at = None;
+    let mut feed = projection.changes(&[Table::Devices, Table::Desired]);
+    let mut failed = false;
     loop {
-        applied.borrow_and_update();
-        match down_position(&projection, &scope) {
-            Ok(position) if position != read_at => match read(&projection, &scope) {
-                Ok(mut new) => {
-                    read_at = position;
-                    keep_unchanged(&table.borrow(), &mut new);
-                    tracing::info!(devices = new.devices.len(), "device table read");
-                    table.send_replace(Arc::new(new));
-                }
-                Err(err) => {
-                    tracing::error!(%err, "cannot read the device table; the last one stays in force")
-                }
+        let concerned = tokio::select! {
+            changes = feed.next() => match changes {
+                Changes::All => true,
+                Changes::Entries(entries) => entries.iter().any(|changed| changed.scope == scope),
             },
-            Ok(_) => {}
-            Err(err) => {
-                tracing::error!(%err, "cannot read the projection; the last device table stays in force")
-            }
-        }
-        tokio::select! {
-            changed = applied.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(AGAIN_AFTER), if failed => true,
             () = shutdown.cancelled() => return,
+        };
+        if !concerned {
+            continue;
+        }
+        match read(&projection, &scope) {
+            Ok(mut new) => {
+                failed = false;
+                keep_unchanged(&table.borrow(), &mut new);
+                tracing::info!(devices = new.devices.len(), "device table read");
+                table.send_replace(Arc::new(new));
+            }
+            Err(err) => {
+                failed = true;
+                tracing::error!(%err, "cannot read the device table; the last one stays in force");
+            }
         }
     }
 }

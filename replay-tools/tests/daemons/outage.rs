@@ -1,5 +1,5 @@
-//! Devices through an outage, a hundred of them and a few. Once the link is back, the API shows every one of them as it is now, at once: none
-//! waits for its report cycle.
+//! Devices through an outage, a hundred of them and a few. Once the node is there, and once the link is back, the API shows
+//! every one of them as it is, at once: none waits for its report cycle.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::support::place::{Place, until};
 const REGISTER: u16 = 11;
 /// As long as a report cycle can be for who writes the status.
 const REPORT_CYCLE: Duration = Duration::from_secs(60);
-/// Whoever waited for the report cycle would come too late for this, counted from the return of the link.
+/// Whoever waited for the report cycle would come too late for this, counted from when the link is there.
 const AT_ONCE: Duration = Duration::from_secs(40);
 
 fn manifests(device: SocketAddr, count: u16) -> String {
@@ -80,16 +80,33 @@ async fn through_an_outage(what: &str, all: u16) {
     turn(5).await;
     let cloud = place.start_cloud().await;
     kubectl.ok("create namespace dev").await;
-    kubectl.feed("apply -f -", &manifests(device, all)).await;
+    kubectl.feed("create -f -", &manifests(device, all)).await;
     let relay = Relay::start(cloud.hub).await.unwrap();
     let edge = place.start_edge(relay.address()).await;
-    let read = async |what: &str| {
-        let before = place.edge_records();
-        // Every reading is a record here: each device was read since, at least twice.
-        until(what, || place.edge_records() >= before + 3 * u64::from(all)).await;
+    let linked = async |times: usize| {
+        let seen = || place.edge_said().matches("link to cloudcore established").count();
+        until("the link", || seen() >= times).await;
+        Instant::now()
     };
-    read("every device to be read").await;
-    place.cloud_catches_up().await;
+    let shown = async |since: Instant, raw: u32| {
+        loop {
+            let right = current(&statuses(&kubectl).await, all, raw);
+            if right == all {
+                println!(
+                    "{all} devices are shown as they are {:?} after the link is there",
+                    since.elapsed()
+                );
+                return;
+            }
+            assert!(
+                since.elapsed() < AT_ONCE,
+                "{right} of {all} devices are shown as they are:\n{}",
+                place.cloud_said()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    shown(linked(1).await, 5).await;
 
     relay.cut();
     let away = |devices: &Value| {
@@ -100,28 +117,20 @@ async fn through_an_outage(what: &str, all: u16) {
     kubectl.sees("the link lost", "devices -n dev", away).await;
     for raw in [6, 7, 8] {
         turn(raw).await;
-        read("every device to be read without a link").await;
+        let before = place.edge_records();
+        // Every reading is a record here: each device was read since, at least twice.
+        until("every device to be read", || {
+            place.edge_records() >= before + 3 * u64::from(all)
+        })
+        .await;
     }
-    assert_eq!(current(&statuses(&kubectl).await, all, 8), 0, "nobody knows yet");
-
-    relay.restore();
-    let began = Instant::now();
-    loop {
-        let right = current(&statuses(&kubectl).await, all, 8);
-        if right == all {
-            break;
-        }
-        assert!(
-            began.elapsed() < AT_ONCE,
-            "{right} of {all} devices are shown as they are:\n{}",
-            place.cloud_said()
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    println!(
-        "{all} devices are shown as they are {:?} after the link is back",
-        began.elapsed()
+    assert_eq!(
+        current(&statuses(&kubectl).await, all, 5),
+        all,
+        "nobody knows yet"
     );
+    relay.restore();
+    shown(linked(2).await, 8).await;
     kubectl
         .sees("nothing to be behind", "devices -n dev", |devices| {
             let devices = devices["items"].as_array().into_iter().flatten();

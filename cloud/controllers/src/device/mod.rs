@@ -9,10 +9,11 @@
 //! patches nothing.
 //!
 //! Reading order: [`api`] (what the API says), [`shape`] (one shape of two), [`sources`] (directory and API together),
-//! [`assign`], [`status`] (what is known of a device, as the API shows it), [`report`].
+//! [`assign`], [`status`] (what is known of a device, as the API shows it), [`plan`] (when it is written), [`report`].
 
 mod api;
 mod assign;
+mod plan;
 mod report;
 mod shape;
 mod sources;

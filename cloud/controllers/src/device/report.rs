@@ -1,6 +1,7 @@
 //! Up: what is known of devices, written to the API on change only. The first change is written at once, further ones
 //! together once in the device's report cycle; a loss of the link and its return do not wait. What a node told while it
-//! was away does not wait either: when all of it is known, its devices are written.
+//! was away does not wait either: when all of it is known, its devices are written. Nor does the first value of a property,
+//! or the first state of a device.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,25 +22,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{Said, Which};
 use super::assign::Outcome;
+use super::plan::{DEFAULT_CYCLE, Plan, Wrote};
 use super::status::{self, Known};
 use super::{Behind, MANAGER, Reports};
 use crate::manifests::{Kind, ObjectKey};
 
 /// Devices written at once.
 const AT_ONCE: usize = 32;
-/// Devices taken for one round of writing.
-const TAKEN: usize = 512;
 /// As many of one node are read in one go.
 const READ_TOGETHER: usize = 8;
 /// Bounds of what counts as a report cycle here.
 const SHORTEST_CYCLE: Duration = Duration::from_secs(1);
 const LONGEST_CYCLE: Duration = Duration::from_secs(60);
-const DEFAULT_CYCLE: Duration = Duration::from_secs(10);
-/// A report that only says that a value is still the same moves its time on this often.
-const TIMES_EVERY: Duration = Duration::from_secs(30);
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// What fails again and again is tried more and more rarely, down to this.
-const AGAIN_AFTER_MAX: Duration = Duration::from_secs(64);
 /// What a node told while it was away is known within this time, as a rule: one write then says that the link is back, and
 /// what there is. While it is not, it is looked at again after this time.
 const CATCHES_UP: Duration = Duration::from_millis(100);
@@ -53,42 +47,6 @@ pub(super) struct Report {
     pub(super) reports: Arc<dyn Reports>,
     pub(super) said: Said,
     pub(super) outcomes: watch::Receiver<Arc<Outcome>>,
-}
-
-/// When what is to be written.
-#[derive(Debug)]
-struct Plan {
-    started: Instant,
-    due: BTreeSet<(Instant, String)>,
-    devices: BTreeMap<String, Planned>,
-    /// Nodes that are back, and of which not all is known yet that they told meanwhile.
-    catching_up: BTreeSet<Scope>,
-    /// When these are looked at again.
-    look: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Planned {
-    due: Option<Instant>,
-    written: Option<Instant>,
-    cycle: Duration,
-    /// How often it failed since it went well.
-    failed: u32,
-}
-
-/// What came of writing a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wrote {
-    /// It was right.
-    Nothing,
-    /// It is right now.
-    Something,
-    /// Only times would move: not before then.
-    Times(Instant),
-    /// It has to be tried again.
-    Failed,
-    /// There is no such device.
-    Gone,
 }
 
 impl Report {
@@ -116,7 +74,8 @@ impl Report {
                     Changes::Entries(entries) => {
                         for entry in entries {
                             if let Some(key) = device_of(entry.table, &entry.key) {
-                                plan.touch(key.to_owned(), false);
+                                let first = self.is_first(entry.table, &entry.key) && !plan.fails(key);
+                                plan.touch(key.to_owned(), first);
                             }
                         }
                     }
@@ -147,6 +106,37 @@ impl Report {
                 }
                 () = until(next) => self.write(&mut plan, &outcome).await,
             }
+        }
+    }
+
+    /// Whether an entry is of what the API shows nothing of yet: whoever makes a device does not wait for a report cycle to
+    /// see that it is there.
+    fn is_first(&self, table: Table, key: &str) -> bool {
+        let (device, property) = match table {
+            Table::DeviceStates => (key, None),
+            Table::Reported => match key.rsplit_once('/') {
+                Some((device, property)) => (device, Some(property)),
+                None => return false,
+            },
+            _ => return false,
+        };
+        let Some((object, report)) = self.said.device(device) else {
+            return false;
+        };
+        let of_property = |list: &Value, name: &str, property: &str| {
+            let list = list.as_array().into_iter().flatten();
+            let mut found = list.filter(|one| one[name] == property);
+            found.next().cloned()
+        };
+        match property {
+            None => object.data["status"]["state"].is_null(),
+            // One that is not in the manifest is not shown.
+            Some(property) if of_property(&object.data["spec"]["properties"], "name", property).is_some() => {
+                let twins = report.as_ref().map(|report| &report.data["status"]["twins"]);
+                let twin = twins.and_then(|twins| of_property(twins, "propertyName", property));
+                twin.is_none_or(|twin| twin["reported"].is_null())
+            }
+            Some(_) => false,
         }
     }
 
@@ -385,108 +375,6 @@ impl Report {
         let mut followed = which.followed();
         followed.namespace = device.metadata.namespace.clone().unwrap_or_default();
         followed.api(self.client.clone())
-    }
-}
-
-impl Plan {
-    fn new() -> Plan {
-        Plan {
-            started: Instant::now(),
-            due: BTreeSet::new(),
-            devices: BTreeMap::new(),
-            catching_up: BTreeSet::new(),
-            look: None,
-        }
-    }
-
-    /// Something happened to a device.
-    fn touch(&mut self, key: String, at_once: bool) {
-        let now = Instant::now();
-        let known = self.devices.get(&key);
-        let quiet = known.and_then(|known| Some(known.written? + known.cycle));
-        let due = match quiet {
-            Some(quiet) if !at_once => quiet.max(now),
-            _ => now,
-        };
-        self.plan(key, due);
-    }
-
-    /// Not later than `due`.
-    fn plan(&mut self, key: String, due: Instant) {
-        let known = self.devices.entry(key.clone()).or_insert(Planned {
-            due: None,
-            written: None,
-            cycle: DEFAULT_CYCLE,
-            failed: 0,
-        });
-        if known.due.is_some_and(|planned| planned <= due) {
-            return;
-        }
-        if let Some(planned) = known.due.replace(due) {
-            self.due.remove(&(planned, key.clone()));
-        }
-        self.due.insert((due, key));
-    }
-
-    fn again(&mut self, key: String) {
-        let failed = self.devices.get_mut(&key).map_or(0, |known| {
-            known.failed = known.failed.saturating_add(1);
-            known.failed - 1
-        });
-        let pause = AGAIN_AFTER.saturating_mul(2_u32.saturating_pow(failed));
-        self.plan(key, Instant::now() + pause.min(AGAIN_AFTER_MAX));
-    }
-
-    /// When something is due.
-    fn next(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due)
-    }
-
-    /// What is due.
-    fn take(&mut self) -> Vec<String> {
-        let now = Instant::now();
-        let mut keys = Vec::new();
-        while keys.len() < TAKEN && self.next().is_some_and(|due| due <= now) {
-            let Some((_, key)) = self.due.pop_first() else {
-                break;
-            };
-            if let Some(known) = self.devices.get_mut(&key) {
-                known.due = None;
-            }
-            keys.push(key);
-        }
-        keys
-    }
-
-    fn times_not_before(&self, key: &str) -> Instant {
-        let written = self.devices.get(key).and_then(|known| known.written);
-        written.unwrap_or(self.started) + TIMES_EVERY
-    }
-
-    fn wrote(&mut self, key: String, cycle: Duration, wrote: Wrote) {
-        if let Some(known) = self.devices.get_mut(&key) {
-            known.cycle = cycle;
-            if wrote != Wrote::Failed {
-                known.failed = 0;
-            }
-        }
-        match wrote {
-            Wrote::Nothing => {}
-            Wrote::Something => {
-                if let Some(known) = self.devices.get_mut(&key) {
-                    known.written = Some(Instant::now());
-                }
-            }
-            Wrote::Times(due) => self.plan(key, due),
-            Wrote::Failed => self.again(key),
-            Wrote::Gone => {
-                if let Some(known) = self.devices.remove(&key)
-                    && let Some(due) = known.due
-                {
-                    self.due.remove(&(due, key));
-                }
-            }
-        }
     }
 }
 

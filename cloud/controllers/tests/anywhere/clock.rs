@@ -16,7 +16,7 @@ pub(crate) fn hold_the_clock() -> Held {
 }
 
 /// Gives everything else a moment that is none on the test's clock.
-async fn meanwhile() {
+pub(crate) async fn meanwhile() {
     let pause = || {
         sync_channel::<()>(0)
             .1
