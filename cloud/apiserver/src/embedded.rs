@@ -166,7 +166,13 @@ impl std::fmt::Debug for Embedded {
 /// What definitions describe, each read once for as long as it stays as it is: with every change of one, all are asked for.
 #[derive(Default)]
 struct Kinds {
-    read: Mutex<BTreeMap<String, (Version, Vec<Arc<Resource>>)>>,
+    read: Mutex<BTreeMap<String, Described>>,
+}
+
+/// What one version of a definition describes.
+struct Described {
+    by: Version,
+    resources: Vec<Arc<Resource>>,
 }
 
 impl Kinds {
@@ -177,14 +183,17 @@ impl Kinds {
         let mut kept = BTreeMap::new();
         for definition in definitions {
             let name = &definition.key().name;
-            let resources = match read.remove(name) {
-                Some((version, resources)) if version == definition.version() => resources,
-                _ => resources_of(definition),
-            };
-            for resource in &resources {
+            let described = read
+                .remove(name)
+                .filter(|described| described.by == definition.version());
+            let described = described.unwrap_or_else(|| Described {
+                by: definition.version(),
+                resources: resources_of(definition),
+            });
+            for resource in &described.resources {
                 registry.insert(Arc::clone(resource));
             }
-            kept.insert(name.clone(), (definition.version(), resources));
+            kept.insert(name.clone(), described);
         }
         *read = kept;
         registry
