@@ -211,3 +211,59 @@ fn resources_of(definition: &Object) -> Vec<Arc<Resource>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use ledge_kubeapi::ObjectKey;
+    use ledge_kubeapi::resource::{GroupResource, Gvr};
+    use serde_json::json;
+
+    use super::*;
+
+    fn definition(at: u64) -> Object {
+        let schema = json!({"openAPIV3Schema": {"type": "object"}});
+        let value = json!({
+            "metadata": {"name": "widgets.example.com"},
+            "spec": {
+                "group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+                "versions": [
+                    {"name": "v1", "served": true, "storage": true, "schema": schema},
+                    {"name": "v2", "served": true, "storage": false, "schema": schema},
+                ],
+            },
+        });
+        let key = ObjectKey {
+            resource: GroupResource {
+                group: "apiextensions.k8s.io".to_owned(),
+                resource: "customresourcedefinitions".to_owned(),
+            },
+            namespace: String::new(),
+            name: "widgets.example.com".to_owned(),
+        };
+        Object::new(key, Version(at), value, &[])
+    }
+
+    fn widgets(registry: &Registry, version: &str) -> Option<Arc<Resource>> {
+        let gvr = Gvr {
+            group: "example.com".to_owned(),
+            version: version.to_owned(),
+            resource: "widgets".to_owned(),
+        };
+        registry.get(&gvr).cloned()
+    }
+
+    #[test]
+    fn a_definition_is_read_again_when_it_has_changed() {
+        let kinds = Kinds::default();
+        let first = widgets(&kinds.registry(&[definition(1)]), "v1").unwrap();
+        let same = kinds.registry(&[definition(1)]);
+        assert!(Arc::ptr_eq(&first, &widgets(&same, "v1").unwrap()));
+        // Both versions say the same of their objects.
+        assert!(Arc::ptr_eq(&first.schema, &widgets(&same, "v2").unwrap().schema));
+        let changed = kinds.registry(&[definition(2)]);
+        assert!(!Arc::ptr_eq(&first, &widgets(&changed, "v1").unwrap()));
+        assert!(widgets(&kinds.registry(&[]), "v1").is_none());
+    }
+}
