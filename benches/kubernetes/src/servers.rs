@@ -39,8 +39,13 @@ impl Server {
 
     /// The real one, where there is one; its etcd syncs what it answers.
     pub(crate) async fn real() -> anyhow::Result<Option<Server>> {
-        let Some(programs) = Programs::or_skip() else {
+        let named = |name| std::env::var_os(name).filter(|path| !path.is_empty());
+        let (Some(apiserver), Some(etcd)) = (named("LEDGE_KUBE_APISERVER"), named("LEDGE_ETCD")) else {
             return Ok(None);
+        };
+        let programs = Programs {
+            apiserver: apiserver.into(),
+            etcd: etcd.into(),
         };
         let real = Real::start(&programs, Durability::Synced).await;
         Ok(Some(Server {

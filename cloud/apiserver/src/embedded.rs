@@ -166,7 +166,13 @@ impl std::fmt::Debug for Embedded {
 /// What definitions describe, each read once for as long as it stays as it is: with every change of one, all are asked for.
 #[derive(Default)]
 struct Kinds {
-    read: Mutex<BTreeMap<String, (Version, Vec<Arc<Resource>>)>>,
+    read: Mutex<BTreeMap<String, Described>>,
+}
+
+/// What one version of a definition describes.
+struct Described {
+    by: Version,
+    resources: Vec<Arc<Resource>>,
 }
 
 impl Kinds {
@@ -177,14 +183,17 @@ impl Kinds {
         let mut kept = BTreeMap::new();
         for definition in definitions {
             let name = &definition.key().name;
-            let resources = match read.remove(name) {
-                Some((version, resources)) if version == definition.version() => resources,
-                _ => resources_of(definition),
-            };
-            for resource in &resources {
+            let described = read
+                .remove(name)
+                .filter(|described| described.by == definition.version());
+            let described = described.unwrap_or_else(|| Described {
+                by: definition.version(),
+                resources: resources_of(definition),
+            });
+            for resource in &described.resources {
                 registry.insert(Arc::clone(resource));
             }
-            kept.insert(name.clone(), (definition.version(), resources));
+            kept.insert(name.clone(), described);
         }
         *read = kept;
         registry
@@ -200,5 +209,61 @@ fn resources_of(definition: &Object) -> Vec<Arc<Resource>> {
             tracing::error!(name, ?causes, "a definition cannot be served: apply it again");
             Vec::new()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use ledge_kubeapi::ObjectKey;
+    use ledge_kubeapi::resource::{GroupResource, Gvr};
+    use serde_json::json;
+
+    use super::*;
+
+    fn definition(at: u64) -> Object {
+        let schema = json!({"openAPIV3Schema": {"type": "object"}});
+        let value = json!({
+            "metadata": {"name": "widgets.example.com"},
+            "spec": {
+                "group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+                "versions": [
+                    {"name": "v1", "served": true, "storage": true, "schema": schema},
+                    {"name": "v2", "served": true, "storage": false, "schema": schema},
+                ],
+            },
+        });
+        let key = ObjectKey {
+            resource: GroupResource {
+                group: "apiextensions.k8s.io".to_owned(),
+                resource: "customresourcedefinitions".to_owned(),
+            },
+            namespace: String::new(),
+            name: "widgets.example.com".to_owned(),
+        };
+        Object::new(key, Version(at), value, &[])
+    }
+
+    fn widgets(registry: &Registry, version: &str) -> Option<Arc<Resource>> {
+        let gvr = Gvr {
+            group: "example.com".to_owned(),
+            version: version.to_owned(),
+            resource: "widgets".to_owned(),
+        };
+        registry.get(&gvr).cloned()
+    }
+
+    #[test]
+    fn a_definition_is_read_again_when_it_has_changed() {
+        let kinds = Kinds::default();
+        let first = widgets(&kinds.registry(&[definition(1)]), "v1").unwrap();
+        let same = kinds.registry(&[definition(1)]);
+        assert!(Arc::ptr_eq(&first, &widgets(&same, "v1").unwrap()));
+        // Both versions say the same of their objects.
+        assert!(Arc::ptr_eq(&first.schema, &widgets(&same, "v2").unwrap().schema));
+        let changed = kinds.registry(&[definition(2)]);
+        assert!(!Arc::ptr_eq(&first, &widgets(&changed, "v1").unwrap()));
+        assert!(widgets(&kinds.registry(&[]), "v1").is_none());
     }
 }
