@@ -182,7 +182,7 @@ fn store_snapshot(input: &[u8]) {
     }
     let key = ledge_proto::fold::snapshot::key_of(&part).unwrap();
     let at = log.snapshot_of(&key).unwrap();
-    assert_eq!(log.read_snapshot(&at).unwrap(), [part.clone()]);
+    assert_eq!(log.read_snapshot(&at).unwrap(), std::slice::from_ref(&part));
     log.close().unwrap();
     let (log, _) = Log::open(storage(&disk), &dir(), small()).unwrap();
     assert_eq!(log.snapshot_of(&key), Some(at.clone()));

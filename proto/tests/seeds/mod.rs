@@ -102,7 +102,8 @@ pub(crate) fn frames() -> Seeds {
         raw_len: u32::try_from(payload.len()).unwrap(),
         ..Default::default()
     };
-    let odd: [(&str, fn(&mut v1::FrameHeader)); 15] = [
+    type Odd = (&'static str, fn(&mut v1::FrameHeader));
+    let odd: [Odd; 15] = [
         ("scope-cluster", |header| header.scope.clear()),
         ("scope-long", |header| header.scope = "a".repeat(254)),
         ("scope-path", |header| header.scope = "../x".to_owned()),
