@@ -89,6 +89,23 @@ spec:
 ";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_is_not_known_is_told_as_upstream_tells_it() {
+    let Some(place) = Place::new() else { return };
+    place
+        .serve(async {
+            let file = place.file(
+                "gadget.yaml",
+                "apiVersion: example.com/v1\nkind: Gadget\nmetadata: {name: g}\n",
+            );
+            let ran = place.run(&["apply", "-f", &file]).await;
+            assert_eq!(ran.code, 1);
+            let told = r#"no matches for kind "Gadget" in version "example.com/v1""#;
+            assert!(ran.err.contains(told), "{}", ran.err);
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn edit_rollout_wait_and_explain() {
     let Some(place) = Place::new() else { return };
     let file = place.file("web.yaml", WEB);

@@ -281,7 +281,14 @@ pub(super) fn describe(registry: &Registry, request: &Request, target: &Target) 
         ["openapi", "v3", rest @ ..] => {
             openapi::document(registry, &rest.join("/")).map(|document| Response::bytes(200, document))
         }
-        ["openapi", "v2"] => json(openapi::v2(registry)),
+        ["openapi", "v2"] => Some(match openapi::v2_protobuf(accept) {
+            Some((media_type, document)) => {
+                let mut response = Response::bytes(200, document.into());
+                response.headers = vec![("content-type", media_type.to_owned())];
+                response
+            }
+            None => Response::json(200, &openapi::v2()),
+        }),
         [] => json(discovery::paths(registry)),
         _ => None,
     }
