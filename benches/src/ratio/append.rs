@@ -198,34 +198,41 @@ pub(super) fn amplification(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
         payload_bytes.push(payload);
     }
     let used = Usage::now() - started;
-    let amplification = median(&mut amplifications);
     let stats = log.stats();
     #[allow(clippy::cast_precision_loss, reason = "a ratio of byte counts")]
     let by_format = stats.written_bytes as f64 / stats.payload_bytes as f64;
     log.close()?;
-    let payload: u64 = payload_bytes.iter().sum();
-    #[allow(clippy::cast_precision_loss, reason = "a rate")]
-    let gb = payload as f64 / 1e9;
     let what = Comparison {
         id: "B1d-log".to_owned(),
         unit: "device bytes per payload byte (lower is better)",
         flush: "fdatasync",
         target: 1.03,
     };
+    let row = amplified(what, amplifications, payload_bytes.iter().sum(), used);
     Ok(vec![Row {
+        ours_syncs: Some(stats.syncs - syncs_before),
+        note: format!("by the log's own count {by_format:.4}; ratio_min is the worst round"),
+        ..row
+    }])
+}
+
+/// What `amplifications`, one of each round, come to: of `payload` bytes in all, with what was used for them.
+pub(super) fn amplified(what: Comparison, mut amplifications: Vec<f64>, payload: u64, used: Usage) -> Row {
+    let amplification = median(&mut amplifications);
+    #[allow(clippy::cast_precision_loss, reason = "a rate")]
+    let gb = payload as f64 / 1e9;
+    Row {
         raw: 1.0,
         ours: round(amplification),
         ratio: round(amplification),
         ratio_min: round(amplifications.last().copied().unwrap_or(f64::NAN)),
-        met: amplification <= 1.03,
-        slices: rounds,
+        met: amplification <= what.target,
+        slices: amplifications.len(),
         ours_cpu_s_per_gb: Some(round(used.cpu.as_secs_f64() / gb)),
         raw_device_write_bytes: payload,
         ours_device_write_bytes: used.device_write_bytes,
-        ours_syncs: Some(stats.syncs - syncs_before),
-        note: format!("by the log's own count {by_format:.4}; ratio_min is the worst round"),
         ..Row::empty(what)
-    }])
+    }
 }
 
 /// Drops clean pages of all files in `dir` from the cache. The kernel counts whole folios as written when a part of

@@ -16,7 +16,8 @@ use ledge_proto::record::{Payload, property_key};
 use ledge_proto::v1;
 
 use super::Context;
-use super::harness::{Comparison, Plan, Row, Slice, compare, median, round};
+use super::append::amplified;
+use super::harness::{Comparison, Plan, Row, Slice, compare};
 use super::usage::Usage;
 use super::workload::{give_up, key, open, payload};
 
@@ -312,10 +313,6 @@ pub(super) fn amplification(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
         record_bytes += records;
     }
     let used = Usage::now() - started;
-    let amplification = median(&mut amplifications);
-    let stats = fleet.log.stats();
-    #[allow(clippy::cast_precision_loss, reason = "a rate")]
-    let gb = record_bytes as f64 / 1e9;
     let what = Comparison {
         id: "B1d-projection".to_owned(),
         unit: "device bytes per byte of records, log and projection (lower is better)",
@@ -323,17 +320,8 @@ pub(super) fn amplification(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
         target: 2.2,
     };
     Ok(vec![Row {
-        raw: 1.0,
-        ours: round(amplification),
-        ratio: round(amplification),
-        ratio_min: round(amplifications.last().copied().unwrap_or(f64::NAN)),
-        met: amplification <= 2.2,
-        slices: rounds,
-        ours_cpu_s_per_gb: Some(round(used.cpu.as_secs_f64() / gb)),
-        raw_device_write_bytes: record_bytes,
-        ours_device_write_bytes: used.device_write_bytes,
-        ours_syncs: Some(stats.syncs - before_syncs),
+        ours_syncs: Some(fleet.log.stats().syncs - before_syncs),
         note: "records as they are before compression; ratio_min is the worst round".to_owned(),
-        ..Row::empty(what)
+        ..amplified(what, amplifications, record_bytes, used)
     }])
 }
