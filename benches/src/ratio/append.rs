@@ -238,7 +238,7 @@ pub(super) fn amplified(what: Comparison, mut amplifications: Vec<f64>, payload:
 /// Drops clean pages of all files in `dir` from the cache. The kernel counts whole folios as written when a part of
 /// one is made dirty: files just filled with zeros are in the cache as large ones, after this writing makes small
 /// ones.
-fn forget_cached(dir: &Path) -> anyhow::Result<()> {
+pub(super) fn forget_cached(dir: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let file = std::fs::File::open(entry?.path())?;
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;

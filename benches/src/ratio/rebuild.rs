@@ -16,7 +16,7 @@ use ledge_proto::record::{Payload, property_key};
 use ledge_proto::v1;
 
 use super::Context;
-use super::append::amplified;
+use super::append::{amplified, forget_cached};
 use super::harness::{Comparison, Plan, Row, Slice, compare};
 use super::usage::Usage;
 use super::workload::{give_up, key, open, payload};
@@ -300,14 +300,15 @@ pub(super) fn amplification(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
     let (rounds, reports) = if context.plan.quick { (2, 2) } else { (6, 5) };
     follow(&mut fleet)?;
     let started = Usage::now();
-    let (mut amplifications, mut record_bytes, before_syncs) = (Vec::new(), 0, fleet.log.stats().syncs);
+    let (mut amplifications, mut record_bytes, before) = (Vec::new(), 0, fleet.log.stats());
     for _ in 0..rounds {
-        let (before, records) = (Usage::now(), fleet.record_bytes);
+        forget_cached(&context.dir.join("log"))?;
+        let (began, records) = (Usage::now(), fleet.record_bytes);
         for _ in 0..reports {
             follow(&mut fleet)?;
         }
         let records = fleet.record_bytes - records;
-        let written = (Usage::now() - before).device_write_bytes;
+        let written = (Usage::now() - began).device_write_bytes;
         #[allow(clippy::cast_precision_loss, reason = "a ratio of byte counts")]
         amplifications.push(written as f64 / records as f64);
         record_bytes += records;
@@ -319,9 +320,14 @@ pub(super) fn amplification(context: &Context<'_>) -> anyhow::Result<Vec<Row>> {
         flush: "fdatasync of the log; the projection is not synced",
         target: 2.2,
     };
+    let log = fleet.log.stats();
+    #[allow(clippy::cast_precision_loss, reason = "a ratio of byte counts")]
+    let of_log = (log.written_bytes - before.written_bytes) as f64 / record_bytes as f64;
     Ok(vec![Row {
-        ours_syncs: Some(fleet.log.stats().syncs - before_syncs),
-        note: "records as they are before compression; ratio_min is the worst round".to_owned(),
+        ours_syncs: Some(log.syncs - before.syncs),
+        note: format!(
+            "records as they are before compression; {of_log:.2} of it is the log's; ratio_min is the worst round"
+        ),
         ..amplified(what, amplifications, record_bytes, used)
     }])
 }
